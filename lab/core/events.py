@@ -1,0 +1,121 @@
+"""What happened, in order: numbered events in a bounded ring, read with a cursor.
+
+A slow reader loses nothing silently: it is told how many events it missed. It slows nobody, for nobody waits for it.
+"""
+
+from collections import deque
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+from lab.core.clock import Clock
+from lab.core.states import Cause, WorkerState
+
+
+class EventKind(StrEnum):
+    """What an event tells."""
+
+    STATE = "worker.state"
+    """A worker went from one state to another: `state` is the new one, `data.from` the old one."""
+    SIGNAL = "worker.signal"
+    """The lab sent a signal: `data.signal` (name) and `data.by` (`person` or `lab`)."""
+    STOPPED = "worker.stopped"
+    """The kernel reports that the process was stopped (SIGSTOP)."""
+    CONTINUED = "worker.continued"
+    """The kernel reports that the process runs again (SIGCONT)."""
+    HEALED = "worker.healed"
+    """A successor is READY. `data` holds the photo finish: `old_pid`, `death` (signal name or exit code as text), `by`
+    (`person`, `lab` or `outside`) and monotonic seconds `signal_at` (null if sent from outside), `exit_at` (kernel
+    reported the death), `forked_at`, `probe_at` (probe passed), `ready_at`; `heal_ms` from signal, else exit, to READY;
+    `lost` is how many requests were inside the worker when it died."""
+    ENDPOINT_IN = "endpoint.in"
+    """An endpoint entered its upstream: requests may reach it."""
+    ENDPOINT_OUT = "endpoint.out"
+    """An endpoint left its upstream."""
+    SCALED = "app.scaled"
+    """The wanted number of workers changed: `data.from`, `data.to`."""
+    APP_STATUS = "app.status"
+    """An app became available or unavailable, or began or ended building; `text` says why."""
+    OUTPUT = "worker.output"
+    """A worker's last words, when it failed to start: `text`."""
+    LISTENING = "proxy.listening"
+    """The listener is open: `data.url`."""
+    FORKSERVER = "pool.forkserver"
+    """The fork server died and was replaced."""
+    PROCESS_STARTED = "process.started"
+    """A process beside the pool (a load run) began: `data.name`, `pid`."""
+    PROCESS_REPORT = "process.report"
+    """It wrote a line to its report descriptor: `data.name`, `text` is the line."""
+    PROCESS_ENDED = "process.ended"
+    """It ended: `data.name`, `exit_code` or `signal`."""
+    NOTE = "lab.note"
+    """Anything else a person should see."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that happened. `at` is monotonic seconds (compare, subtract), `wall` is for showing the time of day."""
+
+    seq: int
+    at: float
+    wall: float
+    kind: EventKind
+    text: str
+    """One plain sentence for a person."""
+    app: str | None = None
+    slot: int | None = None
+    generation: int | None = None
+    pid: int | None = None
+    state: WorkerState | None = None
+    cause: Cause | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    """Name of the signal that ended the process, such as SIGKILL."""
+    data: dict[str, Any] = {}
+
+
+class EventBatch(msgspec.Struct, frozen=True):
+    """Events in order. `next` is the cursor of the next read. `missed` events were overwritten before this read."""
+
+    events: tuple[Event, ...]
+    next: int
+    missed: int = 0
+
+
+class EventRing:
+    """The last `capacity` events. `seq` starts at 1 and has no gaps."""
+
+    def __init__(self, clock: Clock, capacity: int = 10_000) -> None:
+        self._clock = clock
+        self._events: deque[Event] = deque(maxlen=capacity)
+        self._next = 1
+
+    @property
+    def next(self) -> int:
+        """The number that the next event will carry."""
+        return self._next
+
+    def emit(self, kind: EventKind, text: str, *, at: float | None = None, **fields: Any) -> Event:
+        """Append an event that happened now, or at the monotonic time `at` (then wall time is moved accordingly)."""
+        now = self._clock.monotonic()
+        when = now if at is None else at
+        wall = self._clock.wall() - (now - when)
+        event = Event(seq=self._next, at=when, wall=wall, kind=kind, text=text, **fields)
+        self._next += 1
+        self._events.append(event)
+        return event
+
+    def read(self, since: int = 0, limit: int = 1000) -> EventBatch:
+        """Up to `limit` events with `seq >= since`, oldest first. A cursor beyond the end reads nothing."""
+        oldest = self._next - len(self._events)
+        begin = max(since, oldest, 1)
+        missed = max(0, oldest - max(since, 1))
+        if begin >= self._next:
+            return EventBatch((), self._next, missed)
+        start = begin - oldest
+        if start == 0 and len(self._events) <= limit:
+            chosen = tuple(self._events)
+        else:
+            stop = min(start + limit, len(self._events))
+            chosen = tuple(self._events[place] for place in range(start, stop))
+        return EventBatch(chosen, chosen[-1].seq + 1, missed)

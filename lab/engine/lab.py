@@ -1,0 +1,143 @@
+"""`Lab`, the one contract between the engine and every face: commands in, snapshots and events out.
+
+Two implementations pass the same tests: `LocalLab` (the engine, on a thread of this process) and `RemoteLab` (a client
+of the control socket of another process). A face never knows which one it holds.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from lab.core.events import EventBatch
+from lab.core.model import AppSpec, Limits, ListenerSpec
+from lab.core.snapshot import LabSnapshot
+
+
+class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Desired state as one value. A reload, a lesson's set-up and its restoration are all one `Lab.apply` of this."""
+
+    name: str = "lab"
+    listener: ListenerSpec = ListenerSpec()
+    apps: tuple[AppSpec, ...] = ()
+    limits: Limits = Limits()
+    own_rate: float = 5.0
+    """Requests/s that the lab sends itself, so that nothing is idle zeros; 0 turns them off."""
+
+    def app(self, name: str) -> AppSpec | None:
+        """The app called `name`."""
+        return next((app for app in self.apps if app.name == name), None)
+
+
+class Signalled(msgspec.Struct, frozen=True):
+    """Whom a signal went to."""
+
+    app: str
+    slot: int
+    generation: int
+    pid: int
+    signal: str
+
+
+class Scaled(msgspec.Struct, frozen=True):
+    """A pool's wanted number of workers, before and after."""
+
+    app: str
+    before: int
+    after: int
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What one request brought back."""
+
+    app: str
+    path: str
+    status: int
+    pid: int | None
+    """The worker that answered, as it says itself in its JSON body; None when the gateway answered."""
+    ms: float
+    body: str
+    """At most 4 KiB of it."""
+
+
+class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A process beside the pool, such as a load run. It gets stdin from /dev/null and a report pipe.
+
+    `argv[0]` is looked up in PATH. `{report_fd}` in an argument becomes the number of the report descriptor; every line
+    written there becomes a `process.report` event, at once.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: dict[str, str] = {}
+    """Added to the lab's own environment."""
+    cwd: str | None = None
+    stop_signal: str = "SIGINT"
+    stop_timeout: float = 5.0
+    """After this, SIGKILL to its group."""
+    max_seconds: float = 3600.0
+    """It is stopped after this long, whatever happens."""
+
+
+class Lab(Protocol):
+    """Commands raise a `LabError` subclass and nothing else; each gives up with `DeadlineError` after its deadline.
+
+    TARGET is a PID, `APP` (all of its workers), `APP/SLOT`, or `random`.
+    """
+
+    async def snapshot(self) -> LabSnapshot:
+        """The lab now (at most 0.1 s old). Looking is what makes the engine build one."""
+        ...
+
+    async def events(self, since: int = 0, limit: int = 1000, wait: float = 0.0) -> EventBatch:
+        """Events from cursor `since` on. With `wait`, an empty read waits up to that many seconds for the first one."""
+        ...
+
+    async def spec(self) -> LabSpec:
+        """The desired state."""
+        ...
+
+    async def apply(self, spec: LabSpec) -> LabSpec:
+        """Make `spec` the desired state and return the one before, when the change has begun, not when it is done.
+
+        The listener and the name of a running lab stay as they are. A spec that is wrong changes nothing.
+        """
+        ...
+
+    async def signal(self, target: str, signal: str = "SIGKILL") -> tuple[Signalled, ...]:
+        """Send a signal, through pidfds, to the lab's own workers and to nothing else.
+
+        SIGSTOP freezes, SIGCONT thaws. A deadly signal is one ordered by a person: no back-off follows.
+        """
+        ...
+
+    async def scale(self, app: str, workers: int) -> Scaled:
+        """Set the wanted number of workers under `static`. Another policy: `NotPossibleError` naming its setting."""
+        ...
+
+    async def heal(self) -> int:
+        """Undo every fault: thaw what is frozen, end back-off, try failed slots again. Returns how many were helped."""
+        ...
+
+    async def request(self, app: str, path: str | None = None) -> Answer:
+        """Send one request of the lab's own through the listener and wait for its answer; `path` defaults to the route."""
+        ...
+
+    async def traffic(self, rate: float, app: str | None = None) -> float:
+        """Set the rate of the lab's own requests (0 to 200/s), to one app or in turn to all; returns the one before."""
+        ...
+
+    async def output(self, app: str, slot: int) -> tuple[str, ...]:
+        """The last lines that the slot's workers wrote to stdout and stderr, oldest first."""
+        ...
+
+    async def start_process(self, process: ProcessSpec) -> int:
+        """Start a process beside the pool; returns its PID. Its life is told in `process.*` events."""
+        ...
+
+    async def stop_process(self, name: str) -> None:
+        """Send its stop signal, and SIGKILL to its group after its grace. Returns when the signal was sent."""
+        ...
+
+    async def close(self) -> None:
+        """LocalLab: stop everything and end. RemoteLab: leave the lab running and hang up."""
+        ...

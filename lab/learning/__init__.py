@@ -1,0 +1,1 @@
+"""Lessons: predictions, steps, checks and progress."""

@@ -1,0 +1,148 @@
+"""`PoolManager`, the contract that every pool backend fulfils. It is about desired state, so that a container engine or
+an init system fits behind it as well as the lab's own fork server: `apply`, `observe`, `signal`; a PID is optional.
+
+The pool never meets the proxy. It speaks of endpoints through `Routing`, which the engine hands in.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from lab.core.model import AppSpec, Endpoint, WorkerId
+from lab.core.states import WorkerState
+
+
+class Routing(Protocol):
+    """Where READY endpoints go. The engine implements it on top of the proxy. All calls are on the engine's loop."""
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Requests may reach this endpoint from now on."""
+        ...
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """No further request may reach it. Those in flight go on."""
+        ...
+
+    async def drained(self, endpoint: Endpoint, timeout: float) -> bool:
+        """Wait until nothing is in flight to a removed endpoint; False when `timeout` seconds were not enough."""
+        ...
+
+    def in_flight(self, endpoint: Endpoint) -> int:
+        """Requests that the proxy has open to it now."""
+        ...
+
+    def busy_since(self, endpoint: Endpoint) -> float | None:
+        """Monotonic time since which the oldest request in flight occupies it; None when idle."""
+        ...
+
+    def acquire(self, endpoint: Endpoint) -> bool:
+        """Take one of its `concurrency` places for a probe; False when all are taken."""
+        ...
+
+    def release(self, endpoint: Endpoint) -> None:
+        """Give the place back."""
+        ...
+
+
+class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
+    """A slot as the pool sees it. CPU and memory come from the kernel, at most one second old."""
+
+    worker: WorkerId
+    state: WorkerState
+    pid: int | None
+    stopped: bool
+    endpoint: Endpoint | None
+    restarts: int
+    started_at: float | None
+    """Monotonic time of the fork."""
+    cpu_percent: float | None
+    rss_bytes: int | None
+    retry_at: float | None
+    why: str
+
+
+class AppView(msgspec.Struct, frozen=True, kw_only=True):
+    """A pool as it is."""
+
+    name: str
+    wanted: int
+    workers: tuple[WorkerView, ...]
+    """In the order of slots. A slot that is being replaced or scaled away stays until its process is gone."""
+    unavailable: str | None
+    building: bool
+
+
+class PoolView(msgspec.Struct, frozen=True, kw_only=True):
+    """All pools as they are."""
+
+    apps: tuple[AppView, ...]
+    zombies: int
+    """Children of the fork server that have been zombies for over a second."""
+
+
+class RunningProcess(Protocol):
+    """A process beside the pool that the backend started."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def signal(self, number: int, group: bool = False) -> None:
+        """Send a signal to it, or to its whole process group. Does nothing when it is gone."""
+        ...
+
+    async def wait(self) -> int:
+        """Its exit status as `os.waitstatus_to_exitcode` has it: negative for a signal."""
+        ...
+
+
+class PoolManager(Protocol):
+    """A backend that runs workers. Constructed without side effects; `start` and `close` bracket its life."""
+
+    async def start(self) -> None:
+        """Make ready to run workers. Called once, on the loop that all other calls come from."""
+        ...
+
+    async def apply(self, apps: tuple[AppSpec, ...]) -> None:
+        """Make these apps the desired state and return at once; the change goes on by itself and is told in events.
+
+        An app that is new is started, one that is missing is drained and stopped. One whose program or environment
+        changed is replaced worker by worker; other settings take effect on the running workers.
+        """
+        ...
+
+    def observe(self) -> PoolView:
+        """All pools as they are now."""
+        ...
+
+    def signal(self, worker: WorkerId, signal: int) -> int:
+        """Send `signal` to a worker on a person's order; returns the PID it went to.
+
+        Raises `UnknownTargetError` when that generation has no process any more.
+        """
+        ...
+
+    def heal(self) -> int:
+        """Thaw stopped workers, end back-off, try FAILED slots again; returns how many slots were helped."""
+        ...
+
+    def output(self, app: str, slot: int) -> tuple[str, ...]:
+        """The last lines the slot's workers wrote, oldest first."""
+        ...
+
+    async def run(
+        self,
+        argv: tuple[str, ...],
+        env: dict[str, str],
+        cwd: str | None,
+        on_line: Callable[[str], None],
+    ) -> RunningProcess:
+        """Start a process beside the pool, in its own session, stdin from /dev/null, stdout and stderr to a log file.
+
+        `{report_fd}` in `argv` becomes the number of a pipe; `on_line` is called with each line written to it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop every worker and process, gracefully and then by force, and return when none is left."""
+        ...

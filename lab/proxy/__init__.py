@@ -1,0 +1,1 @@
+"""Traffic: accepts requests, chooses an endpoint, relays, counts. Knows nothing of processes."""

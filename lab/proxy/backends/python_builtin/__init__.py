@@ -1,0 +1,1 @@
+"""The proxy of the lab itself, on asyncio.Protocol and uvloop."""

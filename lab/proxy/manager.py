@@ -1,0 +1,130 @@
+"""`ProxyManager`, the contract that every proxy backend fulfils: desired state in, observed traffic out.
+
+The proxy knows endpoints, never processes. Which endpoints an upstream has, the engine tells it.
+"""
+
+from typing import Protocol
+
+import msgspec
+
+from lab.core.histogram import Histogram
+from lab.core.model import Endpoint, Limits, ListenerSpec, Queue, Selection, Timeouts
+from lab.core.snapshot import Totals
+
+
+class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What the proxy has to know of an app: its route and how to share its requests out."""
+
+    app: str
+    route: str
+    selection: Selection = Selection.ROUND_ROBIN
+    queue: Queue = Queue.UPSTREAM
+    queue_length: int = 512
+    timeouts: Timeouts = Timeouts()
+    unavailable: str | None = None
+    """When set, requests are answered with 503 and this reason."""
+
+
+class ProxySpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Desired state of the proxy."""
+
+    listener: ListenerSpec = ListenerSpec()
+    upstreams: tuple[UpstreamSpec, ...] = ()
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    """For connections of clients, before a route is known."""
+
+
+class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
+    """Traffic to one endpoint. Rate and latencies are over the last ten seconds."""
+
+    endpoint: Endpoint
+    in_flight: int
+    answered: int
+    failed: int
+    rps: float
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):
+    """Traffic to one app."""
+
+    app: str
+    queue: int
+    max_queue: int
+    rps: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    endpoints: tuple[EndpointView, ...]
+
+
+class ProxyView(msgspec.Struct, frozen=True, kw_only=True):
+    """All traffic."""
+
+    totals: Totals
+    """Without the lab's own requests."""
+    own: Totals
+    upstreams: tuple[UpstreamView, ...]
+    connections: int
+    """Open connections of clients."""
+
+
+class ProxyManager(Protocol):
+    """A backend that relays requests. Constructed without side effects; `start` and `close` bracket its life."""
+
+    async def start(self, spec: ProxySpec) -> str:
+        """Listen and return the URL, such as `http://127.0.0.1:8080`. Raises `PortInUseError`."""
+        ...
+
+    async def apply(self, spec: ProxySpec) -> None:
+        """Make `spec` the desired state. The listener stays; requests in flight finish under the old one."""
+        ...
+
+    def add(self, endpoint: Endpoint) -> None:
+        """The endpoint enters its app's upstream."""
+        ...
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """It leaves; requests in flight go on; idle connections to it are closed."""
+        ...
+
+    async def drained(self, endpoint: Endpoint, timeout: float) -> bool:
+        """Wait until nothing is in flight to a removed endpoint; False after `timeout` seconds."""
+        ...
+
+    def in_flight(self, endpoint: Endpoint) -> int:
+        """Requests open to it now, probes included."""
+        ...
+
+    def busy_since(self, endpoint: Endpoint) -> float | None:
+        """Monotonic time at which its oldest request in flight was sent; None when idle."""
+        ...
+
+    def acquire(self, endpoint: Endpoint) -> bool:
+        """Take one of its places for a probe; False when all are taken."""
+        ...
+
+    def release(self, endpoint: Endpoint) -> None:
+        """Give the place back."""
+        ...
+
+    def mark_own(self, address: tuple[str, int]) -> None:
+        """A client connection from this (host, port) is the lab's own: its requests are counted apart.
+
+        Called before the connection is made; forgotten when that connection closes.
+        """
+        ...
+
+    def observe(self) -> ProxyView:
+        """All traffic as it is now."""
+        ...
+
+    def latencies(self, app: str | None = None) -> Histogram:
+        """Total latency of requests since the start, without the lab's own, of one app or of all: a copy."""
+        ...
+
+    async def close(self) -> None:
+        """Stop accepting, finish what is in flight within a bound, close every connection."""
+        ...
