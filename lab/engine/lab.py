@@ -119,7 +119,7 @@ class Lab(Protocol):
         ...
 
     async def request(self, app: str, path: str | None = None) -> Answer:
-        """Send one request of the lab's own through the listener and wait for its answer; `path` defaults to the route."""
+        """Send one request of the lab's own through the listener and await its answer; `path` defaults to the route."""
         ...
 
     async def traffic(self, rate: float, app: str | None = None) -> float:

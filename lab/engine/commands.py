@@ -1,0 +1,60 @@
+"""A line of words to a command of the lab: what the TUI's `:` and the command line's short commands have in common."""
+
+import shlex
+
+from lab.core.errors import LabError, NotPossibleError
+from lab.engine.lab import Lab, Signalled
+
+USAGE = {
+    "kill": "kill TARGET [SIGNAL]",
+    "term": "term TARGET",
+    "freeze": "freeze TARGET",
+    "thaw": "thaw TARGET",
+    "scale": "scale APP N",
+    "heal": "heal",
+    "request": "request APP",
+    "traffic": "traffic RATE",
+}
+"""Every command with its arguments. TARGET: PID, APP, APP/SLOT, or random."""
+
+
+async def execute(lab: Lab, line: str) -> str:
+    """Run one command line and return what to tell the person. Raises `LabError` with the usage when it is wrong."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise NotPossibleError(f"Cannot read {line!r}: {error}.") from error
+    match words:
+        case ["kill", target]:
+            return _told(await lab.signal(target, "SIGKILL"))
+        case ["kill", target, signal]:
+            return _told(await lab.signal(target, signal))
+        case ["term", target]:
+            return _told(await lab.signal(target, "SIGTERM"))
+        case ["freeze", target]:
+            return _told(await lab.signal(target, "SIGSTOP"))
+        case ["thaw", target]:
+            return _told(await lab.signal(target, "SIGCONT"))
+        case ["scale", app, number] if number.isdecimal():
+            scaled = await lab.scale(app, int(number))
+            return f"{scaled.app}: {scaled.before} -> {scaled.after} workers"
+        case ["heal"]:
+            return f"healed {await lab.heal()}"
+        case ["request", app]:
+            answer = await lab.request(app)
+            return f"{answer.status}  pid {answer.pid or '-'}  {answer.ms:.1f} ms"
+        case ["traffic", rate] if rate.replace(".", "", 1).isdecimal():
+            return f"own requests: {await lab.traffic(float(rate)):g}/s -> {float(rate):g}/s"
+        case _:
+            raise _usage(words)
+
+
+def _told(signalled: tuple[Signalled, ...]) -> str:
+    return "; ".join(f"{one.signal} to {one.app}/{one.slot} (pid {one.pid})" for one in signalled)
+
+
+def _usage(words: list[str]) -> LabError:
+    if words and words[0] in USAGE:
+        return NotPossibleError(f"Found {' '.join(words)!r}; expected: {USAGE[words[0]]}.")
+    found = repr(words[0]) if words else "nothing"
+    return NotPossibleError(f"Found {found}; expected one of: {', '.join(USAGE)}.")
