@@ -4,6 +4,7 @@ A slow reader loses nothing silently: it is told how many events it missed. It s
 """
 
 from collections import deque
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
@@ -89,6 +90,12 @@ class EventRing:
         self._clock = clock
         self._events: deque[Event] = deque(maxlen=capacity)
         self._next = 1
+        self._watchers: list[Callable[[Event], None]] = []
+
+    def watch(self, callback: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `callback` with every event as it is emitted, until the function returned here is called."""
+        self._watchers.append(callback)
+        return lambda: self._watchers.remove(callback)
 
     @property
     def next(self) -> int:
@@ -103,6 +110,8 @@ class EventRing:
         event = Event(seq=self._next, at=when, wall=wall, kind=kind, text=text, **fields)
         self._next += 1
         self._events.append(event)
+        for callback in tuple(self._watchers):
+            callback(event)
         return event
 
     def read(self, since: int = 0, limit: int = 1000) -> EventBatch:

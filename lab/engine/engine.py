@@ -1,0 +1,276 @@
+"""The engine: the only owner of desired state. It runs on one event loop, with pool, proxy and control socket on it.
+
+Every method is called on that loop. `LocalLab` brings calls over from other threads, `control` from other processes.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import msgspec
+
+from lab.core.clock import Clock
+from lab.core.errors import NotPossibleError, PortInUseError, ReadOnlyError, UnknownTargetError
+from lab.core.events import Event, EventBatch, EventKind, EventRing
+from lab.core.model import AppSpec, ListenerSpec
+from lab.core.snapshot import LabSnapshot
+from lab.core.states import Policy
+from lab.engine import observe, targets
+from lab.engine.endpoints import Endpoints
+from lab.engine.lab import Answer, LabSpec, ProcessSpec, Scaled, Signalled
+from lab.engine.processes import Processes
+from lab.engine.traffic import OwnTraffic
+from lab.pool.manager import PoolManager, Routing
+from lab.proxy.manager import ProxyManager, ProxySpec, UpstreamSpec
+
+MAX_WORKERS = 1000
+_SNAPSHOT_AGE = 0.1
+_PORTS_TRIED = 100
+
+PoolFactory = Callable[[Routing, EventRing, Clock], PoolManager]
+ProxyFactory = Callable[[EventRing, Clock], ProxyManager]
+
+
+class Engine:
+    """`Lab`, on the engine's own loop. `start` and `close` bracket its life."""
+
+    def __init__(
+        self,
+        spec: LabSpec,
+        make_pool: PoolFactory,
+        make_proxy: ProxyFactory,
+        *,
+        clock: Clock,
+        exact_port: bool = False,
+        read_only: bool = False,
+    ) -> None:
+        self._spec = spec
+        self._clock = clock
+        self._exact_port = exact_port
+        self._read_only = read_only
+        self._rng = random.Random()
+        self._events = EventRing(clock)
+        self._proxy = make_proxy(self._events, clock)
+        self._endpoints = Endpoints(self._proxy, self._events)
+        self._pool = make_pool(self._endpoints, self._events, clock)
+        self._own = OwnTraffic(self._proxy, clock, self._askable)
+        self._processes = Processes(self._pool, self._events)
+        self._started = clock.monotonic()
+        self._listener = ""
+        self._latest: LabSnapshot | None = None
+        self._stack = AsyncExitStack()
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._reapplying: set[asyncio.Task[None]] = set()
+        self._events.watch(self._on_event)
+
+    @property
+    def name(self) -> str:
+        """The lab's name."""
+        return self._spec.name
+
+    @property
+    def read_only(self) -> bool:
+        """Whether every command that changes something is refused."""
+        return self._read_only
+
+    async def start(self) -> None:
+        """Listen, then start the workers. Returns when the listener is open. Raises `PortInUseError`."""
+        try:
+            await self._pool.start()
+            self._stack.push_async_callback(self._pool.close)
+            await self._listen()
+            self._stack.push_async_callback(self._processes.close)
+            await self._pool.apply(self._spec.apps)
+            self._own.set(self._spec.own_rate)
+            self._stack.push_async_callback(self._own.close)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def close(self) -> None:
+        """Stop own traffic, then processes, then take no more requests, then the workers; return when none is left."""
+        await self._stack.aclose()
+
+    # -- looking
+
+    async def snapshot(self) -> LabSnapshot:
+        now = self._clock.monotonic()
+        if self._latest is None or now - self._latest.at >= _SNAPSHOT_AGE:
+            self._latest = observe.build(
+                self._spec,
+                self._pool.observe(),
+                self._proxy.observe(),
+                listener=self._listener,
+                started=self._started,
+                now=now,
+                read_only=self._read_only,
+                own_rate=self._own.rate,
+                routed=self._endpoints.routed,
+                events_next=self._events.next,
+            )
+        return self._latest
+
+    async def events(self, since: int = 0, limit: int = 1000, wait: float = 0.0) -> EventBatch:
+        batch = self._events.read(since, limit)
+        if not batch.events and wait > 0:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await asyncio.wait((waiter,), timeout=wait)
+            finally:
+                self._waiters.discard(waiter)
+            batch = self._events.read(since, limit)
+        return batch
+
+    async def spec(self) -> LabSpec:
+        return self._spec
+
+    async def output(self, app: str, slot: int) -> tuple[str, ...]:
+        self._known(app)
+        return self._pool.output(app, slot)
+
+    # -- changing
+
+    async def apply(self, spec: LabSpec) -> LabSpec:
+        self._writable()
+        before = self._spec
+        _check(spec, before)
+        await self._become(spec)
+        if spec.own_rate != before.own_rate:
+            self._own.set(spec.own_rate)
+        return before
+
+    async def signal(self, target: str, signal: str = "SIGKILL") -> tuple[Signalled, ...]:
+        self._writable()
+        number = targets.signal_number(signal)
+        sent = []
+        for view in targets.resolve(target, self._pool.observe(), self._rng):
+            worker = view.worker
+            pid = self._pool.signal(worker, number)
+            sent.append(Signalled(worker.app, worker.slot, worker.generation, pid, number.name))
+        self._latest = None
+        return tuple(sent)
+
+    async def scale(self, app: str, workers: int) -> Scaled:
+        self._writable()
+        spec = self._known(app)
+        if spec.pool.policy is not Policy.STATIC:
+            raise NotPossibleError(f"{app} follows the policy {spec.pool.policy}.", "Set its max_workers instead.")
+        if not 0 <= workers <= MAX_WORKERS:
+            raise NotPossibleError(f"Found {workers} workers; expected 0 to {MAX_WORKERS}.")
+        before = spec.pool.max_workers
+        if workers != before:
+            pool = msgspec.structs.replace(spec.pool, max_workers=workers)
+            scaled = msgspec.structs.replace(spec, pool=pool)
+            apps = tuple(scaled if one.name == app else one for one in self._spec.apps)
+            text = f"{app} scaled from {before} to {workers} workers"
+            self._events.emit(EventKind.SCALED, text, app=app, data={"from": before, "to": workers})
+            await self._become(msgspec.structs.replace(self._spec, apps=apps))
+        return Scaled(app, before, workers)
+
+    async def heal(self) -> int:
+        self._writable()
+        return self._pool.heal()
+
+    async def request(self, app: str, path: str | None = None) -> Answer:
+        self._writable()
+        route = self._known(app).route
+        asked = path if path is not None else route
+        if not asked.startswith("/") or any(not 0x21 <= ord(letter) <= 0x7E for letter in asked):
+            raise NotPossibleError(f"Found path {asked!r}; expected printable ASCII that starts with a slash.")
+        return await self._own.ask(app, asked)
+
+    async def traffic(self, rate: float, app: str | None = None) -> float:
+        self._writable()
+        if app is not None:
+            self._known(app)
+        return self._own.set(rate, app)
+
+    async def start_process(self, process: ProcessSpec) -> int:
+        self._writable()
+        return await self._processes.start(process)
+
+    async def stop_process(self, name: str) -> None:
+        self._writable()
+        self._processes.stop(name)
+
+    # -- inside
+
+    async def _listen(self) -> None:
+        wanted = self._spec.listener
+        last = wanted.port if self._exact_port or wanted.port == 0 else min(wanted.port + _PORTS_TRIED, 65535)
+        for port in range(wanted.port, last + 1):
+            listener = ListenerSpec(host=wanted.host, port=port)
+            try:
+                self._listener = await self._proxy.start(self._proxy_spec(listener))
+            except PortInUseError:
+                if port == last:
+                    raise
+            else:
+                break
+        self._stack.push_async_callback(self._proxy.close)
+        host, _, bound = self._listener.removeprefix("http://").rpartition(":")
+        self._spec = msgspec.structs.replace(self._spec, listener=ListenerSpec(host=wanted.host, port=int(bound)))
+        self._own.aim(host, int(bound))
+        text = f"Listening at {self._listener}"
+        if wanted.port not in (0, int(bound)):
+            text += f": port {wanted.port} is in use by another process, so the next free one was taken"
+        self._events.emit(EventKind.LISTENING, text, data={"url": self._listener, "asked": wanted.port})
+
+    async def _become(self, spec: LabSpec) -> None:
+        self._spec = spec
+        self._latest = None
+        await self._proxy.apply(self._proxy_spec(spec.listener))
+        await self._pool.apply(spec.apps)
+
+    def _proxy_spec(self, listener: ListenerSpec) -> ProxySpec:
+        unavailable = {app.name: app.unavailable for app in self._pool.observe().apps}
+        upstreams = tuple(_upstream(app, unavailable.get(app.name)) for app in self._spec.apps)
+        return ProxySpec(listener=listener, upstreams=upstreams, limits=self._spec.limits)
+
+    def _on_event(self, event: Event) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        if event.kind is EventKind.APP_STATUS:
+            task = asyncio.get_running_loop().create_task(self._proxy.apply(self._proxy_spec(self._spec.listener)))
+            self._reapplying.add(task)
+            task.add_done_callback(self._reapplying.discard)
+
+    def _askable(self) -> list[tuple[str, str]]:
+        available = {app.name for app in self._pool.observe().apps if app.unavailable is None and app.wanted}
+        return [(app.name, app.route) for app in self._spec.apps if app.name in available]
+
+    def _known(self, app: str) -> AppSpec:
+        found = self._spec.app(app)
+        if found is None:
+            there = ", ".join(one.name for one in self._spec.apps) or "none"
+            raise UnknownTargetError(f"No app is called {app!r}; this lab has: {there}.")
+        return found
+
+    def _writable(self) -> None:
+        if self._read_only:
+            raise ReadOnlyError("This lab is read-only: it can be watched, not changed.")
+
+
+def _upstream(app: AppSpec, unavailable: str | None) -> UpstreamSpec:
+    return UpstreamSpec(
+        app=app.name,
+        route=app.route,
+        selection=app.selection,
+        queue=app.queue,
+        queue_length=app.queue_length,
+        timeouts=app.timeouts,
+        unavailable=unavailable,
+    )
+
+
+def _check(spec: LabSpec, before: LabSpec) -> None:
+    """Refuse what a running lab cannot become."""
+    if spec.name != before.name or spec.listener != before.listener:
+        raise NotPossibleError("A running lab keeps its name and its listener.", "Stop it and start another one.")
+    for what, values in (("name", [app.name for app in spec.apps]), ("route", [app.route for app in spec.apps])):
+        twice = {value for value in values if values.count(value) > 1}
+        if twice:
+            raise NotPossibleError(f"Two apps have the same {what}: {', '.join(sorted(twice))}.")
