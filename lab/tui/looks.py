@@ -1,0 +1,58 @@
+"""How a worker's state looks: a sign, a colour role and a word for each, so that no state is told by colour alone."""
+
+from dataclasses import dataclass
+
+from lab.core.snapshot import WorkerSnapshot
+from lab.core.states import WorkerState
+from lab.tui import figures
+from lab.tui.glyphs import Glyphs
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """`glyph` names a field of `Glyphs`, `role` a role of `painting.ROLES`."""
+
+    glyph: str
+    role: str
+    word: str
+
+    def sign(self, glyphs: Glyphs) -> str:
+        """The one-cell sign in this set of glyphs."""
+        found: str = getattr(glyphs, self.glyph)
+        return found
+
+
+_S = WorkerState
+
+LOOKS = {
+    _S.PENDING: Look("waiting", "dim", "pending"),
+    _S.STARTING: Look("starting", "warn", "starting"),
+    _S.READY: Look("ready", "good", "ready"),
+    _S.UNHEALTHY: Look("unhealthy", "bad", "silent"),
+    _S.DRAINING: Look("draining", "warn", "draining"),
+    _S.STOPPING: Look("stopping", "warn", "stopping"),
+    _S.KILLING: Look("dead", "bad", "killing"),
+    _S.EXITED: Look("dead", "bad", "dead"),
+    _S.BACKOFF: Look("waiting", "warn", "waits"),
+    _S.FAILED: Look("failed", "bad", "failed"),
+}
+
+FROZEN = Look("frozen", "cold", "frozen")
+
+
+def look(worker: WorkerSnapshot) -> Look:
+    """The look of a worker. That the kernel holds it stopped is stronger than what the pool believes of it."""
+    return FROZEN if worker.stopped and worker.pid is not None else LOOKS[worker.state]
+
+
+def words(worker: WorkerSnapshot) -> str:
+    """The state in words, with what the balancer believes of a frozen one, the countdown of a waiting one, and why."""
+    said = look(worker).word
+    if worker.stopped and worker.pid is not None:
+        said += ", still routed" if worker.routed else ", out"
+    if worker.retry_in_s is not None:
+        waiting = worker.state is WorkerState.BACKOFF
+        said += (
+            f" {figures.seconds(worker.retry_in_s)}" if waiting else f", again in {figures.seconds(worker.retry_in_s)}"
+        )
+    return f"{said}: {worker.why}" if worker.why else said
