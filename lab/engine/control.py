@@ -118,6 +118,10 @@ class _Client:
             self._send(protocol.Reply(id=request.id, ok=msgspec.Raw(msgspec.json.encode(result))))
         except LabError as error:
             self._send(protocol.Reply(id=request.id, error=protocol.Failure.of(error)))
+        except Exception as error:
+            # A defect of ours: the client must not wait for ever, and the engine must not end.
+            failure = protocol.Failure("lab", f"The lab failed inside {request.do}: {error!r}.")
+            self._send(protocol.Reply(id=request.id, error=failure))
 
     async def _do(self, request: protocol.Request) -> Any:
         if request.do == "hello":
@@ -188,7 +192,9 @@ def _bind(sock: socket.socket, path: Path, name: str) -> None:
             try:
                 probe.connect(str(path))
             except ConnectionRefusedError:
-                path.unlink(missing_ok=True)
+                if not path.is_socket():
+                    raise
+                path.unlink()
                 sock.bind(str(path))
                 return
         raise NameInUseError(

@@ -7,6 +7,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import msgspec
 
@@ -28,8 +29,17 @@ MAX_WORKERS = 1000
 _SNAPSHOT_AGE = 0.1
 _PORTS_TRIED = 100
 
+StatusPage = Callable[[str], tuple[str, bytes]]
 PoolFactory = Callable[[Routing, EventRing, Clock], PoolManager]
-ProxyFactory = Callable[[EventRing, Clock], ProxyManager]
+ProxyFactory = Callable[[EventRing, Clock, StatusPage], ProxyManager]
+"""The last argument renders `/pool-status` for a query string: content type and body."""
+
+
+class Farewell(msgspec.Struct, frozen=True):
+    """How many workers a closing lab stopped, and how many were still there afterwards: looked up in /proc."""
+
+    stopped: int = 0
+    left: int = 0
 
 
 class Engine:
@@ -51,7 +61,7 @@ class Engine:
         self._read_only = read_only
         self._rng = random.Random()
         self._events = EventRing(clock)
-        self._proxy = make_proxy(self._events, clock)
+        self._proxy = make_proxy(self._events, clock, self._status_page)
         self._endpoints = Endpoints(self._proxy, self._events)
         self._pool = make_pool(self._endpoints, self._events, clock)
         self._own = OwnTraffic(self._proxy, clock, self._askable)
@@ -63,6 +73,7 @@ class Engine:
         self._waiters: set[asyncio.Future[None]] = set()
         self._reapplying: set[asyncio.Task[None]] = set()
         self._events.watch(self._on_event)
+        self.farewell = Farewell()
 
     @property
     def name(self) -> str:
@@ -90,7 +101,11 @@ class Engine:
 
     async def close(self) -> None:
         """Stop own traffic, then processes, then take no more requests, then the workers; return when none is left."""
+        before = {worker.pid for app in self._pool.observe().apps for worker in app.workers if worker.pid is not None}
+        born = {pid: _born(pid) for pid in before}
         await self._stack.aclose()
+        left = sum(1 for pid, ticks in born.items() if ticks is not None and _born(pid) == ticks)
+        self.farewell = Farewell(stopped=len(before) - left, left=left)
 
     # -- looking
 
@@ -252,6 +267,14 @@ class Engine:
     def _writable(self) -> None:
         if self._read_only:
             raise ReadOnlyError("This lab is read-only: it can be watched, not changed.")
+
+
+def _born(pid: int) -> int | None:
+    """When the process was started, in clock ticks since boot (proc(5), stat, field 22): tells a PID from its reuse."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, ProcessLookupError):
+        return None
 
 
 def _upstream(app: AppSpec, unavailable: str | None) -> UpstreamSpec:

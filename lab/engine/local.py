@@ -5,6 +5,7 @@ slow a request down. Calls cross by `run_coroutine_threadsafe`; each has a deadl
 """
 
 import asyncio
+import contextlib
 import sys
 import threading
 from collections.abc import Coroutine
@@ -17,7 +18,7 @@ from lab.core.errors import DeadlineError, NoLabError
 from lab.core.events import EventBatch
 from lab.core.snapshot import LabSnapshot
 from lab.engine.control import ControlServer
-from lab.engine.engine import Engine
+from lab.engine.engine import Engine, Farewell
 from lab.engine.lab import Answer, LabSpec, ProcessSpec, Scaled, Signalled
 
 T = TypeVar("T")
@@ -87,18 +88,16 @@ class LocalLab:
 
     async def close(self) -> None:
         """Stop everything and return when no process is left."""
-        self.stop()
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        await asyncio.get_running_loop().run_in_executor(None, self.stop)
 
-    def stop(self) -> None:
-        """Begin to stop, from any thread; `join` waits for the end."""
-        if self._loop is not None and self._stop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._stop.set)
-
-    def join(self) -> None:
-        """Wait until the engine has ended."""
+    def stop(self) -> Farewell:
+        """Stop everything; return when the engine has ended, with what became of the workers."""
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # the loop closed between the question and the call
+                self._loop.call_soon_threadsafe(self._stop.set)
         if self._thread.ident is not None:
             self._thread.join()
+        return self._engine.farewell
 
     def _run(self) -> None:
         try:

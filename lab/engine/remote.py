@@ -42,14 +42,14 @@ class RemoteLab:
             async with asyncio.timeout(_DEADLINE):
                 reader, writer = await asyncio.open_unix_connection(str(path), limit=protocol.MAX_LINE)
                 line = await reader.readline()
-        except (OSError, TimeoutError, ValueError) as error:
-            raise NoLabError(f"No lab is running: nobody answers at {path}.", "Start one: cgilab up") from error
+        except (OSError, TimeoutError, ValueError):
+            raise NoLabError(f"No lab is running: nobody answers at {path}.", "Start one: cgilab up") from None
         greeting = protocol.decode(line, protocol.Greeting, f"the greeting at {path}")
         if greeting.cgilab != protocol.VERSION:
             writer.close()
             raise ProtocolError(
-                f"The lab at {path} speaks version {greeting.cgilab} of the control protocol (cgilab {greeting.version});"
-                f" expected version {protocol.VERSION}.",
+                f"The lab at {path} speaks control protocol {greeting.cgilab} (cgilab {greeting.version});"
+                f" expected {protocol.VERSION}.",
                 "Use the same version of cgilab on both sides.",
             )
         remote = cls(reader, writer, greeting)

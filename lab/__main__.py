@@ -1,0 +1,5 @@
+"""`python -m lab` is `cgilab`."""
+
+from lab.cli import main
+
+main()

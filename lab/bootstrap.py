@@ -1,0 +1,158 @@
+"""The composition root: the only module that knows every floor. It puts a lab together and hands it to a face."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from lab import paths, plugins, report
+from lab.config import languages, manifest
+from lab.core.clock import SystemClock
+from lab.core.model import ListenerSpec
+from lab.engine.engine import Engine
+from lab.engine.lab import Lab, LabSpec
+from lab.engine.local import LocalLab
+from lab.engine.remote import RemoteLab
+from lab.pool.spawner import Spawner
+
+
+def default_manifest() -> Path:
+    """The lab that opens when no other is asked for."""
+    return paths.content("samples") / "manifest.json"
+
+
+def lab_spec(file: Path | None, *, port: int | None, name: str | None) -> LabSpec:
+    """The desired state that a manifest and the command line ask for. Raises `ConfigError`."""
+    read = manifest.load(file or default_manifest())
+    listener = read.listener if port is None else ListenerSpec(host=read.listener.host, port=port)
+    return LabSpec(name=name or read.name, listener=listener, apps=read.apps, limits=read.limits)
+
+
+def local_lab(spec: LabSpec, *, exact_port: bool = False, read_only: bool = False, control: Path | None) -> LocalLab:
+    """A lab in this process, not started yet. Its fork server is: that happens before any thread exists."""
+    spawner = Spawner.launch()
+    make_pool = plugins.load("cgilab.pool", "python_builtin")
+    make_proxy = plugins.load("cgilab.proxy", "python_builtin")
+    clock = SystemClock()
+    engine = Engine(
+        spec,
+        lambda routing, events, clock: make_pool(
+            routing=routing,
+            events=events,
+            clock=clock,
+            spawner=spawner,
+            languages=languages.load(),
+            cache=paths.cache(),
+            logs=paths.state() / "logs" / spec.name,
+        ),
+        make_proxy,
+        clock=clock,
+        exact_port=exact_port,
+        read_only=read_only,
+    )
+    return LocalLab(engine, control)
+
+
+def serve(file: Path | None, *, port: int | None, name: str | None, as_json: bool, seconds: float | None) -> int:
+    """Run a lab without a screen and tell its events, until a signal or for `seconds`. Returns the exit code."""
+    with _running(file, port=port, name=name, told=sys.stderr) as lab:
+        return asyncio.run(_tell(lab, as_json=as_json, seconds=seconds))
+
+
+def open_screen(file: Path | None, *, port: int | None, name: str | None, lesson: str | None, read_only: bool) -> int:
+    """Run a lab and its screen in this terminal. Returns the exit code."""
+    with _running(file, port=port, name=name, read_only=read_only, told=sys.stdout) as lab:
+        return asyncio.run(_show(lab, lesson=lesson, read_only=read_only))
+
+
+def attach_screen(name: str, *, read_only: bool) -> int:
+    """The screen of a lab that runs in another process. Returns the exit code."""
+
+    async def session() -> int:
+        async with _attached(name, read_only=read_only) as remote:
+            return await _show(remote, lesson=None, read_only=read_only or remote.greeting.read_only)
+
+    return asyncio.run(session())
+
+
+def speak(name: str, talk: Callable[[RemoteLab], Awaitable[int | None]]) -> int:
+    """Run `talk` with the lab called `name` that runs in another process. Returns the exit code."""
+
+    async def conversation() -> int:
+        async with _attached(name) as remote:
+            return await talk(remote) or 0
+
+    return asyncio.run(conversation())
+
+
+@asynccontextmanager
+async def _attached(name: str, *, read_only: bool = False) -> AsyncIterator[RemoteLab]:
+    remote = await RemoteLab.connect(paths.control_socket(name), read_only=read_only)
+    try:
+        yield remote
+    finally:
+        await remote.close()
+
+
+@contextmanager
+def _running(
+    file: Path | None, *, port: int | None, name: str | None, told: TextIO, read_only: bool = False
+) -> Iterator[LocalLab]:
+    """A lab between its start and the end of its last process, which is told to `told`."""
+    spec = lab_spec(file, port=port, name=name)
+    control = paths.control_socket(spec.name)
+    lab = local_lab(spec, exact_port=port is not None, read_only=read_only, control=control)
+    lab.start()
+    try:
+        yield lab
+    finally:
+        farewell = lab.stop()
+        # The terminal or the pipe may be gone by now; that is no reason to complain.
+        with contextlib.suppress(OSError):
+            told.write(f"{farewell.stopped} workers stopped, {farewell.left} left.\n")
+            told.flush()
+
+
+async def _tell(lab: LocalLab, *, as_json: bool, seconds: float | None) -> int:
+    """Print events until it is time to stop."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
+    _on_signals(lambda code: None if ended.done() else ended.set_result(code))
+    telling = loop.create_task(_print_events(lab, as_json=as_json))
+    await asyncio.wait((ended, telling), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    if telling.done():
+        # Only an error ends it: the reader of our output has left, or the engine has failed.
+        await telling
+    telling.cancel()
+    return ended.result() if ended.done() else 0
+
+
+async def _print_events(lab: LocalLab, *, as_json: bool) -> None:
+    cursor = 1
+    while True:
+        batch = await lab.events(cursor, wait=60)
+        cursor = batch.next
+        for line in report.event_lines(batch, as_json=as_json):
+            sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+async def _show(lab: Lab, *, lesson: str | None, read_only: bool) -> int:
+    """The screen, until the person quits or a signal says so."""
+    from lab.tui.app import CgilabApp
+
+    app = CgilabApp(lab, open_lesson=lesson, read_only=read_only)
+    _on_signals(lambda code: app.exit(return_code=code))
+    await app.run_async()
+    return app.return_code or 0
+
+
+def _on_signals(end: Callable[[int], object]) -> None:
+    """Call `end` with the exit code when SIGINT (130), SIGTERM or SIGHUP (0: asked to stop, and it did) comes."""
+    loop = asyncio.get_running_loop()
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)):
+        loop.add_signal_handler(number, end, code)

@@ -1,0 +1,234 @@
+"""The `cgilab` command: arguments, then one call. Whatever is slow to import is imported by the command that needs it.
+
+Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 no lab is running or it cannot start, 130 interrupted.
+"""
+
+import shlex
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+import lab
+from lab.core.errors import LabError, NotPossibleError, ReadOnlyError, UnknownTargetError
+
+if TYPE_CHECKING:
+    from lab.engine.remote import RemoteLab
+
+FAILED, USAGE, NO_LAB, INTERRUPTED = 1, 2, 3, 130
+_USAGE_ERRORS = (UnknownTargetError, NotPossibleError, ReadOnlyError)
+
+_name = click.option("--name", default="lab", show_default=True, help="The lab to speak to.")
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON document, and nothing else, on standard output.")
+_manifest = click.option("--manifest", type=click.Path(path_type=Path), help="Apps to run, in JSON or TOML.")
+_port = click.option("--port", type=click.IntRange(0, 65535), help="Listen here or fail; 0 takes any free port.")
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@_manifest
+@_port
+@click.option("--name", help="Name of this lab. [default: the manifest's]")
+@click.option("--lesson", metavar="ID", help="Open this lesson.")
+@click.option("--read-only", is_flag=True, help="Look, but change nothing.")
+@click.pass_context
+def cgilab(
+    context: click.Context,
+    manifest: Path | None,
+    port: int | None,
+    name: str | None,
+    lesson: str | None,
+    read_only: bool,
+) -> None:
+    """Learn how the web is served: run a pool of worker processes and a proxy, break them, watch them heal.
+
+    Without a command, the lab opens in this terminal.
+    """
+    if context.invoked_subcommand is None:
+        from lab import bootstrap
+
+        sys.exit(bootstrap.open_screen(manifest, port=port, name=name, lesson=lesson, read_only=read_only))
+
+
+@cgilab.command()
+@_manifest
+@_port
+@click.option("--name", help="Name of this lab. [default: the manifest's]")
+@click.option("--plain", is_flag=True, help="One line an event (the default).")
+@_json
+@click.option("--for", "seconds", type=click.FloatRange(min=0), help="Stop by itself after this many seconds.")
+def up(
+    manifest: Path | None, port: int | None, name: str | None, plain: bool, as_json: bool, seconds: float | None
+) -> None:
+    """Run a lab without a screen, until it is interrupted."""
+    if plain and as_json:
+        raise click.UsageError("Found --plain and --json; expected one of them.")
+    from lab import bootstrap
+
+    sys.exit(bootstrap.serve(manifest, port=port, name=name, as_json=as_json, seconds=seconds))
+
+
+@cgilab.command()
+@_name
+@click.option("--read-only", is_flag=True, help="Look, but change nothing.")
+def attach(name: str, read_only: bool) -> None:
+    """Open the screen on a lab that already runs."""
+    from lab import bootstrap
+
+    sys.exit(bootstrap.attach_screen(name, read_only=read_only))
+
+
+@cgilab.command()
+@_name
+@_json
+@click.option("--full", is_flag=True, help="Endpoints, memory and the last words of every worker too.")
+def status(name: str, as_json: bool, full: bool) -> None:
+    """Apps, workers, totals and invariants, now."""
+    from lab import report
+
+    async def show(remote: "RemoteLab") -> None:
+        snapshot = await remote.snapshot()
+        click.echo(report.encoded(snapshot) if as_json else await report.status(remote, snapshot, full=full))
+
+    _speak(name, show)
+
+
+@cgilab.command()
+@_name
+@_json
+@click.option("--follow", is_flag=True, help="Go on until interrupted.")
+@click.option("--since", type=click.IntRange(min=0), default=0, help="Begin with the event of this number.")
+def events(name: str, as_json: bool, follow: bool, since: int) -> None:
+    """What happened, one line an event."""
+    from lab import report
+
+    async def show(remote: "RemoteLab") -> None:
+        async for batch in report.batches(remote, since, follow=follow):
+            for line in report.event_lines(batch, as_json=as_json):
+                click.echo(line)
+
+    _speak(name, show)
+
+
+def _short(name: str, *words: str) -> None:
+    """Run one command of the lab's own language, the one that `:` takes on the screen, on a lab that runs."""
+    from lab.engine.commands import execute
+
+    async def run(remote: "RemoteLab") -> None:
+        click.echo(await execute(remote, shlex.join(words)))
+
+    _speak(name, run)
+
+
+@cgilab.command()
+@click.argument("target")
+@click.option("--signal", default="SIGKILL", show_default=True, help="Name or number of the signal.")
+@_name
+def kill(target: str, signal: str, name: str) -> None:
+    """Send a signal to TARGET: a PID, APP, APP/SLOT or `random`. Only the lab's own workers can be hit."""
+    _short(name, "kill", target, signal)
+
+
+@cgilab.command()
+@click.argument("target")
+@_name
+def freeze(target: str, name: str) -> None:
+    """Stop TARGET with SIGSTOP: it exists, and does not answer."""
+    _short(name, "freeze", target)
+
+
+@cgilab.command()
+@click.argument("target")
+@_name
+def thaw(target: str, name: str) -> None:
+    """Let a frozen TARGET go on, with SIGCONT."""
+    _short(name, "thaw", target)
+
+
+@cgilab.command()
+@click.argument("app")
+@click.argument("workers", type=click.IntRange(min=0))
+@_name
+def scale(app: str, workers: int, name: str) -> None:
+    """Keep this many WORKERS of APP."""
+    _short(name, "scale", app, str(workers))
+
+
+@cgilab.command()
+@_name
+def heal(name: str) -> None:
+    """Undo every fault: thaw, end back-off, try failed slots again."""
+    _short(name, "heal")
+
+
+@cgilab.command()
+@click.argument("scenario", default="search")
+@_name
+@click.option("--users", type=click.IntRange(1, 10_000), default=10, show_default=True)
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Users started per second. [default: all at once]"
+)
+@click.option("--for", "seconds", type=click.FloatRange(1, 3600), default=10.0, show_default=True)
+@click.option(
+    "--shape", type=click.Choice(["constant", "ramp", "spike", "steps"]), default="constant", show_default=True
+)
+@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Locust processes.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Where the report goes.")
+@_json
+def load(name: str, as_json: bool, **wanted: Any) -> None:
+    """Run locust against an app of the running lab (SCENARIO is the app's name) and show the figures."""
+    from lab import report
+
+    async def run(remote: "RemoteLab") -> None:
+        await report.load(remote, wanted, as_json=as_json)
+
+    _speak(name, run)
+
+
+@cgilab.group()
+def lesson() -> None:
+    """Lessons: list them, do one in this terminal, verify them."""
+
+
+@cgilab.command()
+@_json
+def doctor(as_json: bool) -> None:
+    """What this machine can run, what is missing, and how to install it."""
+    from lab.config import languages
+    from lab.engine import doctor as examination
+
+    found = examination.examine(languages.load())
+    click.echo(examination.encoded(found) if as_json else examination.render(found))
+
+
+@cgilab.command()
+def version() -> None:
+    """The version of cgilab."""
+    click.echo(f"cgilab {lab.__version__}")
+
+
+def _speak(name: str, talk: "Callable[[RemoteLab], Awaitable[int | None]]") -> NoReturn:
+    """Talk with the lab called `name`, and exit."""
+    from lab import bootstrap
+
+    sys.exit(bootstrap.speak(name, talk))
+
+
+def main() -> NoReturn:
+    """The script `cgilab`. Every error becomes a sentence; a traceback never reaches the person."""
+    try:
+        code = cgilab.main(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(INTERRUPTED)
+    except LabError as error:
+        click.echo(f"cgilab: {error}", err=True)
+        sys.exit(USAGE if isinstance(error, _USAGE_ERRORS) else NO_LAB)
+    except BrokenPipeError:
+        # Whoever read our output has left, as `| head` does: nothing more to say, and nothing to complain about.
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,109 @@
+"""The lab in words: what the commands print. One fact a line, so that `grep`, a pipe and a screen reader can follow."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import msgspec
+
+from lab.core.events import Event, EventBatch
+from lab.core.snapshot import AppSnapshot, LabSnapshot, WorkerSnapshot
+from lab.engine.lab import Lab
+from lab.engine.remote import RemoteLab
+
+
+def encoded(snapshot: LabSnapshot) -> str:
+    """`status --json`."""
+    return msgspec.json.encode(snapshot).decode()
+
+
+async def status(lab: Lab, snapshot: LabSnapshot, *, full: bool) -> str:
+    """`status`: apps, workers, totals, invariants; `full` adds the kernel's figures and each worker's last words."""
+    lines = [f"{snapshot.name}  {snapshot.listener}  up {snapshot.uptime_s:.0f} s"]
+    for app in snapshot.apps:
+        lines += ["", _app(app)]
+        for worker in app.workers:
+            lines.append(_worker(worker))
+            if full:
+                lines.append(_kernel(worker))
+                lines += [f"      | {line}" for line in (await lab.output(app.name, worker.slot))[-5:]]
+    lines += ["", _totals(snapshot), _own(snapshot), _invariants(snapshot)]
+    return "\n".join(lines)
+
+
+def event_line(event: Event) -> str:
+    """One event with its time of day."""
+    clock = time.strftime("%H:%M:%S", time.localtime(event.wall))
+    return f"{clock}.{int(event.wall % 1 * 1000):03d}  #{event.seq}  {event.text}"
+
+
+def event_lines(batch: EventBatch, *, as_json: bool) -> Iterator[str]:
+    """A batch, line by line. Events that were overwritten before they could be read are admitted."""
+    if batch.missed:
+        yield msgspec.json.encode({"missed": batch.missed}).decode() if as_json else f"({batch.missed} events missed)"
+    for event in batch.events:
+        yield msgspec.json.encode(event).decode() if as_json else event_line(event)
+
+
+async def batches(lab: RemoteLab, since: int, *, follow: bool) -> AsyncIterator[EventBatch]:
+    """All events from `since` on; with `follow`, the coming ones too."""
+    if follow:
+        async for push in lab.subscribe(since, hz=10, snapshots=False):
+            yield push.events
+    while not follow:
+        batch = await lab.events(since)
+        if not batch.events:
+            return
+        yield batch
+        since = batch.next
+
+
+def _app(app: AppSnapshot) -> str:
+    if app.unavailable:
+        return f"{app.name}  {app.route}  {app.language}  unavailable: {app.unavailable}"
+    building = "  building" if app.building else ""
+    return (
+        f"{app.name}  {app.route}  {app.language}, {app.policy} {app.wanted}, {app.selection}{building}"
+        f"  {app.rps:.1f} req/s  p50 {_ms(app.p50_ms)}  p99 {_ms(app.p99_ms)}  queue {app.queue}"
+    )
+
+
+def _worker(worker: WorkerSnapshot) -> str:
+    state = f"{worker.state}, stopped by SIGSTOP" if worker.stopped else str(worker.state)
+    why = f"  {worker.why}" if worker.why else ""
+    return (
+        f"  {worker.slot}  pid {worker.pid or '-'}  {state}  {worker.requests} requests  {worker.in_flight} in flight"
+        f"  {worker.restarts} restarts  p50 {_ms(worker.p50_ms)}{why}"
+    )
+
+
+def _kernel(worker: WorkerSnapshot) -> str:
+    memory = "-" if worker.rss_bytes is None else f"{worker.rss_bytes / 1e6:.1f} MB"
+    cpu = "-" if worker.cpu_percent is None else f"{worker.cpu_percent:.1f} %"
+    uptime = "-" if worker.uptime_s is None else f"{worker.uptime_s:.1f} s"
+    routed = "routed" if worker.routed else "not routed"
+    return f"      {worker.endpoint or '-'}  {routed}  up {uptime}  cpu {cpu}  memory {memory}"
+
+
+def _totals(snapshot: LabSnapshot) -> str:
+    totals = snapshot.totals
+    return (
+        f"accepted {totals.accepted} = answered {totals.answered} + failed {totals.failed} + shed {totals.shed}"
+        f" + abandoned {totals.abandoned} + in flight {totals.in_flight}"
+        f"  ({totals.rps:.1f} req/s, p50 {_ms(totals.p50_ms)}, p99 {_ms(totals.p99_ms)})"
+    )
+
+
+def _own(snapshot: LabSnapshot) -> str:
+    own = snapshot.own
+    return f"the lab's own requests, counted apart: {own.totals.answered} of {own.totals.accepted} ({own.rate:g}/s)"
+
+
+def _invariants(snapshot: LabSnapshot) -> str:
+    return "  ".join(
+        f"{'holds' if holds else 'BROKEN'}: {name}"
+        for name, holds in msgspec.structs.asdict(snapshot.invariants).items()
+    )
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} ms"

@@ -1,0 +1,270 @@
+"""The contract of `Lab`, held against both implementations: in this process, and over the control socket."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lab import bootstrap
+from lab.core.errors import NotPossibleError, ReadOnlyError, UnknownTargetError
+from lab.core.events import Event, EventKind
+from lab.core.model import AppSpec, ListenerSpec, PoolSettings
+from lab.core.snapshot import LabSnapshot
+from lab.engine.lab import Lab, LabSpec, ProcessSpec
+from lab.engine.remote import RemoteLab
+
+SOURCE = bootstrap.default_manifest().parent / "search" / "python" / "search.py"
+
+
+def app(name: str = "search", workers: int = 2, **more: object) -> AppSpec:
+    return msgspec.structs.replace(
+        AppSpec(name=name, route=f"/api/{name}", language="python", source=str(SOURCE)),
+        pool=PoolSettings(max_workers=workers, start_timeout=20),
+        **more,
+    )
+
+
+def spec(*apps: AppSpec) -> LabSpec:
+    return LabSpec(name="contract", listener=ListenerSpec(port=0), apps=apps or (app(),), own_rate=0)
+
+
+@pytest.fixture(params=["local", "remote"])
+async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Lab]:
+    control = tmp_path / "lab.sock"
+    local = bootstrap.local_lab(spec(), control=control)
+    await asyncio.to_thread(local.start)
+    try:
+        if request.param == "local":
+            yield local
+        else:
+            remote = await RemoteLab.connect(control)
+            yield remote
+            await remote.close()
+    finally:
+        await local.close()
+
+
+async def until_ready(lab: Lab, workers: int = 2, name: str = "search") -> LabSnapshot:
+    """Wait, event by event, until that many workers of the app are ready and none is on its way out."""
+    cursor = 0
+    async with asyncio.timeout(30):
+        while True:
+            snapshot = await lab.snapshot()
+            found = snapshot.app(name)
+            if found and [worker.state for worker in found.workers] == ["ready"] * workers:
+                return snapshot
+            cursor = (await lab.events(max(cursor, snapshot.events_next), wait=0.15)).next
+
+
+async def until_event(lab: Lab, kind: EventKind, since: int, **wanted: object) -> Event:
+    """The first event of this kind from `since` on whose fields are as wanted."""
+    async with asyncio.timeout(30):
+        while True:
+            batch = await lab.events(since, wait=5)
+            since = batch.next
+            for event in batch.events:
+                if event.kind is kind and all(getattr(event, key) == value for key, value in wanted.items()):
+                    return event
+
+
+async def test_snapshot_shows_each_worker_with_the_pid_that_answers(lab: Lab) -> None:
+    snapshot = await until_ready(lab)
+    shown = {worker.pid for worker in snapshot.apps[0].workers}
+    answers = [await lab.request("search", "/api/search?q=http") for _ in range(4)]
+    assert {answer.status for answer in answers} == {200}
+    assert {answer.pid for answer in answers} == shown
+    assert '"query"' in answers[0].body
+
+
+async def test_own_requests_are_counted_apart(lab: Lab) -> None:
+    await until_ready(lab)
+    await lab.request("search")
+    await asyncio.sleep(0.11)  # a snapshot may be that old
+    snapshot = await lab.snapshot()
+    assert snapshot.own.totals.answered == 1
+    assert snapshot.totals.accepted == 0
+    assert snapshot.invariants.conserved
+
+
+async def test_events_are_numbered_without_gaps_and_read_from_a_cursor(lab: Lab) -> None:
+    await until_ready(lab)
+    batch = await lab.events()
+    assert [event.seq for event in batch.events] == list(range(1, len(batch.events) + 1))
+    again = await lab.events(since=3, limit=2)
+    assert [event.seq for event in again.events] == [3, 4]
+    assert again.next == 5
+    assert again.missed == 0
+
+
+async def test_an_empty_read_waits_for_the_first_event(lab: Lab) -> None:
+    snapshot = await until_ready(lab)
+    waiting = asyncio.create_task(lab.events(snapshot.events_next, wait=20))
+    await lab.scale("search", 3)
+    assert (await waiting).events[0].kind is EventKind.SCALED
+
+
+async def test_a_killed_worker_is_replaced_and_the_photo_finish_is_told(lab: Lab) -> None:
+    snapshot = await until_ready(lab)
+    victim = snapshot.apps[0].workers[1]
+    (sent,) = await lab.signal(f"search/{victim.slot}")
+    assert (sent.pid, sent.signal) == (victim.pid, "SIGKILL")
+    healed = await until_event(lab, EventKind.HEALED, snapshot.events_next, slot=victim.slot)
+    data = healed.data
+    assert data["old_pid"] == victim.pid
+    assert data["by"] == "person"
+    assert data["signal_at"] <= data["exit_at"] <= data["forked_at"] <= data["probe_at"] <= data["ready_at"]
+    assert (await lab.snapshot()).apps[0].workers[1].restarts == 1
+
+
+async def test_a_pid_is_a_target_only_if_it_is_a_worker(lab: Lab) -> None:
+    snapshot = await until_ready(lab)
+    pid = snapshot.apps[0].workers[0].pid
+    assert [one.pid for one in await lab.signal(str(pid), "CONT")] == [pid]
+    with pytest.raises(UnknownTargetError, match=str(os.getppid())):
+        await lab.signal(str(os.getppid()))
+
+
+@pytest.mark.parametrize("target", ["nobody", "search/99", "999999", "", "search/x"])
+async def test_an_unknown_target_is_refused_with_what_there_is(lab: Lab, target: str) -> None:
+    await until_ready(lab)
+    with pytest.raises(UnknownTargetError, match="search/0"):
+        await lab.signal(target)
+
+
+async def test_an_unknown_signal_is_refused(lab: Lab) -> None:
+    with pytest.raises(NotPossibleError, match="SIGBANANA"):
+        await lab.signal("random", "SIGBANANA")
+
+
+async def test_freeze_is_a_kernel_fact_beside_the_state_and_heal_thaws(lab: Lab) -> None:
+    snapshot = await until_ready(lab)
+    await lab.signal("search/0", "SIGSTOP")
+    await until_event(lab, EventKind.STOPPED, snapshot.events_next, slot=0)
+    assert await lab.heal() >= 1
+    await until_event(lab, EventKind.CONTINUED, snapshot.events_next, slot=0)
+
+
+async def test_scale_up_and_down(lab: Lab) -> None:
+    await until_ready(lab)
+    scaled = await lab.scale("search", 4)
+    assert (scaled.before, scaled.after) == (2, 4)
+    await until_ready(lab, 4)
+    await lab.scale("search", 1)
+    snapshot = await until_ready(lab, 1)
+    assert snapshot.invariants.within_bounds
+    assert snapshot.apps[0].workers[0].restarts == 0
+
+
+@pytest.mark.parametrize("workers", [-1, 1001])
+async def test_scale_refuses_what_no_pool_can_be(lab: Lab, workers: int) -> None:
+    with pytest.raises(NotPossibleError, match=str(workers)):
+        await lab.scale("search", workers)
+    with pytest.raises(UnknownTargetError, match="nothere"):
+        await lab.scale("nothere", 1)
+
+
+async def test_apply_returns_the_spec_before_and_brings_it_back(lab: Lab) -> None:
+    await until_ready(lab)
+    spec = await lab.spec()
+    wider = msgspec.structs.replace(spec, apps=(app(workers=1), app("other", workers=1)))
+    assert await lab.apply(wider) == spec
+    await until_ready(lab, 1)
+    await until_ready(lab, 1, "other")
+    assert await lab.apply(spec) == wider
+    snapshot = await until_ready(lab, 2)
+    assert [one.name for one in snapshot.apps] == ["search"]
+    assert (await lab.spec()) == spec
+
+
+async def test_apply_refuses_a_spec_that_no_running_lab_can_become_and_changes_nothing(lab: Lab) -> None:
+    spec = await lab.spec()
+    for wrong in (
+        msgspec.structs.replace(spec, name="another"),
+        msgspec.structs.replace(spec, listener=ListenerSpec(port=1)),
+        msgspec.structs.replace(spec, apps=(app(), app())),
+    ):
+        with pytest.raises(NotPossibleError):
+            await lab.apply(wrong)
+    assert await lab.spec() == spec
+
+
+async def test_traffic_sends_own_requests_at_a_rate(lab: Lab) -> None:
+    await until_ready(lab)
+    assert await lab.traffic(100) == 0
+    async with asyncio.timeout(20):
+        while (answered := (await lab.snapshot()).own.totals.answered) < 20:
+            await asyncio.sleep((20 - answered) / 100)
+    assert await lab.traffic(0) == 100
+    with pytest.raises(NotPossibleError, match="201"):
+        await lab.traffic(201)
+
+
+async def test_request_refuses_a_path_that_would_split_the_request(lab: Lab) -> None:
+    with pytest.raises(NotPossibleError, match="path"):
+        await lab.request("search", "/x HTTP/1.1\r\nHost: evil")
+
+
+async def test_a_process_reports_its_lines_as_events_and_its_end(lab: Lab) -> None:
+    since = (await lab.snapshot()).events_next
+    script = 'import os,sys; os.write(int(sys.argv[1]), b"one\\ntwo\\n"); sys.exit(3)'
+    pid = await lab.start_process(ProcessSpec(name="reporter", argv=("python3", "-c", script, "{report_fd}")))
+    lines = [(await until_event(lab, EventKind.PROCESS_REPORT, since, text=text)).text for text in ("one", "two")]
+    ended = await until_event(lab, EventKind.PROCESS_ENDED, since)
+    assert lines == ["one", "two"]
+    assert (ended.pid, ended.exit_code) == (pid, 3)
+
+
+async def test_a_process_is_stopped_by_its_signal_and_by_force_when_it_does_not_listen(lab: Lab) -> None:
+    since = (await lab.snapshot()).events_next
+    deaf = "import os,signal,sys; signal.signal(2, 1); os.write(int(sys.argv[1]), b'up\\n'); signal.pause()"
+    argv = ("python3", "-c", deaf, "{report_fd}")
+    await lab.start_process(ProcessSpec(name="deaf", argv=argv, stop_timeout=0.2))
+    await until_event(lab, EventKind.PROCESS_REPORT, since, text="up")
+    with pytest.raises(NotPossibleError, match="deaf"):
+        await lab.start_process(ProcessSpec(name="deaf", argv=argv))
+    await lab.stop_process("deaf")
+    assert (await until_event(lab, EventKind.PROCESS_ENDED, since)).signal == "SIGKILL"
+    with pytest.raises(UnknownTargetError, match="deaf"):
+        await lab.stop_process("deaf")
+
+
+async def test_output_keeps_the_last_words_of_a_worker_that_failed(lab: Lab, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("raise SystemExit('no such thing')\n")
+    spec = await lab.spec()
+    since = (await lab.snapshot()).events_next
+    await lab.apply(msgspec.structs.replace(spec, apps=(*spec.apps, app("broken", 1, source=str(broken)))))
+    await until_event(lab, EventKind.STATE, since, app="broken", state="exited")
+    assert "no such thing" in (await lab.output("broken", 0))[-1]
+
+
+async def test_a_read_only_lab_is_watched_and_not_changed(tmp_path: Path) -> None:
+    control = tmp_path / "lab.sock"
+    local = bootstrap.local_lab(spec(), control=control, read_only=True)
+    await asyncio.to_thread(local.start)
+    try:
+        await until_ready(local)
+        for command in (local.signal("random"), local.scale("search", 1), local.heal(), local.traffic(1)):
+            with pytest.raises(ReadOnlyError):
+                await command
+        assert (await local.snapshot()).read_only
+    finally:
+        await local.close()
+
+
+async def test_a_read_only_connection_cannot_change_a_lab_that_can_be_changed(tmp_path: Path) -> None:
+    control = tmp_path / "lab.sock"
+    local = bootstrap.local_lab(spec(), control=control)
+    await asyncio.to_thread(local.start)
+    remote = await RemoteLab.connect(control, read_only=True)
+    try:
+        with pytest.raises(ReadOnlyError):
+            await remote.scale("search", 1)
+        assert (await remote.snapshot()).app("search") is not None
+        assert (await local.scale("search", 1)).after == 1
+    finally:
+        await remote.close()
+        await local.close()
