@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 no lab is running or it cannot start, 130 interrupted.
 """
 
+import os
 import shlex
 import sys
 from collections.abc import Awaitable, Callable
@@ -229,6 +230,23 @@ def main() -> NoReturn:
         click.echo(f"cgilab: {error}", err=True)
         sys.exit(USAGE if isinstance(error, _USAGE_ERRORS) else NO_LAB)
     except BrokenPipeError:
-        # Whoever read our output has left, as `| head` does: nothing more to say, and nothing to complain about.
-        sys.stderr.close()
+        # Whoever read our output has left, as `| head` does. Nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except Exception:
+        click.echo(
+            f"cgilab: this is a defect of cgilab. The details are in {_kept_traceback()}: please report them.", err=True
+        )
+        sys.exit(FAILED)
+
+
+def _kept_traceback() -> Path:
+    """Write the traceback of the error being handled to a file of the user's, and return its place."""
+    import traceback
+
+    from lab import paths
+
+    place = paths.state() / "defect.log"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(traceback.format_exc(), encoding="utf-8")
+    return place

@@ -1,0 +1,162 @@
+"""What is left when the lab is killed, and what two hundred kills cost: measured on a real lab under load.
+
+    python tests/bench/survival.py [--rounds 5] [--cycles 200] [--json]
+
+- *gone*: from SIGKILL of `cgilab up` (under wrk's load) until none of its descendants is alive.
+- *cycles*: workers are killed one after another, each after its successor is READY; zombies among the lab's descendants
+  are counted all along, open descriptors and threads of lab and fork server before and after.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from lab.core.events import EventKind
+from lab.engine.remote import RemoteLab
+
+
+def descendants(root: int) -> dict[int, str]:
+    """PID to state letter of every process below `root`, from /proc."""
+    parents: dict[int, tuple[int, str]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            except OSError:
+                continue
+            parents[int(entry.name)] = (int(parent), state)
+    below: dict[int, str] = {}
+    found = [root]
+    while found:
+        parent = found.pop()
+        for pid, (above, state) in parents.items():
+            if above == parent:
+                below[pid] = state
+                found.append(pid)
+    return below
+
+
+class Running:
+    """`cgilab up` in a process of its own, with folders of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.control = folder / "lab.sock"
+        env = {
+            **os.environ,
+            "CGILAB_CONTROL": str(self.control),
+            "XDG_STATE_HOME": str(folder),
+        }
+        command = [sys.executable, "-m", "lab", "up", "--port", "0"]
+        self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    async def ready(self) -> RemoteLab:
+        """A connection, once every worker serves."""
+        async with asyncio.timeout(30):
+            while not self.control.exists():
+                await asyncio.sleep(0.02)
+            remote = await RemoteLab.connect(self.control)
+            while True:
+                snapshot = await remote.snapshot()
+                if all(app.workers and all(worker.routed for worker in app.workers) for app in snapshot.apps):
+                    return remote
+                await remote.events(snapshot.events_next, wait=0.2)
+
+
+async def gone_ms(folder: Path) -> float:
+    """Milliseconds from SIGKILL of a loaded lab until its last descendant is gone; fails after 5 s."""
+    lab = Running(folder)
+    remote = await lab.ready()
+    url = (await remote.snapshot()).listener + "/api/search?q=test"
+    load = subprocess.Popen(["wrk", "-t1", "-c16", "-d5s", url], stdout=subprocess.DEVNULL)
+    await asyncio.sleep(1)
+    victims = {pid: Path(f"/proc/{pid}") for pid in descendants(lab.process.pid)}
+    started = time.monotonic()
+    lab.process.kill()
+    while any(place.exists() for place in victims.values()):
+        if time.monotonic() - started > 5:
+            raise SystemExit(f"still alive after 5 s: {[pid for pid, place in victims.items() if place.exists()]}")
+        time.sleep(0.0005)
+    gone = (time.monotonic() - started) * 1000
+    lab.process.wait()
+    load.terminate()
+    load.wait()
+    return gone
+
+
+def held(pids: list[int]) -> dict[str, int]:
+    """Open descriptors and threads of these processes together."""
+    return {
+        what: sum(sum(1 for _ in Path(f"/proc/{pid}/{folder}").iterdir()) for pid in pids)
+        for what, folder in (("descriptors", "fd"), ("threads", "task"))
+    }
+
+
+async def cycles(folder: Path, count: int) -> dict[str, Any]:
+    """Kill `count` workers one after another and look at what piles up."""
+    lab = Running(folder)
+    remote = await lab.ready()
+    (server,) = [
+        pid for pid in descendants(lab.process.pid) if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    kept = [lab.process.pid, server]
+    heal: list[float] = []
+    zombies = 0
+    before: dict[str, int] = {}
+    for number in range(count + 10):
+        if number == 10:  # the first ones warm caches and pools up
+            before = held(kept)
+        cursor = (await remote.snapshot()).events_next
+        await remote.signal(f"search/{number % 3}")
+        healed = None
+        while healed is None:
+            batch = await remote.events(cursor, wait=10)
+            cursor = batch.next
+            healed = next((event for event in batch.events if event.kind is EventKind.HEALED), None)
+        heal.append(healed.data["heal_ms"])
+        zombies += sum(state == "Z" for state in descendants(lab.process.pid).values())
+    after = held(kept)
+    await remote.close()
+    lab.process.send_signal(signal.SIGTERM)
+    lab.process.wait(20)
+    return {
+        "cycles": count,
+        "zombies_seen": zombies,
+        "before": before,
+        "after": after,
+        "heal_ms": statistics.median(heal),
+    }
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cycles", type=int, default=200)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is not installed: apt-get install wrk")
+    with tempfile.TemporaryDirectory() as folder:
+        gone = [await gone_ms(Path(folder)) for _ in range(args.rounds)]
+        kills = await cycles(Path(folder), args.cycles)
+    result = {"gone_ms": {"median": statistics.median(gone), "worst": max(gone), "rounds": args.rounds}, **kills}
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(f"SIGKILL of the lab under load: last descendant gone after {statistics.median(gone):.1f} ms (median)")
+        print(f"  worst of {args.rounds}: {max(gone):.1f} ms")
+        print(f"{args.cycles} kill cycles: {kills['zombies_seen']} zombies seen, median heal {kills['heal_ms']:.1f} ms")
+        print(f"  before {kills['before']}, after {kills['after']}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,234 @@
+"""The command line as a person or a script uses it: real processes, their output, their exit codes."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import jsonschema
+import pytest
+
+import lab
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+MANIFEST = {
+    "version": 1,
+    "name": "cli",
+    "listener": {"port": 0},
+    "apps": [
+        {
+            "name": "search",
+            "route": "/api/search",
+            "language": "python",
+            "source": str(Path(lab.__file__).parent.parent / "samples/search/python/search.py"),
+            "pool": {"max_workers": 2, "start_timeout": 20},
+        }
+    ],
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """An environment whose runtime, state and cache folders are this test's own."""
+    (tmp_path / "lab.json").write_text(json.dumps(MANIFEST))
+    folders = {name: str(tmp_path / name) for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CACHE_HOME")}
+    return {**os.environ, **folders, "NO_COLOR": "1", "MANIFEST": str(tmp_path / "lab.json")}
+
+
+@pytest.fixture
+def run(home: dict[str, str]) -> Run:
+    def run(*args: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "lab", *args]
+        return subprocess.run(command, env=home, capture_output=True, text=True, timeout=40, stdin=subprocess.DEVNULL)
+
+    return run
+
+
+@contextlib.contextmanager
+def started(home: dict[str, str], *args: str) -> Iterator["subprocess.Popen[str]"]:
+    """`cgilab up --json` in the background; ended by SIGTERM."""
+    command = [sys.executable, "-m", "lab", "up", "--json", "--manifest", home["MANIFEST"], *args]
+    process = subprocess.Popen(command, env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def until(lines: IO[str] | None, kind: str, times: int = 1, **wanted: object) -> dict[str, Any]:
+    """Read JSON lines until the `times`-th event of this kind."""
+    assert lines is not None
+    for line in lines:
+        event: dict[str, Any] = json.loads(line)
+        if event["kind"] == kind and all(event.get(key) == value for key, value in wanted.items()):
+            times -= 1
+            if not times:
+                return event
+    raise AssertionError(f"the lab ended before {kind}")
+
+
+@pytest.fixture
+def up(home: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
+    with started(home) as process:
+        until(process.stdout, "endpoint.in", 2)
+        yield process
+
+
+def test_version_is_one_line(run: Run) -> None:
+    done = run("version")
+    assert (done.returncode, done.stdout) == (0, f"cgilab {lab.__version__}\n")
+
+
+def test_status_json_has_the_published_shape(run: Run, up: object) -> None:
+    done = run("status", "--json", "--name", "cli")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    status = json.loads(done.stdout)
+    schema = json.loads((Path(lab.__file__).parent / "core/snapshot.schema.json").read_text())
+    jsonschema.validate(status, schema)
+    assert status["version"] == 1
+    assert [worker["state"] for worker in status["apps"][0]["workers"]] == ["ready", "ready"]
+    assert status["invariants"] == {"conserved": True, "no_zombies": True, "within_bounds": True}
+
+
+def test_status_for_people_names_each_worker(run: Run, up: object) -> None:
+    pids = [
+        str(worker["pid"])
+        for worker in json.loads(run("status", "--json", "--name", "cli").stdout)["apps"][0]["workers"]
+    ]
+    for text in (run("status", "--name", "cli").stdout, run("status", "--full", "--name", "cli").stdout):
+        assert all(f"pid {pid}" in text for pid in pids)
+        assert "holds: conserved" in text
+
+
+def test_ten_requests_are_answered_by_different_pids(run: Run, up: object) -> None:
+    url = json.loads(run("status", "--json", "--name", "cli").stdout)["listener"]
+    answers = [json.load(urllib.request.urlopen(f"{url}/api/search?q=test", timeout=10)) for _ in range(10)]
+    assert len({answer["pid"] for answer in answers}) == 2
+    assert {answer["query"] for answer in answers} == {"test"}
+
+
+def test_kill_tells_whom_it_hit_and_events_tell_the_rest(run: Run, up: "subprocess.Popen[str]") -> None:
+    done = run("kill", "search/1", "--name", "cli")
+    assert done.returncode == 0
+    healed = until(up.stdout, "worker.healed", slot=1)
+    assert str(healed["data"]["old_pid"]) in done.stdout
+    assert "search/1" in run("events", "--name", "cli").stdout
+    lines = run("events", "--json", "--since", str(healed["seq"]), "--name", "cli").stdout.splitlines()
+    assert json.loads(lines[0])["kind"] == "worker.healed"
+
+
+def test_freeze_thaw_and_scale(run: Run, up: "subprocess.Popen[str]") -> None:
+    assert run("freeze", "search/0", "--name", "cli").returncode == 0
+    until(up.stdout, "worker.stopped", slot=0)
+    assert run("thaw", "search/0", "--name", "cli").returncode == 0
+    until(up.stdout, "worker.continued", slot=0)
+    assert "2 -> 3" in run("scale", "search", "3", "--name", "cli").stdout
+    until(up.stdout, "endpoint.in", slot=2)
+
+
+def test_events_follow_ends_with_the_lab(home: dict[str, str]) -> None:
+    with started(home) as process:
+        until(process.stdout, "endpoint.in", 2)
+        command = [sys.executable, "-m", "lab", "events", "--follow", "--json", "--name", "cli"]
+        with subprocess.Popen(
+            command, env=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as following:
+            until(following.stdout, "endpoint.in", 2)
+            process.terminate()
+            assert "went away" in following.communicate(timeout=20)[1]
+            assert following.returncode == 3
+
+
+def test_a_reader_that_leaves_is_no_error(home: dict[str, str], up: object) -> None:
+    script = f"{sys.executable} -m lab events --follow --name cli | head -n 1"
+    done = subprocess.run(["timeout", "20", "bash", "-c", script], env=home, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "told"),
+    [
+        (["status"], 3, "cgilab up"),
+        (["kill", "random"], 3, "cgilab up"),
+        (["explode"], 2, "explode"),
+        (["scale", "search", "many"], 2, "many"),
+        (["up", "--port", "99999"], 2, "99999"),
+        (["up", "--plain", "--json"], 2, "--plain"),
+        (["up", "--manifest", "nowhere.json"], 3, "nowhere.json"),
+    ],
+)
+def test_a_wrong_command_says_what_was_found_and_what_to_do(run: Run, args: list[str], code: int, told: str) -> None:
+    done = run(*args)
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_unknown_target_is_wrong_usage(run: Run, up: object) -> None:
+    done = run("kill", "nobody/7", "--name", "cli")
+    assert done.returncode == 2
+    assert "search/0" in done.stderr
+
+
+def test_a_second_lab_of_the_same_name_says_how_to_reach_the_first(run: Run, home: dict[str, str], up: object) -> None:
+    done = run("up", "--manifest", home["MANIFEST"])
+    assert done.returncode == 3
+    assert "already runs" in done.stderr
+    assert "cgilab status" in done.stderr
+
+
+def test_an_explicit_port_in_use_names_the_process_that_holds_it(run: Run, home: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("up", "--manifest", home["MANIFEST"], "--port", str(port))
+    assert done.returncode == 3
+    assert str(port) in done.stderr
+    assert str(os.getpid()) in done.stderr
+
+
+def test_a_port_in_use_by_default_is_told_and_the_next_free_one_is_taken(home: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        Path(home["MANIFEST"]).write_text(json.dumps(MANIFEST | {"listener": {"port": port}}))
+        with started(home) as process:
+            listening = until(process.stdout, "proxy.listening")
+    assert str(port) in listening["text"]
+    assert listening["data"]["asked"] == port
+    assert int(listening["data"]["url"].rpartition(":")[2]) > port
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])
+def test_a_signal_stops_everything_cleanly(home: dict[str, str], number: int, code: int) -> None:
+    with started(home) as process:
+        pids = [until(process.stdout, "endpoint.in")["pid"] for _ in range(2)]
+        process.send_signal(number)
+        _, told = process.communicate(timeout=20)
+        assert process.returncode == code
+        assert told == "2 workers stopped, 0 left.\n"
+        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def test_for_stops_by_itself(run: Run, home: dict[str, str]) -> None:
+    done = run("up", "--manifest", home["MANIFEST"], "--for", "0.5")
+    assert done.returncode == 0
+    assert "Listening at http://127.0.0.1:" in done.stdout
+    assert done.stderr.endswith(" left.\n")
+
+
+def test_doctor_json_tells_what_runs_here(run: Run) -> None:
+    found = json.loads(run("doctor", "--json").stdout)
+    assert found["version"] == 1
+    languages = {language["name"]: language for language in found["languages"]}
+    assert languages["python"]["available"]
+    assert "pidfd" in found["kernel"]
