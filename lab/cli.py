@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -166,25 +166,30 @@ def heal(name: str) -> None:
 @cgilab.command()
 @click.argument("scenario", default="search")
 @_name
-@click.option("--users", type=click.IntRange(1, 10_000), default=10, show_default=True)
-@click.option(
-    "--rate", type=click.FloatRange(min=0, min_open=True), help="Users started per second. [default: all at once]"
-)
-@click.option("--for", "seconds", type=click.FloatRange(1, 3600), default=10.0, show_default=True)
+@click.option("--users", type=int, default=10, show_default=True, help="The most users at a time.")
+@click.option("--rate", type=float, help="Requests/s of all users together. [default: 10 for each]")
+@click.option("--for", "seconds", type=float, default=10.0, show_default=True, help="How many seconds.")
 @click.option(
     "--shape", type=click.Choice(["constant", "ramp", "spike", "steps"]), default="constant", show_default=True
 )
-@click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Locust processes.")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Where the report goes.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Where the HTML report goes.")
 @_json
-def load(name: str, as_json: bool, **wanted: Any) -> None:
-    """Run locust against an app of the running lab (SCENARIO is the app's name) and show the figures."""
+def load(
+    scenario: str,
+    name: str,
+    users: int,
+    rate: float | None,
+    seconds: float,
+    shape: str,
+    html: Path | None,
+    as_json: bool,
+) -> None:
+    """Run locust against the running lab and show the figures. SCENARIO is an app, or a path of its listener."""
     from lab import report
+    from lab.load.profiles import Profile, Shape
 
-    async def run(remote: "RemoteLab") -> None:
-        await report.load(remote, wanted, as_json=as_json)
-
-    _speak(name, run)
+    profile = Profile(target=scenario, users=users, rate=rate, seconds=seconds, shape=Shape(shape))
+    _speak(name, lambda remote: report.load(remote, profile, html, as_json=as_json))
 
 
 @cgilab.group()

@@ -1,14 +1,19 @@
 """The lab in words: what the commands print. One fact a line, so that `grep`, a pipe and a screen reader can follow."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
+import click
 import msgspec
 
 from lab.core.events import Event, EventBatch
 from lab.core.snapshot import AppSnapshot, LabSnapshot, WorkerSnapshot
 from lab.engine.lab import Lab
 from lab.engine.remote import RemoteLab
+from lab.load import results, runner
+from lab.load.profiles import Profile
 
 
 def encoded(snapshot: LabSnapshot) -> str:
@@ -55,6 +60,23 @@ async def batches(lab: RemoteLab, since: int, *, follow: bool) -> AsyncIterator[
             return
         yield batch
         since = batch.next
+
+
+async def load(lab: Lab, profile: Profile, html: Path | None, *, as_json: bool) -> int:
+    """Start a load, tell its figures as they come, then the result, even when interrupted. Returns the exit code."""
+    run = await runner.start(lab, profile, html)
+    code = 0
+    try:
+        async for sample in run.samples():
+            if not as_json:
+                click.echo(results.line(sample))
+    except asyncio.CancelledError:
+        # Ctrl-C: the generator writes its report when it is asked to stop, and what was measured counts.
+        await run.stop()
+        code = 130
+    result = await run.result()
+    click.echo(msgspec.json.encode(result).decode() if as_json else results.table(result))
+    return code
 
 
 def _app(app: AppSnapshot) -> str:

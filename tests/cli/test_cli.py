@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -217,6 +218,27 @@ def test_a_signal_stops_everything_cleanly(home: dict[str, str], number: int, co
         assert process.returncode == code
         assert told == "2 workers stopped, 0 left.\n"
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+def descendants(root: int) -> set[int]:
+    """Every process below `root`."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{root}/task").iterdir():
+        for child in map(int, (task / "children").read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def test_sigkill_of_the_lab_leaves_no_descendant_after_a_second(home: dict[str, str]) -> None:
+    with started(home) as process:
+        until(process.stdout, "endpoint.in", 2)
+        below = descendants(process.pid)
+        assert len(below) == 3  # the fork server and two workers
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 1
+        while alive := [pid for pid in below if Path(f"/proc/{pid}").exists()]:
+            assert time.monotonic() < deadline, alive
 
 
 def test_for_stops_by_itself(run: Run, home: dict[str, str]) -> None:
