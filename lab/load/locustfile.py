@@ -1,0 +1,143 @@
+"""Users for locust, and the reports of what they saw.
+
+The only module that imports locust. The lab never imports it, for importing locust patches sockets: it runs in a child
+process, which `lab.load.runner` starts.
+
+It reads the profile from the environment and writes `lab.load.results.Report` as JSON lines to `--report-fd`.
+"""
+
+import os
+import random
+import signal
+import time
+from typing import Any
+
+import gevent
+import locust
+import locust.stats
+import msgspec
+from locust.argument_parser import LocustArgumentParser
+from locust.env import Environment
+from locust.runners import WorkerRunner
+
+from lab.load.profiles import Profile
+from lab.load.results import Report
+
+PROFILE = msgspec.json.decode(os.environ["CGILAB_LOAD_PROFILE"], type=Profile)
+INTERVAL = 0.5
+"""Seconds between reports."""
+
+
+def three_digits(milliseconds: float) -> float:
+    """Locust keeps whole milliseconds; a C worker answers in a fraction of one."""
+    return float(f"{milliseconds:.3g}")
+
+
+# Locust looks both names up in its module at each use; the report's charts would have a point every 5 s only.
+locust.stats.bucket_response_time = three_digits
+locust.stats.HISTORY_STATS_INTERVAL_SEC = 1
+
+
+class Visitor(locust.FastHttpUser):
+    """Sends requests as a Poisson process, one at a time: late after a slow answer, it does not catch up."""
+
+    in_flight = 0
+    """Requests of all users that wait for their answer."""
+
+    def on_start(self) -> None:
+        self.due = time.perf_counter()
+        gevent.sleep(self.wait_time())
+
+    def wait_time(self) -> float:
+        """Seconds until the next request."""
+        now = time.perf_counter()
+        self.due = max(now, self.due + random.expovariate(PROFILE.user_rate))
+        return self.due - now
+
+    @locust.task
+    def visit(self) -> None:
+        """One request. A redirect counts as an answer: following it could leave the lab."""
+        Visitor.in_flight += 1
+        try:
+            with self.client.get(PROFILE.target, allow_redirects=False, catch_response=True) as response:
+                if response.status_code >= 400:
+                    response.failure(f"status {response.status_code}")
+                elif response.status_code == 0:
+                    response.failure(f"no answer: {type(response.error).__name__}")
+                else:
+                    response.success()
+        finally:
+            Visitor.in_flight -= 1
+
+
+class Curve(locust.LoadTestShape):
+    """The profile's number of users, second by second."""
+
+    def tick(self) -> tuple[int, float] | None:
+        """How many users now, and a spawn rate that brings all of them at once."""
+        users = PROFILE.users_at(self.get_run_time())
+        return None if users is None else (users, float(PROFILE.users))
+
+
+class Reporter:
+    """Writes what was counted to a descriptor, every half second and once at the end."""
+
+    def __init__(self, environment: Environment, descriptor: int) -> None:
+        self._environment = environment
+        self._descriptor = descriptor
+        self._seen: dict[float, int] = {}
+
+    def run(self) -> None:
+        """Report until the process ends. When nobody reads any more there is nothing to run for."""
+        try:
+            while True:
+                self.report()
+                gevent.sleep(INTERVAL)
+        except BrokenPipeError:
+            self._environment.runner.quit()
+
+    def report(self, **_: Any) -> None:
+        """Write one line."""
+        data = msgspec.json.encode(self._measure()) + b"\n"
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+
+    def _measure(self) -> Report:
+        stats = self._environment.stats
+        total = stats.total
+        latest: dict[float, int] = dict(total.response_times)
+        latencies = {round(ms * 1000): many - self._seen.get(ms, 0) for ms, many in latest.items()}
+        self._seen = latest
+        return Report(
+            at=time.monotonic(),
+            users=self._environment.runner.user_count,
+            sent=total.num_requests + Visitor.in_flight,
+            answered=total.num_requests - total.num_failures,
+            failed=total.num_failures,
+            latencies={us: many for us, many in latencies.items() if many},
+            errors={str(error.error): error.occurrences for error in stats.errors.values()},
+            cpu_s=time.process_time(),
+        )
+
+
+@locust.events.init_command_line_parser.add_listener
+def add_arguments(parser: LocustArgumentParser) -> None:
+    """Where reports go."""
+    parser.add_argument("--report-fd", type=int, required=True, help="descriptor that JSON lines are written to")
+
+
+@locust.events.init.add_listener
+def begin(environment: Environment, **_: Any) -> None:
+    """Start reporting. A worker of a distributed run tells its master, and the master reports."""
+    if isinstance(environment.runner, WorkerRunner):
+        return
+    reporter = Reporter(environment, environment.parsed_options.report_fd)
+    greenlet = gevent.spawn(reporter.run)
+
+    def end(**_: Any) -> None:
+        # The HTML report is written from here on, and a second interrupt would cut it short.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        greenlet.kill()
+        reporter.report()
+
+    environment.events.test_stop.add_listener(end)
