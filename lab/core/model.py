@@ -11,9 +11,20 @@ from msgspec import Meta
 
 from lab.core.states import Policy
 
-Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$", description="Lower-case letters, digits and hyphens.")]
-Seconds = Annotated[float, Meta(ge=0)]
+# A bare `$` would also match before a line feed at the end.
+Name = Annotated[
+    str, Meta(pattern=r"^[a-z][a-z0-9-]{0,31}(?!\n)$", description="A name of lower-case letters, digits and hyphens.")
+]
+Route = Annotated[
+    str, Meta(pattern=r'^/[!"$->@-~]*(?!\n)$', description="A path that begins with /, without ?, # and spaces.")
+]
+Target = Annotated[
+    str,
+    Meta(pattern=r'^/[!"$-~]*(?!\n)$', description="A path that begins with /, without # and spaces; ? may follow."),
+]
+Seconds = Annotated[float, Meta(ge=0, le=365 * 24 * 3600)]
 Count = Annotated[int, Meta(ge=0)]
+Workers = Annotated[int, Meta(ge=0, le=1000)]
 Some = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
@@ -49,7 +60,7 @@ class PoolSettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """How many workers, and how patiently they are started, stopped and started again."""
 
     policy: Policy = Policy.STATIC
-    max_workers: Count = 2
+    max_workers: Workers = 2
     """`static` keeps this many."""
     start_timeout: Seconds = 10.0
     """A worker that is not READY after this long is killed; this counts as a failed start."""
@@ -112,14 +123,14 @@ class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One app: a program, how many of it, and where its requests come from."""
 
     name: Name
-    route: Annotated[str, Meta(pattern=r"^/[!-~]*$")]
+    route: Route
     """Path prefix: `/api/search` takes `/api/search` and everything below `/api/search/`."""
     language: str
     """A name from languages.json."""
     source: str
     """The program's source file. Absolute after the manifest was read; there it is relative to the manifest."""
     protocol: Contract = Contract.HTTP_PORT
-    health: Annotated[str, Meta(pattern=r"^/[!-~]*$")] = "/health"
+    health: Target = "/health"
     """Path that answers 2xx when the worker is well."""
     env: dict[str, str] = {}
     concurrency: Some = 1
