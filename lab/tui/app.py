@@ -1,0 +1,188 @@
+"""The terminal app: modes, the keys that hold in all of them, and the one place where commands are given and answered.
+
+The app knows the lab by its façade alone, in this process or in another. Screens are imported when they are first
+shown, so that the first picture comes soon.
+"""
+
+import gc
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
+from textual.screen import ModalScreen, Screen
+from textual.theme import Theme
+
+from lab.core.errors import LabError
+from lab.engine.commands import execute
+from lab.engine.lab import Lab, LabSpec
+from lab.tui.bridge import Bridge, Polled
+from lab.tui.widgets.said import Banner, Said
+
+LOST = 3
+"""Return code when the lab had gone away by the time the person left: as the command line has it for `no lab`."""
+
+_WIDTHS = [(0, "-narrow"), (120, "-wide")]
+_HEIGHTS = [(0, "-short"), (36, "-tall")]
+"""Classes on the screen from this many cells up; theme.tcss lays out by them."""
+
+_THEME = Theme(
+    name="cgilab",
+    primary="#6cb6ff",
+    secondary="#7fd4ff",
+    accent="#ffb454",
+    success="#7ee787",
+    warning="#e3c567",
+    error="#ff7b72",
+    foreground="#e6e6e6",
+    background="#11151c",
+    surface="#171c26",
+    panel="#252c3a",
+)
+
+
+def _lab_screen() -> Screen[None]:
+    from lab.tui.screens.lab import LabScreen
+
+    return LabScreen()
+
+
+def _lessons_screen() -> Screen[None]:
+    from lab.tui.screens.lessons import LessonsScreen
+
+    return LessonsScreen()
+
+
+class CgilabApp(App[None]):
+    """A screen on `lab`. Opens on mode Lessons when `open_lesson` names one. `return_code` is 0, or `LOST`."""
+
+    TITLE = "cgilab"
+    CSS_PATH = "theme.tcss"
+    HORIZONTAL_BREAKPOINTS = _WIDTHS
+    VERTICAL_BREAKPOINTS = _HEIGHTS
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {"lab": _lab_screen, "lessons": _lessons_screen}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("1", "mode('lab')", "Lab", tooltip="The whole lab on one screen"),
+        Binding("2", "mode('lessons')", "Lessons", tooltip="Learn by breaking it"),
+        Binding("question_mark", "explain", "Explain", tooltip="Explain the part of the screen that has the focus"),
+        Binding("colon", "command_line", "Command", tooltip="Type a command: kill, freeze, scale, ..."),
+        Binding("y", "copy", "Copy", tooltip="Copy the URL or command of the part that has the focus"),
+        Binding("q", "quit", "Quit", tooltip="Stop every worker and leave"),
+    ]
+
+    def __init__(self, lab: Lab, *, open_lesson: str | None = None, read_only: bool = False) -> None:
+        super().__init__()
+        self.lab = lab
+        self.open_lesson = open_lesson
+        """The lesson to open on; None opens on the lab."""
+        self.bridge = Bridge(lab, self._deliver, self._lose)
+        self._lost: LabError | None = None
+        self._paused_rate = LabSpec().own_rate
+        self._loud: dict[str, str] = {"read-only": _READ_ONLY} if read_only else {}
+
+    def on_mount(self) -> None:
+        """Open the first mode and begin to look at the lab."""
+        self.register_theme(_THEME)
+        self.theme = _THEME.name
+        self.switch_mode("lessons" if self.open_lesson else "lab")
+        self.run_worker(self.bridge.run(), name="bridge")
+        self.call_after_refresh(gc.freeze)
+
+    def order(self, line: str) -> None:
+        """Give the lab a command (see `lab.engine.commands`). What came of it is said on the screen, not returned."""
+        self.run_worker(self._execute(line), name=line)
+
+    def say(self, text: str, role: str = "strong") -> None:
+        """Answer the person: in the screen's line for answers, or as a notification where it has none."""
+        lines = self._base.query(Said)
+        if lines:
+            lines.first().show(text, role)
+        else:
+            self.notify(text, severity="error" if role == "bad" else "information", markup=False)
+
+    def announce(self, subject: str, text: str) -> None:
+        """Say something loudly for as long as it holds; an empty text ends it. One sentence a subject."""
+        if self._loud.get(subject, "") != text:
+            self._loud[subject] = text
+            self._draw_banner()
+
+    def toggle_traffic(self, rate: float) -> None:
+        """Stop the lab's own requests, which come at `rate`/s now, or let them come again as they did before."""
+        self._paused_rate = rate or self._paused_rate
+        self.order(f"traffic {0 if rate else self._paused_rate:g}")
+
+    def action_mode(self, mode: str) -> None:
+        """Switch to a mode; what another mode was loud about is not taken along."""
+        self.announce("armed", "")
+        self.switch_mode(mode)
+
+    def action_explain(self) -> None:
+        """Explain the widget under the focus, or the screen."""
+        from lab.tui.screens.explain import Explain
+
+        nodes = self.focused.ancestors_with_self if self.focused is not None else [self.screen]
+        help_text = next((node.HELP for node in nodes if isinstance(node, DOMNode) and node.HELP), None)
+        if help_text:
+            self.push_screen(Explain(help_text))
+
+    def action_command_line(self) -> None:
+        """Ask for a command and give it to the lab."""
+        from lab.tui.screens.command_line import CommandLine
+
+        self.push_screen(CommandLine(), lambda line: self.order(line) if line else None)
+
+    def action_copy(self) -> None:
+        """Copy what the widget under the focus offers, or the lab's address."""
+        latest = self.bridge.latest
+        text = getattr(self.focused, "to_copy", "") or (latest.listener if latest is not None else "")
+        if text:
+            self.copy_to_clipboard(text)
+            self.say(f"Copied, if your terminal allows it: {text}")
+
+    async def action_quit(self) -> None:
+        """Leave. Stopping the workers is the business of whoever started them."""
+        self.exit(return_code=LOST if self._lost is not None else 0)
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Everything that has a key, and the choice of a theme."""
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if binding.description and binding.show:
+                run = partial(self.run_action, binding.action, active.node)
+                explained = binding.tooltip or binding.description
+                yield SystemCommand(binding.description, f"{explained} ({self.get_key_display(binding)})", run)
+        yield SystemCommand("Theme", "Choose other colours", self.action_change_theme)
+
+    @property
+    def _base(self) -> Screen[object]:
+        """The screen of the mode, under whatever asks or explains something."""
+        return next(screen for screen in reversed(self.screen_stack) if not isinstance(screen, ModalScreen))
+
+    async def _execute(self, line: str) -> None:
+        try:
+            self.say(await execute(self.lab, line))
+        except LabError as error:
+            self.say(str(error), "bad")
+
+    def _deliver(self, look: Polled) -> None:
+        self._lost = None
+        self.announce("lost", "")
+        self.announce("read-only", _READ_ONLY if look.snapshot.read_only or self._loud.get("read-only") else "")
+        self._base.post_message(look)
+
+    def _lose(self, error: LabError) -> None:
+        self._lost = error
+        self.announce("lost", f"THE LAB DOES NOT ANSWER: {error}")
+
+    def _draw_banner(self) -> None:
+        """On the screen that is shown; one that has no place for it gets one on top."""
+        banners = self._base.query(Banner)
+        banner = banners.first() if banners else Banner()
+        if not banner.is_attached:
+            self._base.mount(banner, before=0)
+        banner.show("   ".join(text for text in self._loud.values() if text))
+
+
+_READ_ONLY = "READ-ONLY: you can watch this lab, not change it"

@@ -1,0 +1,214 @@
+"""Mode Lab: the whole lab on one screen, and the keys that break and mend it.
+
+The screen holds nothing of its own about workers or traffic: each look of the bridge draws it anew. What a person does
+becomes a command of the lab (`lab.engine.commands`), and what came of it shows like everything else that happens.
+"""
+
+from typing import ClassVar
+
+from textual import getters
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Container
+from textual.events import Key as KeyPressed
+from textual.events import ScreenResume
+from textual.screen import Screen
+
+from lab.core.events import Event, EventKind
+from lab.tui.app import CgilabApp
+from lab.tui.bridge import Polled
+from lab.tui.widgets.charts import Chart, LatencyChart, RateChart
+from lab.tui.widgets.event_log import EventLog
+from lab.tui.widgets.flow import Flow
+from lab.tui.widgets.key_bar import Key, KeyBar
+from lab.tui.widgets.photo_finish import PhotoFinish
+from lab.tui.widgets.said import Banner, Said
+from lab.tui.widgets.status import StatusBar
+from lab.tui.widgets.worker_table import Selected, WorkerTable
+
+_FOOTER = (
+    Key("1", "Lab", "app.mode('lab')"),
+    Key("2", "Lessons", "app.mode('lessons')"),
+    Key("w", "Workers", "screen.pane('workers')"),
+    Key("f", "Flow", "screen.pane('flow')"),
+    Key("c", "Charts", "screen.pane('charts')"),
+    Key("?", "Explain", "app.explain"),
+    Key(":", "Command", "app.command_line"),
+    Key("q", "Quit", "app.quit"),
+    Key("y", "Copy", "app.copy"),
+    Key("^p", "Palette", "app.command_palette"),
+)
+
+
+class LabScreen(Screen[None]):
+    """Header, flow, workers, charts, events, chaos bar."""
+
+    app = getters.app(CgilabApp)
+    HELP = (
+        "This is the lab: real worker processes behind a real proxy. Break something and watch it heal.\n\n"
+        "k kills the worker under the cursor (SIGKILL), t asks it to stop (SIGTERM), z freezes and thaws it (SIGSTOP, "
+        "SIGCONT), + and - change how many workers its app has, H heals everything. After a, the next of k, t and z "
+        "hits all workers of the app.\n\n"
+        "r sends one request, p pauses the requests that the lab sends itself. Tab moves between the parts of the "
+        "screen; ? explains the one you are on."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("k", "strike('kill')", "Kill", tooltip="SIGKILL to the worker under the cursor"),
+        Binding("t", "strike('term')", "Term", tooltip="SIGTERM to the worker under the cursor"),
+        Binding("z", "freeze", "Freeze or thaw", tooltip="SIGSTOP or SIGCONT to the worker under the cursor"),
+        Binding("minus", "scale(-1)", "One worker fewer", tooltip="In the app under the cursor"),
+        Binding("plus,equals_sign", "scale(1)", "One worker more", tooltip="In the app under the cursor"),
+        Binding("H", "heal", "Heal all", tooltip="Thaw what is frozen, end back-off, try failed slots again"),
+        Binding("a", "arm", "Arm", tooltip="The next kill, term or freeze hits the whole app"),
+        Binding("r", "request", "Request", tooltip="Send one request to the app under the cursor"),
+        Binding("p", "traffic", "Own traffic", tooltip="Pause or resume the requests that the lab sends itself"),
+        Binding("w", "pane('workers')", "Workers", tooltip="Show the table of workers"),
+        Binding("f", "pane('flow')", "Flow", tooltip="Show the way of a request"),
+        Binding("c", "pane('charts')", "Charts", tooltip="Show the last minute"),
+        Binding("e", "pane('events')", "Events", tooltip="Go to the event log"),
+    ]
+    AUTO_FOCUS = "WorkerTable"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._armed = False
+        self._since: float | None = None
+        """Healings before this monotonic time are history, not news."""
+
+    def compose(self) -> ComposeResult:
+        yield StatusBar()
+        yield Banner()
+        with Container(id="panes"):
+            yield Flow()
+            with Container(id="charts"):
+                yield LatencyChart()
+                yield RateChart()
+            yield WorkerTable()
+            yield EventLog()
+        yield PhotoFinish()
+        yield Said("Pick a worker with the arrow keys, then press k.")
+        yield KeyBar("CHAOS ", id="chaos")
+        yield KeyBar(keys=_FOOTER, classes="-footer")
+
+    def on_mount(self) -> None:
+        """Draw the keys, before the first look at the lab came."""
+        self._draw_keys()
+
+    def on_screen_resume(self, event: ScreenResume) -> None:
+        """Catch up with what happened while another mode was on screen."""
+        if self.app.bridge.latest is not None:
+            self._draw(Polled(self.app.bridge.latest, tuple(self.app.bridge.log)))
+
+    def on_polled(self, message: Polled) -> None:
+        """Draw the lab as it is now."""
+        self._draw(message)
+        self._show_finish(message.events, message.snapshot.at)
+
+    def on_key(self, event: KeyPressed) -> None:
+        """Any key closes the photo finish, and does what it does."""
+        self.query_one(PhotoFinish).clear()
+
+    def on_worker_table_moved(self) -> None:
+        """Another worker: disarm, for arming was meant for the one before."""
+        self._disarm()
+
+    def action_strike(self, word: str) -> None:
+        """Send a deadly signal to the selected worker, or to its whole app when armed."""
+        self._strike(word)
+
+    def action_freeze(self) -> None:
+        """Freeze the selected worker, or thaw it when it is frozen; the whole app when armed."""
+        chosen = self._chosen()
+        if chosen is not None:
+            self._strike("thaw" if chosen.worker.stopped else "freeze")
+
+    def action_scale(self, by: int) -> None:
+        """Change how many workers the selected app has."""
+        chosen = self._chosen()
+        if chosen is not None:
+            self.app.order(f"scale {chosen.app.name} {max(0, chosen.app.wanted + by)}")
+
+    def action_heal(self) -> None:
+        """Undo every fault."""
+        self.app.order("heal")
+
+    def action_arm(self) -> None:
+        """Arm or disarm: armed, the next strike hits every worker of the selected app."""
+        if self._armed or self._chosen() is None:
+            self._disarm()
+        else:
+            self._armed = True
+            self._draw_keys()
+
+    def action_request(self) -> None:
+        """Send one request to the selected app."""
+        chosen = self._chosen()
+        if chosen is not None:
+            self.app.order(f"request {chosen.app.name}")
+
+    def action_traffic(self) -> None:
+        """Pause or resume the lab's own requests."""
+        if self.app.bridge.latest is not None:
+            self.app.toggle_traffic(self.app.bridge.latest.own.rate)
+
+    def action_pane(self, name: str) -> None:
+        """Bring a pane to the front and focus it. Where all fit, only the focus moves."""
+        if name != "events":
+            self.set_class(name == "flow", "-show-flow")
+            self.set_class(name == "charts", "-show-charts")
+        target = {"workers": WorkerTable, "flow": Flow, "charts": LatencyChart, "events": EventLog}[name]
+        self.query_one(target).focus()
+
+    def _strike(self, word: str) -> None:
+        chosen = self._chosen()
+        if chosen is not None:
+            self.app.order(f"{word} {chosen.app.name if self._armed else chosen.target}")
+            self._disarm()
+
+    def _chosen(self) -> Selected | None:
+        """The worker under the cursor; says so when there is none."""
+        chosen = self.query_one(WorkerTable).selected
+        if chosen is None:
+            self.app.say("There is no worker to act on. + starts one.", "bad")
+        return chosen
+
+    def _disarm(self) -> None:
+        self._armed = False
+        self._draw_keys()
+
+    def _draw(self, look: Polled) -> None:
+        self.query_one(StatusBar).show(look.snapshot)
+        self.query_one(Flow).show(look.snapshot, look.events)
+        self.query_one(WorkerTable).show(look.snapshot)
+        self.query_one(EventLog).show(look.events, look.missed)
+        for chart in self.query(Chart):
+            chart.show(self.app.bridge.history)
+        self._draw_keys()
+
+    def _show_finish(self, events: tuple[Event, ...], now: float) -> None:
+        """Hold the newest healing on screen, unless it is older than this screen."""
+        self._since = now if self._since is None else self._since
+        healed = [event for event in events if event.kind is EventKind.HEALED and event.at >= self._since]
+        if healed:
+            self.query_one(PhotoFinish).show(healed[-1])
+
+    def _draw_keys(self) -> None:
+        chosen = self.query_one(WorkerTable).selected
+        name = chosen.app.name if chosen is not None else "none"
+        self.app.announce("armed", f"ARMED: the next k, t or z hits every worker of {name}" if self._armed else "")
+        frozen = chosen is not None and chosen.worker.stopped
+        latest = self.app.bridge.latest
+        role = "bad" if self._armed else "text"
+        self.query_one("#chaos", KeyBar).show(
+            (
+                Key("k", "Kill", "screen.strike('kill')", role),
+                Key("t", "Term", "screen.strike('term')", role),
+                Key("z", "Thaw" if frozen else "Freeze", "screen.freeze", role),
+                Key("-", "", "screen.scale(-1)"),
+                Key("+", "Scale", "screen.scale(1)"),
+                Key("H", "Heal all", "screen.heal"),
+                Key("a", "Disarm" if self._armed else "Arm", "screen.arm", role),
+                Key("r", "Send", "screen.request"),
+                Key("p", "Own off" if latest is not None and latest.own.rate else "Own on", "screen.traffic"),
+            )
+        )

@@ -1,0 +1,91 @@
+"""What happened, newest below. It follows the end until somebody scrolls back, and keeps the last five hundred."""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from textual.events import Resize
+
+from lab.core.events import Event, EventKind
+from lab.core.states import Cause, WorkerState
+from lab.tui import figures
+from lab.tui.painting import PaintedScroll, Row
+
+_KEPT = 500
+_QUIET = frozenset({EventKind.ENDPOINT_IN, EventKind.ENDPOINT_OUT, EventKind.PROCESS_REPORT})
+_QUIET_STATES = frozenset({WorkerState.PENDING, WorkerState.STARTING, WorkerState.STOPPING, WorkerState.DRAINING})
+_BAD_STATES = frozenset({WorkerState.UNHEALTHY, WorkerState.FAILED, WorkerState.KILLING})
+_ASKED_FOR = frozenset({Cause.SCALED_DOWN, Cause.RECYCLED, Cause.STOPPED, Cause.RELOADED})
+
+
+def role(event: Event) -> str:
+    """How loud an event is. Deaths that somebody asked the pool for are no alarm."""
+    if event.kind is EventKind.HEALED:
+        return "good"
+    if event.kind in (EventKind.STOPPED, EventKind.CONTINUED):
+        return "cold"
+    if event.kind in (EventKind.OUTPUT, EventKind.FORKSERVER):
+        return "bad"
+    if event.state in _BAD_STATES or (event.state is WorkerState.EXITED and event.cause not in _ASKED_FOR):
+        return "bad"
+    return "warn" if event.state is WorkerState.BACKOFF else "text"
+
+
+class EventLog(PaintedScroll):
+    """Only what a person wants to read: steps that every start and stop goes through are left to the timeline."""
+
+    HELP = (
+        "What happened, with the time of day to the millisecond. Arrow keys and page keys scroll; at the end it "
+        "follows.\n\n"
+        "The steps of every ordinary start and stop are left out here; `cgilab events` prints all of them.\n\n"
+        "y copies the newest line."
+    )
+    can_focus = True
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._lines: deque[Row] = deque(maxlen=_KEPT)
+        self._seen = 0
+
+    @property
+    def to_copy(self) -> str:
+        """What `y` copies: the newest line."""
+        return "".join(text for text, _ in self._lines[-1]).strip() if self._lines else ""
+
+    def show(self, events: Iterable[Event], missed: int = 0) -> None:
+        """Append what is new in `events`; `missed` more were overwritten before anybody read them."""
+        fresh = [event for event in events if event.seq > self._seen]
+        if not fresh and not missed:
+            return
+        following = self.scroll_y >= self.max_scroll_y
+        if missed:
+            self._lines.append(((f"  {missed} earlier events were overwritten before this screen read them", "dim"),))
+        self._lines.extend(_row(event) for event in fresh if not _quiet(event))
+        self._seen = fresh[-1].seq if fresh else self._seen
+        self.measure()
+        if following:
+            self.scroll_to(y=max(0, self.count - self.shown), animate=False, force=True)
+        self.refresh()
+
+    @property
+    def count(self) -> int:
+        return len(self._lines)
+
+    def heading(self, width: int) -> Row:
+        return (("EVENTS", "head"),)
+
+    def line(self, number: int, width: int) -> Row:
+        return self._lines[number]
+
+    def on_resize(self, event: Resize) -> None:
+        """Stay at the newest line."""
+        self.measure()
+        self.scroll_to(y=max(0, self.count - self.shown), animate=False, force=True)
+
+
+def _quiet(event: Event) -> bool:
+    return event.kind in _QUIET or event.state in _QUIET_STATES
+
+
+def _row(event: Event) -> Row:
+    return ((f"  {figures.clock(event.wall)} ", "dim"), (event.text, role(event)))
