@@ -1,4 +1,4 @@
-"""A lesson as it lies in its folder, `lesson.toml` for the machine and `text.en.md` for the person, as one frozen value.
+"""A lesson as it lies in its folder: `lesson.toml` for the machine, `text.en.md` for the person; as one frozen value.
 
 What is read is whole: every key is known, every expression is in the language, every text that the toml names exists
 and every section of the text is used. Otherwise `ConfigError` names file, key, what was found and what is expected.

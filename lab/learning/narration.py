@@ -1,4 +1,4 @@
-"""Events as short facts, one sentence each, in the words of a lesson. What is said was recorded, to PID and millisecond."""
+"""Events as short facts, a sentence each, in the words of a lesson. All was recorded, to the PID and the millisecond."""
 
 from collections.abc import Iterable, Iterator
 

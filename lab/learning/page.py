@@ -24,6 +24,19 @@ class Phase(StrEnum):
     """The lesson is finished."""
 
 
+KEYS: dict[Action, tuple[str, str]] = {
+    Action.REQUEST: ("r", "send a request"),
+    Action.KILL: ("k", "kill"),
+    Action.FREEZE: ("z", "freeze"),
+    Action.THAW: ("z", "thaw"),
+    Action.COPY: ("y", "copy"),
+    Action.AGAIN: ("g", "play again"),
+    Action.SKIP: ("s", "go on without it"),
+    Action.CONTINUE: ("enter", "continue"),
+}
+"""The key of each action, and what it is called: the same on the screen and in line mode."""
+
+
 class CheckView(msgspec.Struct, frozen=True):
     """A check of the step, and what it answers now."""
 

@@ -15,7 +15,8 @@ from lab.learning import expressions
 _TEMPLATE = re.compile(r"\{\{(.+?)\}\}", re.DOTALL)
 _MARKS = re.compile(r"(`+|\*\*|\*)(?=\S)(.+?)(?<=\S)\1")
 _HEADING = re.compile(r"^## +([a-z0-9-]+)(?:: *(.+))?$")
-_NOT_SEEN = "(not seen)"
+NOT_SEEN = "(not seen)"
+"""What a template reads whose value was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ def spans(text: str) -> list[tuple[str, str]]:
 def shown(value: Any) -> str:
     """A value as prose has it: a fitting number of digits, lists with commas."""
     if value is None:
-        return _NOT_SEEN
+        return NOT_SEEN
     if isinstance(value, tuple):
         return ", ".join(map(shown, value))
     if isinstance(value, float):
@@ -109,7 +110,7 @@ def shown(value: Any) -> str:
 def counted(number: int | None, noun: str) -> str:
     """`no requests`, `1 request`, `3 requests`."""
     if number is None:
-        return f"{_NOT_SEEN} {noun}s"
+        return f"{NOT_SEEN} {noun}s"
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
@@ -117,7 +118,7 @@ def _filled(source: str, names: Mapping[str, Any]) -> str:
     try:
         return shown(expressions.read(source, names.keys()).value(names))
     except expressions.NotMeasured:
-        return _NOT_SEEN
+        return NOT_SEEN
 
 
 def _section(key: str, title: str, lines: list[str]) -> Section:

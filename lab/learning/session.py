@@ -107,8 +107,13 @@ class LessonSession:
 
     @property
     def settled(self) -> bool:
-        """Whether all that was set off has shown its effect, and no clock runs."""
-        return not self._visit.running and self._visit.settled()
+        """Whether every signal sent through the lab in this step has shown its effect."""
+        return self._visit.settled()
+
+    @property
+    def stirred(self) -> bool:
+        """Whether anything was set off in this step, so that waiting for its effect makes sense."""
+        return any(event.kind in (EventKind.SIGNAL, EventKind.STATE) for event in self.observation.events)
 
     def names(self) -> dict[str, Any]:
         """The vocabulary of expressions and templates, as of the last look."""
@@ -174,6 +179,11 @@ class LessonSession:
         if visit.phase is Phase.DO:
             await self._look()
         return batch.events
+
+    async def wait(self, seconds: float) -> tuple[Event, ...]:
+        """Poll when the next event comes, or after `seconds`."""
+        await self.lab.events(self._cursor, limit=1, wait=seconds)
+        return await self.poll()
 
     async def act(self, action: Action) -> str:
         """Do one thing; returns a sentence about it, or for Copy the text to copy. Raises `LabError`.
