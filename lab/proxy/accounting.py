@@ -1,0 +1,111 @@
+"""What became of every request, counted where it happens.
+
+Every accepted request ends in exactly one `Outcome`, so `accepted` is the sum of all outcomes and of what is in flight,
+at every instant. Nothing here allocates while a request passes: integers are added to, histograms exist already.
+"""
+
+from collections import deque
+from enum import StrEnum
+from typing import Final
+
+from lab.core.histogram import Histogram
+from lab.core.snapshot import Totals
+
+WINDOW: Final = 10
+"""Seconds over which rates and quantiles are taken."""
+
+
+class Outcome(StrEnum):
+    """How a request ended. The values are the names of the counters."""
+
+    ANSWERED = "answered"
+    """By a worker with any status, or by the gateway with 2xx or 4xx."""
+    FAILED = "failed"
+    """5xx made by the gateway, or an answer that broke off."""
+    SHED = "shed"
+    """503 by a limit."""
+    ABANDONED = "abandoned"
+    """The client left first."""
+
+
+class Counters:
+    """Requests since the start. `accepted == answered + failed + shed + abandoned + in_flight`, always."""
+
+    __slots__ = ("abandoned", "accepted", "answered", "failed", "in_flight", "retries", "shed")
+
+    def __init__(self) -> None:
+        self.accepted = self.in_flight = self.retries = 0
+        self.answered = self.failed = self.shed = self.abandoned = 0
+
+    def begin(self) -> None:
+        """A request was accepted."""
+        self.accepted += 1
+        self.in_flight += 1
+
+    def end(self, outcome: Outcome) -> None:
+        """It ended."""
+        self.in_flight -= 1
+        if outcome is Outcome.ANSWERED:
+            self.answered += 1
+        elif outcome is Outcome.FAILED:
+            self.failed += 1
+        elif outcome is Outcome.SHED:
+            self.shed += 1
+        else:
+            self.abandoned += 1
+
+    def totals(self, window: "Recent") -> Totals:
+        """The counters as a value, with rate and quantiles of `window`."""
+        return Totals(
+            accepted=self.accepted,
+            answered=self.answered,
+            failed=self.failed,
+            shed=self.shed,
+            abandoned=self.abandoned,
+            in_flight=self.in_flight,
+            retries=self.retries,
+            rps=window.rps,
+            p50_ms=window.p50_ms,
+            p95_ms=window.p95_ms,
+            p99_ms=window.p99_ms,
+        )
+
+
+class Recent:
+    """Rate (a second) and quantiles (milliseconds, None when there was nothing) of a stretch of time."""
+
+    __slots__ = ("p50_ms", "p95_ms", "p99_ms", "rps")
+
+    def __init__(self, passed: Histogram, seconds: float) -> None:
+        self.rps = passed.total / max(seconds, 1.0)
+        quantiles = passed.quantiles(0.5, 0.95, 0.99) if passed.total else [None] * 3
+        self.p50_ms, self.p95_ms, self.p99_ms = (value and value * 1000 for value in quantiles)
+
+
+class Latency:
+    """A histogram since the start that also knows its last ten seconds, by the difference to a copy taken then.
+
+    Call `mark` about once a second. `record` is the histogram's own: adding to a list.
+    """
+
+    __slots__ = ("_marks", "record", "total")
+
+    def __init__(self, now: float) -> None:
+        self.total = Histogram()
+        self.record = self.total.record
+        self._marks: deque[tuple[float, Histogram]] = deque([(now, Histogram())], maxlen=WINDOW + 1)
+
+    def mark(self, now: float) -> None:
+        """Remember what was counted until `now`."""
+        self._marks.append((now, self.total.copy()))
+
+    def recent(self, now: float, *others: "Latency") -> Recent:
+        """This window, with that of `others` merged in."""
+        passed, since = self._passed(), self._marks[0][0]
+        for other in others:
+            passed.merge(other._passed())
+            since = min(since, other._marks[0][0])
+        return Recent(passed, now - since)
+
+    def _passed(self) -> Histogram:
+        return self.total.since(self._marks[0][1])

@@ -1,0 +1,209 @@
+"""A client's connection: finds requests in what arrives, one after the other, and hands each to the exchange.
+
+Requests are answered in the order in which they came (RFC 9112 9.3.2): the next one is looked at when the one before
+has ended, and nothing is looked at after `close`.
+"""
+
+import asyncio
+import socket
+import struct
+from enum import Enum, auto
+from typing import Final, cast
+
+from lab.proxy import problems
+from lab.proxy.backends.python_builtin.exchange import Exchange
+from lab.proxy.backends.python_builtin.forwarding import request_end
+from lab.proxy.backends.python_builtin.gateway import Gateway
+from lab.proxy.timeouts import NEVER, Timed
+from lab.wire.http1 import CHUNKED, BadMessageError, RequestHead, parse_request
+
+_UNREAD_LIMIT: Final = 64 * 1024
+"""Bytes of later requests that are kept while one is served; reading pauses beyond."""
+
+_LINGER: Final = 2.0
+"""Seconds. A connection closed with unread bytes is reset by the kernel, and the reset may overtake our last answer."""
+
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER on, for 0 s: closing sends a reset instead of an end."""
+
+
+class State(Enum):
+    """What a client's connection is doing."""
+
+    READY = auto()
+    """Between two requests, or in the middle of a head."""
+    BUSY = auto()
+    """The exchange has a request."""
+    LINGERING = auto()
+    """Everything has been said; what still arrives is thrown away."""
+
+
+class Downstream(asyncio.Protocol, Timed):
+    """One client's connection. Its deadline covers idle times, heads and lingering; a request has its own."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.transport: asyncio.Transport
+        self.peer = ""
+        """The client's address."""
+        self.own = False
+        """The lab itself is the client."""
+        self.blocked = False
+        """The client does not take what is sent to it."""
+        self.exchange = Exchange(self, gateway)
+        self._gateway = gateway
+        self._address = ("", 0)
+        self._state = State.READY
+        self._unread = b""
+        self._head_begun = False
+        self._serving = False
+        self._reading = True
+        self._ends: dict[tuple[bytes | None, bool, bool], bytes] = {}
+
+    # -- asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._address = transport.get_extra_info("peername")[:2]
+        self.peer = self._address[0]
+        self.own = self._address in self._gateway.own_addresses
+        self._gateway.downstreams.add(self)
+        self._arm(self._gateway.spec.timeouts.client_idle)
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is State.READY:
+            self._unread = self._unread + data if self._unread else data
+            self._serve()
+        elif self._state is State.BUSY:
+            rest = self.exchange.receive(data)
+            if rest:
+                self._unread += rest
+                if len(self._unread) > _UNREAD_LIMIT:
+                    self.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gateway.wheel.forget(self)
+        self._gateway.hung_up(self)
+        if self.own:
+            self._gateway.own_addresses.discard(self._address)
+        self.exchange.abandon()
+        self._gateway.wheel.forget(self.exchange)
+
+    def pause_writing(self) -> None:
+        self.blocked = True
+        self.exchange.hold(True)
+
+    def resume_writing(self) -> None:
+        self.blocked = False
+        self.exchange.hold(False)
+        self._serve()
+
+    # -- the exchange's side
+
+    def write(self, data: bytes) -> None:
+        """Send to the client. What is written in one turn of the loop leaves in one system call."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Take nothing more from the client for now. May be called twice."""
+        if self._reading and not self.transport.is_closing():
+            self._reading = False
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take more from the client again. May be called twice."""
+        if not self._reading and not self.transport.is_closing():
+            self._reading = True
+            self.transport.resume_reading()
+
+    def finished(self, keep: bool) -> None:
+        """The exchange has ended and its answer is written. `keep`: the client may send another request."""
+        if not keep:
+            self._close()
+            return
+        self._state = State.READY
+        self._arm(self._gateway.spec.timeouts.client_idle)
+        self.resume_reading()
+        if self._unread and not self._serving:
+            self._serve()
+
+    def reset(self) -> None:
+        """End the connection so that the client cannot take what it got for complete."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.transport.is_closing():
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
+    # -- the proxy's side
+
+    def drain(self) -> None:
+        """Close if nothing is going on; otherwise the request in flight will be the last."""
+        if self._state is State.READY and not self._unread:
+            self.transport.close()
+
+    def expired(self) -> None:
+        if self._state is State.READY and self._unread not in (b"", b"\r\n"):
+            self._refuse(problems.HEAD_TOO_SLOW)
+        else:
+            self.transport.abort()
+
+    # -- inside
+
+    def _serve(self) -> None:
+        """Begin every request that is complete and whose turn it is."""
+        self._serving = True
+        while self._unread and self._state is State.READY and not self.blocked:
+            try:
+                request = parse_request(self._unread, self._gateway.spec.limits)
+            except BadMessageError as bad:
+                self._refuse(problems.bad_message(bad.status, bad.detail))
+                break
+            if request is None:
+                self._await_head()
+                break
+            data, self._unread = self._unread[request.end :], b""
+            self._state = State.BUSY
+            self._head_begun = False
+            self.deadline = NEVER
+            self._unread = self.exchange.begin(request, self._end_of(request), data)
+        self._serving = False
+
+    def _await_head(self) -> None:
+        if not self._head_begun:
+            self._head_begun = True
+            self._arm(self._gateway.spec.timeouts.request_head)
+
+    def _end_of(self, request: RequestHead) -> bytes:
+        """What the gateway adds to the request's head: the same for nearly all requests of a connection."""
+        key = (request.host, request.modern, request.length == CHUNKED)
+        end = self._ends.get(key)
+        if end is None:
+            end = request_end(self.peer, request.host, self._gateway.authority, request.modern, key[2])
+            self._ends = {key: end}
+        return end
+
+    def _refuse(self, problem: problems.Problem) -> None:
+        """Answer what could not become a request."""
+        counters = self._gateway.counters[self.own]
+        counters.begin()
+        counters.end(problem.outcome)
+        self.write(problem.response(close=True, with_body=True))
+        self._linger()
+
+    def _close(self) -> None:
+        if self._unread or self.exchange.upload is not None:
+            self._linger()
+        else:
+            self.transport.close()
+
+    def _linger(self) -> None:
+        self._state = State.LINGERING
+        self._unread = b""
+        self.exchange.upload = None
+        if not self.transport.is_closing():
+            self.transport.write_eof()
+            self.resume_reading()
+        self._arm(_LINGER)
+
+    def _arm(self, seconds: float) -> None:
+        self._gateway.wheel.arm(self, self._gateway.now() + seconds)

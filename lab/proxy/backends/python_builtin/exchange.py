@@ -1,0 +1,397 @@
+"""One request and its response, from admission to its one outcome. There is one per client connection, used again.
+
+    IDLE -> QUEUED -> CONNECTING -> WAITING -> RELAYING -> IDLE
+              |           |            |           |
+              +-----------+------------+-----------+-> IDLE: failed, or the client left
+
+Whatever ends an exchange first gives up what it holds (its turn in the queue, its connection, its place at the
+worker), then counts, then hands the client's connection back. So a request has exactly one outcome, and at most one
+response.
+"""
+
+import asyncio
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from lab.proxy import problems
+from lab.proxy.accounting import Latency, Outcome
+from lab.proxy.backends.python_builtin.connection import WorkerConnection
+from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END
+from lab.proxy.backends.python_builtin.gateway import Gateway
+from lab.proxy.problems import Problem
+from lab.proxy.timeouts import NEVER, Timed
+from lab.wire.bodies import LAST_CHUNK, Body, chunk, incoming
+from lab.wire.http1 import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, BadMessageError, RequestHead, ResponseHead, parse_response
+
+if TYPE_CHECKING:
+    from lab.proxy.backends.python_builtin.downstream import Downstream
+    from lab.proxy.backends.python_builtin.upstream import EndpointState, Upstream
+
+_HELD_LIMIT = 64 * 1024
+"""Bytes of a request that are kept while it has no connection; reading pauses beyond."""
+
+_STALE_WITHIN = 0.01
+"""Seconds. A reused connection that ends this soon was ending already; later, the worker died with the request."""
+
+
+class Phase(Enum):
+    """How far an exchange has come."""
+
+    IDLE = auto()
+    ACCEPTED = auto()
+    """Its head is here; nobody has charge of it yet."""
+    QUEUED = auto()
+    """It waits for a place."""
+    CONNECTING = auto()
+    """It has a place and waits for a connection."""
+    WAITING = auto()
+    """The request is at the worker, or on its way; no byte of the final response has gone to the client."""
+    RELAYING = auto()
+    """The response goes to the client. From here on a failure can only break it off."""
+
+
+class Exchange(Timed):
+    """The life of one request. Its deadline is that of its phase."""
+
+    request: RequestHead
+    upstream: "Upstream"
+    endpoint: "EndpointState"
+    connection: WorkerConnection
+    _download: Body
+    _connecting: asyncio.Task[None]
+
+    def __init__(self, downstream: "Downstream", gateway: Gateway) -> None:
+        self.downstream = downstream
+        self.phase = Phase.IDLE
+        self.upload: Body | None = None
+        """The request's body, until it has arrived to its end."""
+        self.tried: tuple[EndpointState, ...] = ()
+        """Endpoints to which there was no connection."""
+        self.latency: Latency | None = None
+        """Where its duration is counted, once an upstream has charge of it."""
+        self._gateway = gateway
+        self._started = 0.0
+        self._outgoing = b""
+        self._uploaded = 0
+        self._repeatable = True
+        self._received = b""
+        self._keep = False
+        """The client may send another request after this response."""
+        self._reusable = False
+        """The worker may be sent another one."""
+        self._chunks = False
+        """The response's body leaves in chunks."""
+        self._endless = False
+        """The response's body ends when the worker hangs up."""
+
+    # -- the request
+
+    def begin(self, request: RequestHead, end: bytes, data: bytes) -> bytes:
+        """Accept a request. `end` completes its head for the worker; `data` came right behind its head.
+
+        Returns what of `data` does not belong to it.
+        """
+        gateway = self._gateway
+        self._started = gateway.now()
+        self.phase = Phase.ACCEPTED
+        self.request = request
+        self.tried = ()
+        self.latency = None
+        self._received = b""
+        self._repeatable = True
+        self._outgoing = request.lines + end
+        gateway.counters[self.downstream.own].begin()
+        if request.length:
+            data = self._begin_upload(request.length, data)
+        if self.phase is Phase.ACCEPTED:
+            destination = gateway.routes.match(request.target)
+            if destination is not None:
+                destination.admit(self)
+            elif request.target == b"*":
+                self.answer(problems.OPTIONS, b"")
+            else:
+                self.fail(problems.no_route(gateway.routes.prefixes))
+        return data
+
+    def receive(self, data: bytes) -> bytes:
+        """More of the request's body. Returns what lies behind its end."""
+        upload = self.upload
+        if upload is None:
+            return data
+        try:
+            payload = upload.feed(data)
+        except BadMessageError as bad:
+            self.fail(problems.bad_message(bad.status, bad.detail))
+            return b""
+        self._uploaded += len(payload)
+        if self._uploaded > self._gateway.spec.limits.body:
+            self.fail(problems.body_too_large(self._gateway.spec.limits.body))
+            return b""
+        if self.request.length == CHUNKED:
+            payload = chunk(payload) + (LAST_CHUNK + upload.trailers + b"\r\n" if upload.done else b"")
+        if upload.done:
+            self.upload = None
+        self._send_on(payload)
+        self._arm_transfer()
+        return upload.rest
+
+    def wait(self) -> None:
+        """There is no place: it stands in the queue now."""
+        self.phase = Phase.QUEUED
+        self._arm(self.upstream.spec.timeouts.queue)
+
+    def proceed(self, endpoint: "EndpointState") -> None:
+        """It was given a place at `endpoint`."""
+        self.endpoint = endpoint
+        endpoint.open[self] = self._gateway.now()
+        connection = endpoint.connection()
+        if connection is None:
+            self._connect()
+        else:
+            self.connected(connection)
+
+    def connected(self, connection: WorkerConnection) -> None:
+        """It was given a connection: send what there is of the request, head and first body bytes at once."""
+        self.connection = connection
+        connection.exchange = self
+        self.phase = Phase.WAITING
+        connection.transport.write(self._outgoing)
+        self._arm_transfer()
+        if self.upload is not None:
+            self.downstream.resume_reading()
+
+    def connect_failed(self, problem: Problem) -> None:
+        """There is no connection to its endpoint: try another one, if there is one (the request was not sent)."""
+        endpoint = self.endpoint
+        endpoint.failed += 1
+        self.tried += (endpoint,)
+        del endpoint.open[self]
+        self.phase = Phase.ACCEPTED
+        if self.upstream.untried(self):
+            self._gateway.counters[self.downstream.own].retries += 1
+            self.upstream.admit(self)
+        else:
+            self.fail(problem)
+        endpoint.release()
+
+    # -- the response
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the worker."""
+        if self.phase is Phase.RELAYING:
+            self._relay(data, b"")
+            return
+        data = self._received + data if self._received else data
+        try:
+            head = parse_response(data, self.request.method == b"HEAD")
+            while head is not None and head.status < 200:
+                data = self._interim(head, data)
+                head = parse_response(data, self.request.method == b"HEAD")
+        except BadMessageError as bad:
+            self._bad_answer(bad)
+            return
+        if head is None:
+            self._received = data
+        else:
+            self._respond(head, data[head.end :])
+
+    def hold(self, held: bool) -> None:
+        """Backpressure: while the client takes nothing, nothing is taken from the worker."""
+        if self.phase is Phase.RELAYING and not self.connection.transport.is_closing():
+            transport = self.connection.transport
+            transport.pause_reading() if held else transport.resume_reading()
+            self._arm_transfer()
+
+    def connection_ended(self, error: Exception | None) -> None:
+        """The worker hung up; with `error`, by a reset."""
+        if self.phase is Phase.RELAYING:
+            if self._endless and error is None:
+                self.downstream.write(LAST_CHUNK + b"\r\n" if self._chunks else b"")
+                self._complete(reusable=False)
+            else:
+                self._break_off()
+        elif self._may_repeat():
+            self._repeatable = False
+            self._gateway.counters[self.downstream.own].retries += 1
+            self._connect()
+        else:
+            self._fail_at_worker(problems.died_before_answer(str(self.endpoint.endpoint), bool(self._received)))
+
+    # -- ends
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        """End with an answer of the gateway's own. `head` lacks the empty line."""
+        keep = self._may_keep()
+        end = RESPONSE_END[keep, self.request.modern, False]
+        self._end(Outcome.ANSWERED)
+        self.downstream.write(head + end + (b"" if self.request.method == b"HEAD" else body))
+        self.downstream.finished(keep)
+
+    def fail(self, problem: Problem) -> None:
+        """End with a problem, or by breaking off if the worker's response has begun. It holds nothing afterwards."""
+        if self.phase is Phase.RELAYING:
+            self._break_off()
+            return
+        self._give_up()
+        keep = self._may_keep() and not problem.close
+        self._end(problem.outcome)
+        self.downstream.write(problem.response(not keep, self.request.method != b"HEAD"))
+        self.downstream.finished(keep)
+
+    def abandon(self) -> None:
+        """The client left."""
+        if self.phase is not Phase.IDLE:
+            self._give_up()
+            self._end(Outcome.ABANDONED)
+
+    def expired(self) -> None:
+        timeouts = self.upstream.spec.timeouts
+        if self.phase is Phase.QUEUED:
+            self.fail(self.upstream.queue_timeout())
+        elif self.phase is Phase.CONNECTING:
+            self._connecting.cancel()
+            self.connect_failed(problems.connect_timeout(str(self.endpoint.endpoint), timeouts.connect))
+        elif self.phase is Phase.WAITING and self.upload is not None and not self.connection.blocked:
+            self.fail(problems.BODY_TOO_SLOW)
+        elif self.phase is Phase.WAITING:
+            self._fail_at_worker(problems.answer_timeout(str(self.endpoint.endpoint), timeouts.response_head))
+        elif self.downstream.blocked:
+            self.downstream.reset()
+        else:
+            self._break_off()
+
+    # -- inside
+
+    def _begin_upload(self, length: int, data: bytes) -> bytes:
+        self.upload = incoming(length, 400)
+        self._uploaded = 0
+        limit = self._gateway.spec.limits.body
+        if length > limit:
+            self.fail(problems.body_too_large(limit))
+            return b""
+        return self.receive(data) if data else b""
+
+    def _send_on(self, piece: bytes) -> None:
+        if self.phase is Phase.WAITING or self.phase is Phase.RELAYING:
+            self._repeatable = False
+            if not self.connection.transport.is_closing():
+                self.connection.transport.write(piece)
+            return
+        self._outgoing += piece
+        if self.upload is not None and len(self._outgoing) > _HELD_LIMIT:
+            self.downstream.pause_reading()
+
+    def _connect(self) -> None:
+        self.phase = Phase.CONNECTING
+        self._connecting = asyncio.get_running_loop().create_task(self.endpoint.connect(self))
+        self._arm(self.upstream.spec.timeouts.connect)
+
+    def _may_repeat(self) -> bool:
+        """A connection that was idle may have been given up by the worker just before it was used (RFC 9112 9.3.1)."""
+        if not self.connection.reused or not self._repeatable or self._received:
+            return False
+        soon = self._gateway.now() - self.endpoint.open[self] < _STALE_WITHIN
+        return soon and self.request.method in IDEMPOTENT
+
+    def _interim(self, head: ResponseHead, data: bytes) -> bytes:
+        """Relay a 1xx response; return what follows it."""
+        if head.status == 101:
+            raise BadMessageError(502, "It switches protocols, which nobody asked for.")
+        if self.request.modern:
+            self.downstream.write(head.lines + b"\r\n")
+        return data[head.end :]
+
+    def _respond(self, head: ResponseHead, body: bytes) -> None:
+        """The final response's head is here: send it on, with what there is of the body."""
+        modern = self.request.modern
+        self._keep = self._may_keep() and (modern or head.length >= 0)
+        self._chunks = modern and head.length < 0
+        self._endless = head.length == UNTIL_CLOSE
+        self._reusable = head.keep_alive
+        start = head.lines + RESPONSE_END[self._keep, modern, self._chunks]
+        if len(body) == head.length:
+            self.downstream.write(start + body)
+            self._complete(head.keep_alive)
+        else:
+            self._download = incoming(head.length, 502)
+            self._relay(body, start)
+
+    def _relay(self, data: bytes, start: bytes) -> None:
+        download = self._download
+        try:
+            payload = download.feed(data)
+        except BadMessageError as bad:
+            self._bad_answer(bad)
+            return
+        self.phase = Phase.RELAYING
+        out = start + (chunk(payload) if self._chunks else payload)
+        if download.done and self._chunks:
+            out += LAST_CHUNK + download.trailers + b"\r\n"
+        self.downstream.write(out)
+        if download.done:
+            self._complete(self._reusable and not download.rest)
+        else:
+            self._arm_transfer()
+
+    def _complete(self, reusable: bool) -> None:
+        """The whole response has gone to the client. If the request has not all come, nobody wants the rest."""
+        endpoint, connection = self.endpoint, self.connection
+        connection.exchange = None
+        endpoint.answered += 1
+        endpoint.latency.record(self._gateway.now() - self._started)
+        self._end(Outcome.ANSWERED)
+        del endpoint.open[self]
+        if reusable and self.upload is None and not connection.blocked:
+            endpoint.keep(connection)
+        else:
+            connection.discard()
+        endpoint.release()
+        self.downstream.finished(self._keep)
+
+    def _bad_answer(self, bad: BadMessageError) -> None:
+        self._fail_at_worker(problems.bad_answer(str(self.endpoint.endpoint), bad.detail))
+
+    def _fail_at_worker(self, problem: Problem) -> None:
+        self.endpoint.failed += 1
+        self.fail(problem)
+
+    def _break_off(self) -> None:
+        """The client must see that the response is incomplete: a reset cannot be taken for an end."""
+        self.endpoint.failed += 1
+        self._give_up()
+        self._end(Outcome.FAILED)
+        self.downstream.reset()
+
+    def _give_up(self) -> None:
+        """Let go of whatever the phase holds."""
+        phase, self.phase = self.phase, Phase.ACCEPTED
+        if phase is Phase.QUEUED:
+            self.upstream.withdraw(self)
+        elif phase not in (Phase.ACCEPTED, Phase.IDLE):
+            if phase is Phase.CONNECTING:
+                self._connecting.cancel()
+            else:
+                self.connection.discard()
+            del self.endpoint.open[self]
+            self.endpoint.release()
+
+    def _end(self, outcome: Outcome) -> None:
+        self.phase = Phase.IDLE
+        self.deadline = NEVER
+        self._gateway.counters[self.downstream.own].end(outcome)
+        if self.latency is not None and outcome is not Outcome.ABANDONED:
+            self.latency.record(self._gateway.now() - self._started)
+
+    def _may_keep(self) -> bool:
+        return self.request.keep_alive and self.upload is None and not self._gateway.draining
+
+    def _arm(self, seconds: float) -> None:
+        self._gateway.wheel.arm(self, self._gateway.now() + seconds)
+
+    def _arm_transfer(self) -> None:
+        """Set the deadline of what is awaited next: more of the body, the response's head, more of the response."""
+        if self.phase is Phase.RELAYING:
+            self._arm(self.upstream.spec.timeouts.response_idle)
+        elif self.phase is Phase.WAITING:
+            timeouts = self.upstream.spec.timeouts
+            self._arm(timeouts.response_head if self.upload is None else timeouts.request_body)

@@ -1,0 +1,72 @@
+"""What every connection of the proxy shares: settings, routes, clock, timer wheel and counters."""
+
+import asyncio
+import ipaddress
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from lab.core.clock import Clock
+from lab.proxy import problems
+from lab.proxy.accounting import Counters
+from lab.proxy.manager import ProxySpec
+from lab.proxy.problems import head
+from lab.proxy.routes import Routes
+from lab.proxy.timeouts import TimerWheel
+
+if TYPE_CHECKING:
+    from lab.proxy.backends.python_builtin.downstream import Downstream
+    from lab.proxy.backends.python_builtin.exchange import Exchange
+
+StatusPage = Callable[[str], tuple[str, bytes]]
+"""Query string in, content type and body out."""
+
+
+class Destination(Protocol):
+    """Where a route leads."""
+
+    def admit(self, exchange: "Exchange") -> None:
+        """Take charge of a request: answer it, relay it, or let it wait."""
+        ...
+
+
+class Gateway:
+    """One per proxy. Counters come in pairs, indexed by whether a request is the lab's own."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.now = clock.monotonic
+        self.wheel = TimerWheel(clock)
+        self.spec = ProxySpec()
+        self.routes: Routes[Destination] = Routes(())
+        self.authority = b""
+        """Host and port of the listener, for clients that named none."""
+        self.counters = (Counters(), Counters())
+        self.own_addresses: set[tuple[str, int]] = set()
+        self.downstreams: set[Downstream] = set()
+        self.draining = False
+        self.deserted = asyncio.Event()
+        """Set when the last client leaves a proxy that drains."""
+
+    def hung_up(self, downstream: "Downstream") -> None:
+        """A client's connection is gone."""
+        self.downstreams.discard(downstream)
+        if self.draining and not self.downstreams:
+            self.deserted.set()
+
+
+class StatusRoute:
+    """`/pool-status`, for clients on this machine. What it says, the engine knows."""
+
+    def __init__(self, page: StatusPage) -> None:
+        self._page = page
+
+    def admit(self, exchange: "Exchange") -> None:
+        """Answer with the page; everybody else gets 403, every method but GET and HEAD 405."""
+        request = exchange.request
+        if not ipaddress.ip_address(exchange.downstream.peer).is_loopback:
+            exchange.fail(problems.STATUS_ELSEWHERE)
+        elif request.method not in (b"GET", b"HEAD"):
+            exchange.fail(problems.STATUS_METHOD)
+        else:
+            content_type, body = self._page(request.target.partition(b"?")[2].decode("latin-1"))
+            fields = b"Cache-Control: no-store\r\n"
+            exchange.answer(head(200, content_type, len(body), fields), body)

@@ -1,0 +1,192 @@
+"""`PythonBuiltinProxy`: the contract `ProxyManager`, on the loop that calls it and in no other thread."""
+
+import asyncio
+import contextlib
+
+from lab.core.clock import Clock
+from lab.core.errors import UnknownTargetError
+from lab.core.events import EventRing
+from lab.core.histogram import Histogram
+from lab.core.model import Endpoint
+from lab.core.snapshot import Totals
+from lab.proxy import problems
+from lab.proxy.accounting import Latency
+from lab.proxy.backends.python_builtin.downstream import Downstream
+from lab.proxy.backends.python_builtin.gateway import Destination, Gateway, StatusPage, StatusRoute
+from lab.proxy.backends.python_builtin.listener import listen
+from lab.proxy.backends.python_builtin.upstream import EndpointState, Upstream
+from lab.proxy.manager import ProxySpec, ProxyView
+from lab.proxy.routes import Routes
+
+_DRAIN = 5.0
+"""Seconds that `close` gives requests in flight."""
+
+_MARK = 1.0
+"""Seconds between two copies of the histograms."""
+
+
+class PythonBuiltinProxy:
+    """A reverse proxy in the process that uses it. `status_page` renders `/pool-status`; without it there is none."""
+
+    def __init__(self, clock: Clock, events: EventRing, status_page: StatusPage | None = None) -> None:
+        self.status_page = status_page
+        self._clock = clock
+        self._events = events
+        self._gateway = Gateway(clock)
+        self._upstreams: dict[str, Upstream] = {}
+        self._endpoints: dict[Endpoint, EndpointState] = {}
+        now = clock.monotonic()
+        self._gone = (Latency(now), Latency(now))
+        """Of apps that were removed: everybody's requests, and the lab's own."""
+        self._server: asyncio.Server | None = None
+        self._marking: asyncio.TimerHandle | None = None
+
+    async def start(self, spec: ProxySpec) -> str:
+        """Listen and return the URL. Raises `PortInUseError` naming who holds the port."""
+        await self.apply(spec)
+        sock = listen(spec.listener)
+        host, port = sock.getsockname()[:2]
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._gateway.authority = authority.encode()
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: Downstream(self._gateway), sock=sock)
+        self._gateway.wheel.start()
+        self._marking = loop.call_later(_MARK, self._mark)
+        return f"http://{authority}"
+
+    async def apply(self, spec: ProxySpec) -> None:
+        """Follow a new spec. Requests of an app that is gone and still wait are told so; those in flight finish."""
+        self._gateway.spec = spec
+        for upstream in spec.upstreams:
+            if upstream.app in self._upstreams:
+                self._upstreams[upstream.app].apply(upstream)
+            else:
+                self._upstreams[upstream.app] = Upstream(upstream, self._gateway, self._events)
+        for app in self._upstreams.keys() - {upstream.app for upstream in spec.upstreams}:
+            self._drop(app)
+        routes: list[tuple[str, Destination]] = [(one.spec.route, one) for one in self._upstreams.values()]
+        if self.status_page is not None:
+            routes.append(("/pool-status", StatusRoute(self.status_page)))
+        self._gateway.routes = Routes(routes)
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Route to an endpoint. Raises `UnknownTargetError` for an app that is not in the spec. Twice is once."""
+        state = self._state(endpoint)
+        if not state.routed:
+            state.upstream.add(state)
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """Route to it no more. Its figures are kept until another generation takes its slot."""
+        state = self._endpoints.get(endpoint)
+        if state is not None and state.routed:
+            state.upstream.remove(state)
+
+    async def drained(self, endpoint: Endpoint, timeout: float) -> bool:
+        state = self._endpoints.get(endpoint)
+        return state is None or await state.drained(timeout)
+
+    def in_flight(self, endpoint: Endpoint) -> int:
+        state = self._endpoints.get(endpoint)
+        return 0 if state is None else state.in_flight
+
+    def busy_since(self, endpoint: Endpoint) -> float | None:
+        state = self._endpoints.get(endpoint)
+        return None if state is None else next(iter(state.open.values()), None)
+
+    def acquire(self, endpoint: Endpoint) -> bool:
+        return self._state(endpoint).acquire()
+
+    def release(self, endpoint: Endpoint) -> None:
+        self._state(endpoint).release()
+
+    def mark_own(self, address: tuple[str, int]) -> None:
+        self._gateway.own_addresses.add(address)
+
+    def observe(self) -> ProxyView:
+        """All traffic. Endpoints that were removed are in it until another generation takes their slot."""
+        now = self._clock.monotonic()
+        endpoints: dict[str, list[EndpointState]] = {app: [] for app in self._upstreams}
+        for endpoint, state in self._endpoints.items():
+            endpoints.setdefault(endpoint.app, []).append(state)
+        return ProxyView(
+            totals=self._totals(0, now),
+            own=self._totals(1, now),
+            upstreams=tuple(
+                upstream.view(tuple(state.view(now) for state in endpoints[app]), now)
+                for app, upstream in self._upstreams.items()
+            ),
+            connections=len(self._gateway.downstreams),
+        )
+
+    def latencies(self, app: str | None = None) -> Histogram:
+        """Raises `UnknownTargetError` for an app that is not in the spec."""
+        if app is not None:
+            return self._upstream(app).latencies[0].total.copy()
+        merged = self._gone[0].total.copy()
+        for upstream in self._upstreams.values():
+            merged.merge(upstream.latencies[0].total)
+        return merged
+
+    async def close(self) -> None:
+        """Stop accepting, give requests in flight 5 s, then hang up on everybody."""
+        if self._server is None:
+            return
+        self._server.close()
+        self._server = None
+        self._gateway.draining = True
+        for downstream in list(self._gateway.downstreams):
+            downstream.drain()
+        if self._gateway.downstreams:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gateway.deserted.wait(), _DRAIN)
+        for downstream in list(self._gateway.downstreams):
+            downstream.transport.abort()
+        for state in self._endpoints.values():
+            state.leave()
+        await asyncio.sleep(0)
+        self._gateway.wheel.stop()
+        if self._marking is not None:
+            self._marking.cancel()
+
+    def _upstream(self, app: str) -> Upstream:
+        if app not in self._upstreams:
+            known = ", ".join(self._upstreams) or "none"
+            raise UnknownTargetError(f"Found no app {app!r} in the proxy; expected one of: {known}.")
+        return self._upstreams[app]
+
+    def _state(self, endpoint: Endpoint) -> EndpointState:
+        """What is known of an endpoint. A new one makes idle, earlier generations of its slot be forgotten."""
+        state = self._endpoints.get(endpoint)
+        if state is None:
+            upstream = self._upstream(endpoint.app)
+            for other, old in list(self._endpoints.items()):
+                superseded = (other.app, other.worker.slot) == (endpoint.app, endpoint.worker.slot)
+                if superseded and not old.routed and not old.in_flight:
+                    del self._endpoints[other]
+            state = self._endpoints[endpoint] = EndpointState(endpoint, upstream, self._gateway)
+        return state
+
+    def _drop(self, app: str) -> None:
+        upstream = self._upstreams.pop(app)
+        upstream.close(problems.unavailable(app, "it was removed."))
+        for gone, latency in zip(self._gone, upstream.latencies, strict=True):
+            gone.total.merge(latency.total)
+        for endpoint, state in list(self._endpoints.items()):
+            if state.upstream is upstream:
+                self.remove(endpoint)
+                del self._endpoints[endpoint]
+
+    def _totals(self, own: int, now: float) -> Totals:
+        upstreams = (upstream.latencies[own] for upstream in self._upstreams.values())
+        return self._gateway.counters[own].totals(self._gone[own].recent(now, *upstreams))
+
+    def _mark(self) -> None:
+        now = self._clock.monotonic()
+        for upstream in self._upstreams.values():
+            for latency in upstream.latencies:
+                latency.mark(now)
+        for state in self._endpoints.values():
+            state.latency.mark(now)
+        for latency in self._gone:
+            latency.mark(now)
+        self._marking = asyncio.get_running_loop().call_later(_MARK, self._mark)

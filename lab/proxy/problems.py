@@ -1,0 +1,121 @@
+"""What the gateway itself answers: small JSON documents (RFC 9457) that say what happened and what to do about it."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from http import HTTPStatus
+
+from lab.proxy.accounting import Outcome
+
+VIA = b"Via: 1.1 cgilab\r\n"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An answer of the gateway's own making. `close` ends the connection after it."""
+
+    status: int
+    detail: str
+    remedy: str = ""
+    outcome: Outcome = Outcome.ANSWERED
+    close: bool = False
+    retry_after: int | None = None
+    """Seconds."""
+
+    def response(self, close: bool, with_body: bool) -> bytes:
+        """The whole response. `with_body` is false for HEAD."""
+        return self._head + (b"Connection: close\r\n\r\n" if close else b"\r\n") + (self._body if with_body else b"")
+
+    @cached_property
+    def _body(self) -> bytes:
+        document = {"title": HTTPStatus(self.status).phrase, "status": self.status, "detail": self.detail}
+        return json.dumps(document | ({"remedy": self.remedy} if self.remedy else {})).encode() + b"\n"
+
+    @cached_property
+    def _head(self) -> bytes:
+        retry = b"" if self.retry_after is None else b"Retry-After: %d\r\n" % self.retry_after
+        return head(self.status, "application/problem+json", len(self._body), retry)
+
+
+def head(status: int, content_type: str, length: int, fields: bytes = b"") -> bytes:
+    """Head of a response made here, without its empty line."""
+    phrase = HTTPStatus(status).phrase.encode()
+    return b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b%b" % (
+        status,
+        phrase,
+        content_type.encode(),
+        length,
+        fields,
+        VIA,
+    )
+
+
+OPTIONS = b"HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" + VIA
+"""Answer to `OPTIONS *`: what the gateway itself can do (RFC 9110 9.3.7)."""
+
+STATUS_METHOD = Problem(405, "/pool-status is only read.", "Use GET.")
+STATUS_ELSEWHERE = Problem(403, "/pool-status is shown to this machine only.", "Ask from 127.0.0.1.")
+HEAD_TOO_SLOW = Problem(408, "The request's head did not arrive in time.", "Send it at once.", close=True)
+BODY_TOO_SLOW = Problem(408, "The request's body stopped arriving.", "Send it without long pauses.", close=True)
+
+
+@lru_cache(maxsize=256)
+def bad_message(status: int, detail: str) -> Problem:
+    """A request that could be read in two ways, or in none."""
+    return Problem(status, detail, outcome=Outcome.FAILED if status >= 500 else Outcome.ANSWERED, close=True)
+
+
+@lru_cache(maxsize=64)
+def body_too_large(limit: int) -> Problem:
+    return Problem(413, f"The body is longer than {limit} bytes.", "Send less, or raise limits.body.", close=True)
+
+
+@lru_cache(maxsize=64)
+def no_route(prefixes: tuple[str, ...]) -> Problem:
+    known = ", ".join(prefixes) or "none: this lab has no app"
+    return Problem(404, "No app has this path.", f"Paths of apps: {known}.")
+
+
+@lru_cache(maxsize=64)
+def unavailable(app: str, reason: str) -> Problem:
+    return Problem(503, f"{app} is unavailable: {reason}", outcome=Outcome.FAILED)
+
+
+@lru_cache(maxsize=64)
+def queue_full(app: str, length: int) -> Problem:
+    detail = f"Every worker of {app} is busy and {length} requests wait already."
+    return Problem(503, detail, "Try again, or give it more workers.", Outcome.SHED, retry_after=1)
+
+
+@lru_cache(maxsize=64)
+def queue_timeout(app: str, seconds: float, workers: int) -> Problem:
+    why = f"none of the {workers} workers of {app} was free" if workers else f"{app} had no worker that is ready"
+    return Problem(503, f"For {seconds:g} s {why}.", "Try again, or give it more workers.", Outcome.SHED, retry_after=1)
+
+
+def _gateway(status: int, detail: str, remedy: str = "") -> Problem:
+    return Problem(status, detail, remedy, Outcome.FAILED)
+
+
+def connect_failed(endpoint: str, why: str) -> Problem:
+    return _gateway(502, f"No connection to {endpoint}: {why}.", "Look whether the worker lives and listens there.")
+
+
+def connect_timeout(endpoint: str, seconds: float) -> Problem:
+    remedy = "Its backlog is full, or it is frozen."
+    return _gateway(504, f"{endpoint} did not accept a connection within {seconds:g} s.", remedy)
+
+
+def died_before_answer(endpoint: str, received: bool) -> Problem:
+    when = "in the middle of its response's head" if received else "before it answered"
+    return _gateway(
+        502, f"{endpoint} closed the connection {when}.", "Look at the worker's last output: it may have died."
+    )
+
+
+def bad_answer(endpoint: str, detail: str) -> Problem:
+    return _gateway(502, f"{endpoint} answered what is no HTTP: {detail}", "Mend the worker's response.")
+
+
+def answer_timeout(endpoint: str, seconds: float) -> Problem:
+    return _gateway(504, f"{endpoint} did not answer within {seconds:g} s.", "It is slow, or it hangs.")
