@@ -10,7 +10,7 @@ import math
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -63,14 +63,18 @@ def convert(document: Any, kind: type[T], file: Path) -> T:
 def nearest(word: str, known: Iterable[str]) -> str:
     """A remedy for a word that is not known: the one that was probably meant, or all there are."""
     choices = sorted(known)
-    close = get_close_matches(word, choices, n=1)
-    return f"Did you mean {close[0]!r}?" if close else f"Known: {', '.join(choices)}."
+    return _meant(word, choices) or f"Known: {', '.join(choices)}."
 
 
 def quoted(value: Any) -> str:
     """A wrong value as it may stand in a sentence: as JSON, shortened."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _meant(word: str, choices: Sequence[str]) -> str:
+    close = get_close_matches(word, choices, n=1)
+    return f"Did you mean {quoted(close[0])}?" if close else ""
 
 
 def _text(file: Path) -> str:
@@ -140,7 +144,7 @@ def _explain(message: str, document: Any, kind: Any, file: Path) -> ConfigError:
     key = key.lstrip(".")
     if (field := _FIELD.match(message)) and isinstance(expected, inspect.StructType):
         return _wrong_key(file, key, field["name"], expected)
-    remedy = nearest(found, _choices(expected)) if isinstance(found, str) and _choices(expected) else ""
+    remedy = _meant(found, _choices(expected)) if isinstance(found, str) else ""
     return ConfigError(f"{file}: {key or 'the document'}: found {quoted(found)}, expected {_words(expected)}.", remedy)
 
 
@@ -205,4 +209,4 @@ def _words(expected: inspect.Type) -> str:
 def _range(low: float | None, high: float | None) -> str:
     if high is None:
         return "" if low is None else f", at least {low:g}"
-    return f" from {low or 0:g} to {high:g}"
+    return f" from {low or 0:g} to {high:.15g}"

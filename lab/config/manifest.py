@@ -15,11 +15,12 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from lab.config import documents
+from lab.config.documents import convert, nearest, quoted, read
 from lab.config.languages import Language
 from lab.config.languages import load as load_languages
 from lab.core.errors import ConfigError
 from lab.core.model import AppSpec, Limits, ListenerSpec, Name
+from lab.core.schema import published
 
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SET_BY_THE_LAB = frozenset({"PORT"})
@@ -41,17 +42,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 def load(file: Path) -> Manifest:
     """Read `file`, JSON or TOML by its ending. Sources come back absolute. Raises `ConfigError`."""
-    written = documents.convert(documents.read(file), Manifest, file)
+    written = convert(read(file), Manifest, file)
     folder = file.absolute().parent
     apps = tuple(replace(app, source=os.path.normpath(folder / app.source)) for app in written.apps)
     _check(apps, file)
     return replace(written, apps=apps)
-
-
-def schema() -> str:
-    """The JSON Schema of a manifest, as it is published."""
-    form = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "The manifest of a lab"}
-    return msgspec.json.format(msgspec.json.encode(form | msgspec.json.schema(Manifest))).decode() + "\n"
 
 
 def _check(apps: tuple[AppSpec, ...], file: Path) -> None:
@@ -61,8 +56,8 @@ def _check(apps: tuple[AppSpec, ...], file: Path) -> None:
     routes: dict[str, int] = {}
     for place, app in enumerate(apps):
         key = f"apps[{place}]"
-        _check_once(names, app.name, place, f"{file}: {key}.name: found {app.name!r}")
-        _check_once(routes, app.route.rstrip("/"), place, f"{file}: {key}.route: found {app.route!r}")
+        _check_once(names, app.name, place, f"{file}: {key}.name: found {quoted(app.name)}")
+        _check_once(routes, app.route.rstrip("/"), place, f"{file}: {key}.route: found {quoted(app.route)}")
         _check_source(app, languages, file, key)
         _check_environment(app.env, f"{file}: {key}.env")
 
@@ -76,13 +71,15 @@ def _check_once(seen: dict[str, int], value: str, place: int, found: str) -> Non
 def _check_source(app: AppSpec, languages: Mapping[str, Language], file: Path, key: str) -> None:
     language = languages.get(app.language)
     if language is None:
-        known = documents.nearest(app.language, languages)
-        raise ConfigError(f"{file}: {key}.language: found {app.language!r}, expected a language of the lab.", known)
+        known = nearest(app.language, languages)
+        raise ConfigError(
+            f"{file}: {key}.language: found {quoted(app.language)}, expected a language of the lab.", known
+        )
     source = Path(app.source)
     if source.suffix not in language.files:
         suffixes = " or ".join(language.files)
         raise ConfigError(
-            f"{file}: {key}.source: found {source.name!r}, expected a {language.title} file ({suffixes})."
+            f"{file}: {key}.source: found {quoted(source.name)}, expected a {language.title} file ({suffixes})."
         )
     if not _is_file(source):
         raise ConfigError(f"{file}: {key}.source: found no file {source}, expected the app's program.")
@@ -98,7 +95,7 @@ def _is_file(source: Path) -> bool:
 def _check_environment(environment: Mapping[str, str], found: str) -> None:
     for name, value in environment.items():
         if not _ENVIRONMENT_NAME.fullmatch(name):
-            raise ConfigError(f"{found}: found the name {name!r}, expected letters, digits and _ only.")
+            raise ConfigError(f"{found}: found the name {quoted(name)}, expected letters, digits and _ only.")
         if name in _SET_BY_THE_LAB:
             raise ConfigError(f"{found}: found {name}, expected another name: the lab gives each worker its own.")
         if "\0" in value:
@@ -106,4 +103,4 @@ def _check_environment(environment: Mapping[str, str], found: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(schema())
+    sys.stdout.write(published(Manifest, "The manifest of a lab"))

@@ -1,10 +1,15 @@
 """The lab at one instant, as one immutable value. `cgilab status --json` is this value, encoded.
 
+Its shape is published as snapshot.schema.json, which `python -m lab.core.snapshot` prints.
+
 Milliseconds and rates are over the last ten seconds, counters since the lab began. None means: not measured.
 """
 
+import sys
+
 import msgspec
 
+from lab.core.schema import published
 from lab.core.states import WorkerState
 
 
@@ -122,3 +127,7 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     def app(self, name: str) -> AppSnapshot | None:
         """The app called `name`."""
         return next((app for app in self.apps if app.name == name), None)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(published(LabSnapshot, "The lab at one instant: cgilab status --json"))
