@@ -91,8 +91,10 @@ def test_every_entry_point_of_a_plug_in_can_be_loaded() -> None:
     subprocess.run([sys.executable, "-c", "\n".join(statements)], check=True, timeout=30, cwd="/")
 
 
-def test_every_benchmark_says_what_it_measures_and_can_print_json() -> None:
-    for bench in sorted((ROOT / "tests" / "bench").glob("*.py")):
+def test_every_benchmark_of_the_readme_can_print_json() -> None:
+    told = re.findall(r"python (tests/bench/\w+\.py)", README)
+    assert told
+    for bench in told:
         done = subprocess.run(
             [sys.executable, bench, "--help"], capture_output=True, text=True, timeout=30, check=True, cwd=ROOT
         )
