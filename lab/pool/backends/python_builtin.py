@@ -1,0 +1,156 @@
+"""The built-in pool backend: real processes of this machine, made and reaped by the lab's own fork server."""
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lab.config.languages import Language
+from lab.core.clock import Clock
+from lab.core.errors import UnknownTargetError
+from lab.core.events import EventKind, EventRing
+from lab.core.model import AppSpec, WorkerId
+from lab.pool import forkserver, procfs
+from lab.pool.build import Builder
+from lab.pool.manager import PoolView, Routing, RunningProcess
+from lab.pool.output import SlotOutput
+from lab.pool.process import Lines, Process
+from lab.pool.runner import Surroundings
+from lab.pool.spawner import Spawner
+from lab.pool.supervisor import Supervisor
+
+_TICK = 1.0
+"""Seconds between two looks at CPU, memory and zombies, and between two questions to the policies."""
+_REPORT_FD = 3
+_REPORT = "{report_fd}"
+_CLOSE_MARGIN = 2.0
+
+
+class PythonBuiltinPool:
+    """`PoolManager`: one supervisor per app, one fork server for all of them."""
+
+    def __init__(
+        self,
+        *,
+        routing: Routing,
+        events: EventRing,
+        clock: Clock,
+        spawner: Spawner,
+        languages: Mapping[str, Language],
+        cache: Path,
+        logs: Path,
+    ) -> None:
+        self._events = events
+        self._spawner = spawner
+        self._logs = logs
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="worker-logs")
+        self._with = Surroundings(routing, events, clock, spawner, self._disk)
+        self._builder = Builder(spawner, languages, cache)
+        self._supervisors: dict[str, Supervisor] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._outputs: dict[tuple[str, int], SlotOutput] = {}
+        self._zombies: frozenset[int] = frozenset()
+        self._lasting_zombies = 0
+        self._ticker: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._spawner.attach(loop, self._on_replaced, self._on_orphans)
+        self._ticker = loop.create_task(self._tick())
+
+    async def apply(self, apps: tuple[AppSpec, ...]) -> None:
+        wanted = {app.name for app in apps}
+        for name in [name for name in self._supervisors if name not in wanted]:
+            self._let_go(self._supervisors.pop(name))
+        for app in apps:
+            if app.name not in self._supervisors:
+                self._supervisors[app.name] = Supervisor(app, self._with, self._builder, self._output, random.Random())
+            self._supervisors[app.name].update(app)
+
+    def observe(self) -> PoolView:
+        apps = tuple(supervisor.view() for supervisor in self._supervisors.values())
+        return PoolView(apps=apps, zombies=self._lasting_zombies)
+
+    def signal(self, worker: WorkerId, signal: int) -> int:
+        supervisor = self._supervisors.get(worker.app)
+        runner = supervisor.find(worker) if supervisor is not None else None
+        if runner is None:
+            raise UnknownTargetError(f"{worker} of generation {worker.generation} has no process any more.")
+        return runner.signal(signal)
+
+    def heal(self) -> int:
+        return sum(supervisor.heal() for supervisor in self._supervisors.values())
+
+    def output(self, app: str, slot: int) -> tuple[str, ...]:
+        kept = self._outputs.get((app, slot))
+        return kept.lines() if kept is not None else ()
+
+    async def run(
+        self, argv: tuple[str, ...], env: dict[str, str], cwd: str | None, on_line: Callable[[str], None]
+    ) -> RunningProcess:
+        await asyncio.to_thread(self._logs.mkdir, parents=True, exist_ok=True)
+        log = os.open(self._logs / f"{Path(argv[0]).name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        fds = {1: log, 2: log}
+        if any(_REPORT in word for word in argv):
+            ours, fds[_REPORT_FD] = os.pipe2(os.O_CLOEXEC)
+            Lines(ours, on_line)
+        command = tuple(word.replace(_REPORT, str(_REPORT_FD)) for word in argv)
+        try:
+            return await Process.start(self._spawner, command, env, cwd, fds)
+        finally:
+            for fd in {*fds.values()}:
+                os.close(fd)
+
+    async def close(self) -> None:
+        supervisors, self._supervisors = self._supervisors, {}
+        for supervisor in supervisors.values():
+            self._let_go(supervisor)
+        if self._leaving:
+            patience = max((_patience(supervisor.spec) for supervisor in supervisors.values()), default=_CLOSE_MARGIN)
+            await asyncio.wait(self._leaving, timeout=patience)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self._spawner.close()
+        await asyncio.to_thread(self._disk.shutdown)
+
+    # -- inside
+
+    def _let_go(self, supervisor: Supervisor) -> None:
+        supervisor.stop()
+        task = asyncio.get_running_loop().create_task(supervisor.gone())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _output(self, app: str, slot: int) -> SlotOutput:
+        if (app, slot) not in self._outputs:
+            self._outputs[app, slot] = SlotOutput(self._logs / f"{app}-{slot}.log", self._disk)
+        return self._outputs[app, slot]
+
+    async def _tick(self) -> None:
+        while True:
+            for supervisor in self._supervisors.values():
+                supervisor.measure()
+                supervisor.reconcile()
+            self._look_for_zombies()
+            await asyncio.sleep(_TICK)
+
+    def _look_for_zombies(self) -> None:
+        """A child of the fork server that is a zombie at two looks in a row has been one for too long."""
+        children = forkserver.children(self._spawner.pid) if self._spawner.pid else []
+        stats = {pid: procfs.stat(pid) for pid in children}
+        now = frozenset(pid for pid, stat in stats.items() if stat is not None and stat.state == "Z")
+        self._lasting_zombies = len(now & self._zombies)
+        self._zombies = now
+
+    def _on_replaced(self, text: str) -> None:
+        self._events.emit(EventKind.FORKSERVER, text, pid=self._spawner.pid)
+
+    def _on_orphans(self, count: int) -> None:
+        what = "1 orphaned process" if count == 1 else f"{count} orphaned processes"
+        self._events.emit(EventKind.NOTE, f"The fork server reaped {what} that workers left behind")
+
+
+def _patience(spec: AppSpec) -> float:
+    return spec.pool.drain_timeout + spec.pool.stop_timeout + _CLOSE_MARGIN

@@ -1,0 +1,231 @@
+"""The parent of every process of the lab: one small program that forks, reaps and, when the lab is gone, cleans up.
+
+It runs apart from the lab, as `python -I -S forkserver.py`, so it is single-threaded (fork is safe), small (fork is
+fast) and alive when the lab is killed. It imports nothing but the standard library. It promises:
+
+- Each child leads a session of its own, dies with the server (PR_SET_PDEATHSIG) and has only the descriptors it was
+  given.
+- Each change the kernel reports (exited, stopped, continued) is told to the lab at once, with the time it was seen.
+- When a child dies, what is left of its process group is killed before the child is reaped, so that the group's
+  number cannot have been given to anybody else.
+- Orphaned grandchildren come here (PR_SET_CHILD_SUBREAPER) and are reaped: nothing stays a zombie.
+- When the lab's end of the socket closes, for whatever reason, every descendant is killed and the server ends.
+
+The socket (descriptor 3, SOCK_SEQPACKET) carries one JSON object a message, descriptors by SCM_RIGHTS.
+
+    lab -> server   {"do": "fork", "id", "argv", "env", "cwd", "fds": [numbers in the child]} + those descriptors
+                    {"do": "signal", "pid", "number"}                         to the process group that `pid` leads
+    server -> lab   {"told": "forked", "id", "pid", "at"} + a pidfd           {"told": "refused", "id", "errno"}
+                    {"told": "exited", "pid", "status", "at"}                 {"told": "orphans", "count"}
+                    {"told": "stopped", "pid", "stopped": true or false, "at"}
+
+`at` is CLOCK_MONOTONIC in seconds, `status` as `os.waitstatus_to_exitcode` has it.
+"""
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import time
+from typing import Any, NoReturn
+
+CONTROL = 3
+"""The descriptor of the socket to the lab."""
+MESSAGE_LIMIT = 128 * 1024
+"""The longest message in bytes; it fits a socket's default send buffer."""
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_ABOVE_TARGETS = 64
+_SWEEP_PAUSE = 0.002
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def become_subreaper() -> None:
+    """Let orphaned descendants come to this process instead of to init (prctl(2))."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def children(pid: int) -> list[int]:
+    """The children of all threads of `pid`, zombies included; none when it is gone."""
+    found: list[int] = []
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/task") as threads:
+        for thread in threads:
+            found.extend(map(int, _read(f"{thread.path}/children").split()))
+    return found
+
+
+class ForkServer:
+    """Does what the lab asks and tells what the kernel says, until the lab hangs up."""
+
+    def __init__(self, lab: socket.socket) -> None:
+        self._lab = lab
+        self._leaders: set[int] = set()
+        self._awake, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        """Work until the lab is gone; return when no descendant is left."""
+        poll = select.poll()
+        poll.register(self._awake, select.POLLIN)
+        poll.register(self._lab, select.POLLIN)
+        with contextlib.suppress(ConnectionError, EOFError):
+            while True:
+                ready = dict(poll.poll())
+                if self._awake in ready:
+                    os.read(self._awake, 4096)
+                    self._reap()
+                if self._lab.fileno() in ready:
+                    self._obey()
+        self._end_all()
+
+    def _obey(self) -> None:
+        message, fds, _, _ = socket.recv_fds(self._lab, MESSAGE_LIMIT, 16, socket.MSG_CMSG_CLOEXEC)
+        if not message:
+            raise EOFError
+        order = json.loads(message)
+        if order["do"] == "fork":
+            self._fork(order, fds)
+        elif order["pid"] in self._leaders:
+            _signal_group(order["pid"], order["number"])
+
+    def _fork(self, order: dict[str, Any], fds: list[int]) -> None:
+        """Fork and wait for the exec. A failure to get that far is told as `refused`, never as an exit."""
+        outcome, verdict = os.pipe2(os.O_CLOEXEC)
+        parent = os.getpid()
+        at = time.monotonic()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            pid, failed = 0, str(error.errno)
+        else:
+            if pid == 0:
+                _become(order, fds, verdict, parent)
+            failed = ""
+        for fd in (verdict, *fds):
+            os.close(fd)
+        failed = failed or os.read(outcome, 16).decode()
+        os.close(outcome)
+        if failed:
+            if pid:
+                os.waitpid(pid, 0)
+            self._tell({"told": "refused", "id": order["id"], "errno": int(failed)})
+        else:
+            self._leaders.add(pid)
+            handle = os.pidfd_open(pid)
+            self._tell({"told": "forked", "id": order["id"], "pid": pid, "at": at}, handle)
+            os.close(handle)
+
+    def _reap(self) -> None:
+        orphans = 0
+        while changed := _next_change():
+            at = time.monotonic()
+            pid, mine = changed.si_pid, changed.si_pid in self._leaders
+            if changed.si_code in (os.CLD_STOPPED, os.CLD_CONTINUED):
+                os.waitid(os.P_PID, pid, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+                if mine:
+                    stopped = changed.si_code == os.CLD_STOPPED
+                    self._tell({"told": "stopped", "pid": pid, "stopped": stopped, "at": at})
+                continue
+            if mine:
+                _signal_group(pid, signal.SIGKILL)
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            if mine:
+                self._leaders.discard(pid)
+                self._tell({"told": "exited", "pid": pid, "status": status, "at": at})
+            else:
+                orphans += 1
+        if orphans:
+            self._tell({"told": "orphans", "count": orphans})
+
+    def _tell(self, message: dict[str, Any], *fds: int) -> None:
+        socket.send_fds(self._lab, [json.dumps(message).encode()], fds)
+
+    def _end_all(self) -> None:
+        """Kill the groups, then whoever comes here as an orphan of theirs, until no child is left."""
+        for pid in self._leaders:
+            _signal_group(pid, signal.SIGKILL)
+        while True:
+            for pid in children(os.getpid()):
+                _signal(pid, signal.SIGKILL)
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                return
+            time.sleep(_SWEEP_PAUSE)
+
+
+def _next_change() -> os.waitid_result | None:
+    """A child that changed, left unreaped."""
+    try:
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WCONTINUED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+
+
+def _become(order: dict[str, Any], fds: list[int], verdict: int, parent: int) -> NoReturn:
+    """In the child: turn into the program, or say by `verdict` why not."""
+    try:
+        os.setsid()
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the death signal was set
+            os._exit(1)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and what is ignored stays so after exec
+            signal.signal(number, signal.SIG_DFL)
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_TARGETS) for fd in (verdict, *fds)]
+        verdict = high[0]
+        for fd, target in zip(high[1:], order["fds"], strict=True):
+            os.dup2(fd, target)
+        if order["cwd"] is not None:
+            os.chdir(order["cwd"])
+        env = os.environ | order["env"]
+        os.execvpe(order["argv"][0], order["argv"], env)
+    except OSError as error:
+        os.write(verdict, str(error.errno).encode())
+    except ValueError:  # such as a null byte in an argument
+        os.write(verdict, str(errno.EINVAL).encode())
+    finally:
+        os._exit(127)
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return b"".join(iter(lambda: os.read(fd, 4096), b""))
+    finally:
+        os.close(fd)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _LIBC.prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.kill(pid, number)
+
+
+def _signal_group(leader: int, number: int) -> None:
+    with contextlib.suppress(OSError):
+        os.killpg(leader, number)
+
+
+def main() -> None:
+    """Run on descriptor 3 until the lab is gone."""
+    os.closerange(CONTROL + 1, os.sysconf("SC_OPEN_MAX"))
+    os.set_inheritable(CONTROL, False)
+    become_subreaper()
+    with socket.socket(fileno=CONTROL) as lab:
+        ForkServer(lab).serve()
+
+
+if __name__ == "__main__":
+    main()

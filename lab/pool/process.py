@@ -1,0 +1,108 @@
+"""A process beside the pool, such as a compiler or a load run: started by the fork server, awaited by who wanted it."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
+
+from lab.core.errors import UnavailableError
+from lab.pool.spawner import Child, Spawner
+
+
+class Process:
+    """A running or ended process. Made by `start` only."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._child: asyncio.Future[Child] = loop.create_future()
+        self._status: asyncio.Future[int] = loop.create_future()
+
+    @classmethod
+    async def start(
+        cls, spawner: Spawner, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, fds: Mapping[int, int]
+    ) -> Self:
+        """Start `argv`. Raises `UnavailableError` when it cannot be executed."""
+        process = cls()
+        spawner.fork(argv, env, cwd, fds, process)
+        try:
+            await asyncio.shield(process._child)
+        except asyncio.CancelledError:
+            process._child.add_done_callback(_end_unwanted)
+            raise
+        except OSError as error:
+            raise UnavailableError(f"Cannot start {argv[0]}: {error}.", "Check that it is installed.") from None
+        return process
+
+    @property
+    def pid(self) -> int:
+        """Its PID, also after it ended."""
+        return self._child.result().pid
+
+    def signal(self, number: int, group: bool = False) -> None:
+        """Send a signal to it, or to its whole process group. Does nothing when it is gone."""
+        if group:
+            self._child.result().signal_group(number)
+        else:
+            self._child.result().signal(number)
+
+    async def wait(self) -> int:
+        """Its exit status as `os.waitstatus_to_exitcode` has it: negative for a signal."""
+        return await asyncio.shield(self._status)
+
+    # -- Watcher
+
+    def forked(self, child: Child) -> None:
+        self._child.set_result(child)
+
+    def refused(self, reason: str) -> None:
+        self._child.set_exception(OSError(reason))
+
+    def exited(self, status: int, at: float) -> None:
+        self._status.set_result(status)
+
+    def stopped(self, stopped: bool, at: float) -> None:
+        """A process beside the pool may be stopped as long as it likes."""
+
+
+class Lines:
+    """Calls `on_line` with each line that arrives on a pipe, until its end; then `ended`, if given.
+
+    The pipe belongs to this object from here on. Lines are decoded as UTF-8, whatever is not is replaced.
+    """
+
+    LONGEST = 64 * 1024
+    """Bytes after which a line is cut."""
+
+    def __init__(self, pipe: int, on_line: Callable[[str], None]) -> None:
+        self._pipe = pipe
+        self._on_line = on_line
+        self._rest = b""
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        os.set_blocking(pipe, False)
+        self._loop.add_reader(pipe, self._readable)
+
+    def close(self) -> None:
+        """Read no more."""
+        if not self.ended.done():
+            self._loop.remove_reader(self._pipe)
+            os.close(self._pipe)
+            self.ended.set_result(None)
+
+    def _readable(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            chunk = os.read(self._pipe, self.LONGEST)
+            *lines, self._rest = (self._rest + chunk).split(b"\n")
+            if self._rest and (not chunk or len(self._rest) > self.LONGEST):
+                lines.append(self._rest)
+                self._rest = b""
+            for line in lines:
+                self._on_line(line.decode(errors="replace"))
+            if not chunk:
+                self.close()
+
+
+def _end_unwanted(child: "asyncio.Future[Child]") -> None:
+    if child.exception() is None:
+        child.result().signal_group(9)

@@ -1,0 +1,398 @@
+"""One worker and what belongs to its process: does what its state machine says, and tells it in events."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lab.core.clock import Clock
+from lab.core.errors import NotPossibleError, UnknownTargetError
+from lab.core.events import EventKind, EventRing
+from lab.core.model import AppSpec, Endpoint
+from lab.core.states import Cause, WorkerState
+from lab.pool import procfs, readiness, sockdiag
+from lab.pool.build import Program
+from lab.pool.manager import Routing, WorkerView
+from lab.pool.output import Capture, SlotOutput
+from lab.pool.readiness import StartProbe, UnwellError
+from lab.pool.spawner import Child, Spawner
+from lab.pool.worker import Action, By, Death, Worker, signal_name
+
+_S = WorkerState
+_HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every runner works with."""
+
+    routing: Routing
+    events: EventRing
+    clock: Clock
+    spawner: Spawner
+    disk: ThreadPoolExecutor
+
+
+class Owner(Protocol):
+    """Who decides what follows: the supervisor of the pool."""
+
+    spec: AppSpec
+
+    def is_ready(self, runner: "Runner") -> None:
+        """It became READY for the first time."""
+        ...
+
+    def is_unwell(self, runner: "Runner") -> None:
+        """It has been UNHEALTHY for `replace_after`; said again with each interval until it is asked to stop."""
+        ...
+
+    def is_gone(self, runner: "Runner", death: Death) -> None:
+        """Its process ended, or could not be started."""
+        ...
+
+
+class Runner:
+    """Hears of the process as the spawner's `Watcher`. At any time it has at most one task and one timer."""
+
+    def __init__(
+        self, worker: Worker, program: Program, owner: Owner, surroundings: Surroundings, output: SlotOutput
+    ) -> None:
+        self.worker = worker
+        self.program = program
+        self.endpoint: Endpoint | None = None
+        self.retry_at: float | None = None
+        self.lost = 0
+        """Requests that were inside the worker when it died."""
+        self.port_was_taken = False
+        self._owner = owner
+        self._with = surroundings
+        self._output = output
+        self._capture: Capture | None = None
+        self._child: Child | None = None
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._start_probe: StartProbe | None = None
+        self._why = ""
+        self._probing = False
+        self._port = 0
+        self._told = worker.state
+        self._deeds: dict[Action, Callable[[], None]] = {
+            Action.FORK: self._fork,
+            Action.PROBE: self._probe,
+            Action.ROUTE: self._route,
+            Action.UNROUTE: self._unroute,
+            Action.DRAIN: self._drain,
+            Action.TERMINATE: self._terminate,
+            Action.KILL: self._kill,
+        }
+        self._used: tuple[float, float] | None = None
+        self._cpu_percent: float | None = None
+        self._rss_bytes: int | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """READY with no request in it."""
+        return self.worker.state is _S.READY and self._in_flight() == 0
+
+    # -- asked by the supervisor
+
+    def tell_pending(self, before: WorkerState | None) -> None:
+        """Tell that the slot is to be filled; `before` is the state of the generation before, if there was one."""
+        text = f"{self.worker.id} is to be filled (generation {self.worker.id.generation})"
+        self._tell(EventKind.STATE, text, state=self.worker.state, data={"from": before})
+
+    def start(self) -> None:
+        """Fork it."""
+        self._step(self.worker.start(), "")
+
+    def stop(self, cause: Cause) -> None:
+        """Drain it, ask it to end, and make it end. If there is no process, it is gone at once, without `is_gone`."""
+        self._step(self.worker.stop(cause), f"{self._named} is not wanted any more: {cause.replace('_', ' ')}")
+        if self.worker.state is _S.EXITED:
+            self._quiet()
+
+    def wait(self, state: WorkerState, delay: float, why: str) -> None:
+        """Its slot waits before it tries again."""
+        self.retry_at = self._with.clock.monotonic() + delay
+        self._why = f"It waits {_duration(delay)}: {why}."
+        self.worker.wait(state)
+        verb = "waits" if state is _S.BACKOFF else "failed and tries once more in"
+        self._tell_state(f"{self.worker.id} {verb} {_duration(delay)}: {why}")
+
+    def signal(self, number: int) -> int:
+        """Send a signal on a person's order; returns the PID. Raises `UnknownTargetError` when it is gone."""
+        if self._child is None:
+            raise UnknownTargetError(f"{self.worker.id} has no process now.", "Wait for its successor.")
+        if number == signal.SIGKILL:
+            self.lost = self._in_flight()
+        self.worker.ordered(number, self._with.clock.monotonic())
+        self._send(number, By.PERSON)
+        return self._child.pid
+
+    def thaw(self) -> bool:
+        """Let it continue if it is stopped; returns whether it was."""
+        if self._child is None or not self.worker.stopped:
+            return False
+        self._send(signal.SIGCONT, By.PERSON)
+        return True
+
+    def measure(self) -> None:
+        """Read CPU time and memory from the kernel."""
+        seen = procfs.stat(self._child.pid) if self._child is not None else None
+        if seen is None:
+            return
+        now = self._with.clock.monotonic()
+        if self._used is not None and now > self._used[0]:
+            self._cpu_percent = 100.0 * (seen.cpu_s - self._used[1]) / (now - self._used[0])
+        self._used = (now, seen.cpu_s)
+        self._rss_bytes = seen.rss_bytes
+
+    def view(self) -> WorkerView:
+        """The worker as it is now."""
+        worker = self.worker
+        return WorkerView(
+            worker=worker.id,
+            state=worker.state,
+            pid=self._child.pid if self._child is not None else None,
+            stopped=worker.stopped,
+            endpoint=self.endpoint if self._child is not None else None,
+            restarts=worker.id.generation - 1,
+            started_at=worker.forked_at,
+            cpu_percent=self._cpu_percent,
+            rss_bytes=self._rss_bytes,
+            retry_at=self.retry_at,
+            why=self._start_probe.why if self._start_probe is not None else self._why,
+        )
+
+    # -- Watcher
+
+    def forked(self, child: Child) -> None:
+        self._child = child
+        identity = self.worker.id
+        self.endpoint = Endpoint(identity.app, _HOST, self._port, identity, child.pid, self.program.concurrency)
+        self._step(self.worker.forked(child.pid, child.forked_at), f"{identity} starts as {child.pid}", child.forked_at)
+        if self.worker.intent is not None:
+            self._step(self.worker.drained(), f"{self._named} is asked to end")
+
+    def refused(self, reason: str) -> None:
+        self._output.keep(f"{self.program.argv[0]}: {reason}")
+        self._end(self.worker.exited(None, self._with.clock.monotonic()), f"cannot be executed: {reason}")
+
+    def exited(self, status: int, at: float) -> None:
+        worker = self.worker
+        self.port_was_taken = worker.state is _S.STARTING and sockdiag.is_taken(self._port)
+        if worker.state is _S.READY:
+            self.lost = max(self.lost, self._in_flight())
+        death = worker.exited(status, at)
+        if self.port_was_taken:
+            how = f"pid {worker.pid} did not get port {self._port}, which another process took"
+        elif death.by is By.LAB:
+            how = f"pid {worker.pid} ended: {death.told} ({death.cause.replace('_', ' ')})"
+        elif death.by is By.ITSELF:
+            how = f"pid {worker.pid} died: {death.told}"
+        else:
+            sender = "sent by you" if death.by is By.PERSON else "sent from outside the lab"
+            how = f"pid {worker.pid} died: {death.told} ({sender})"
+        self._end(death, how)
+
+    def stopped(self, stopped: bool, at: float) -> None:
+        self.worker.stopped = stopped
+        kind, verb = (EventKind.STOPPED, "is stopped") if stopped else (EventKind.CONTINUED, "runs again")
+        self._tell(kind, f"{self._named} {verb}", at)
+
+    # -- doing what the machine says
+
+    def _step(self, actions: tuple[Action, ...], text: str, at: float | None = None) -> None:
+        """Tell the step that the machine has just taken, then carry it out."""
+        self._tell_state(text, at)
+        for action in actions:
+            self._deeds[action]()
+
+    def _fork(self) -> None:
+        try:
+            self._port = sockdiag.free_port()
+            self._capture = Capture(self._output)
+            fds = {1: self._capture.fd, 2: self._capture.fd}
+            command, env = self.program.command(self._port), self.program.environment(self._port)
+            self._with.spawner.fork(command, env, None, fds, self)
+            self._capture.release()
+        except (OSError, NotPossibleError) as error:
+            self._loop.call_soon(self.refused, str(error))
+
+    def _probe(self) -> None:
+        assert self._child is not None
+        self._start_probe = StartProbe(self._child.pid, self._port)
+        self._task = self._loop.create_task(self._live(self._start_probe))
+        self._timer = self._loop.call_later(self._owner.spec.pool.start_timeout, self._overdue)
+
+    def _route(self) -> None:
+        assert self.endpoint is not None
+        self._with.routing.add(self.endpoint)
+
+    def _unroute(self) -> None:
+        assert self.endpoint is not None
+        self._with.routing.remove(self.endpoint)
+
+    def _drain(self) -> None:
+        self._quiet()
+        self._task = self._loop.create_task(self._until_drained())
+
+    def _terminate(self) -> None:
+        self._quiet()
+        self._send_group(signal.SIGTERM)
+        if self.worker.stopped:  # or the signal waits; systemd's SendSIGCONT
+            self._send_group(signal.SIGCONT)
+        self._timer = self._loop.call_later(self._owner.spec.pool.stop_timeout, self._overdue)
+
+    def _kill(self) -> None:
+        self._quiet()
+        self._send_group(signal.SIGKILL)
+
+    async def _live(self, start: StartProbe) -> None:
+        """From the first probe to the last."""
+        spec = self._owner.spec
+        await start.passed(spec.health, spec.liveness.timeout)
+        self._ready()
+        while True:
+            await asyncio.sleep(self._owner.spec.liveness.interval)
+            await self._check()
+
+    def _ready(self) -> None:
+        worker, at = self.worker, self._with.clock.monotonic()
+        self._start_probe = None
+        if self._timer is not None:
+            self._timer.cancel()
+        actions = worker.passed(at)
+        took = _duration(at - (worker.forked_at or at))
+        self._step(actions, f"{worker.id} ready as {worker.pid} after {took}", at)
+        self._owner.is_ready(self)
+
+    async def _check(self) -> None:
+        """One liveness probe, if there is a place for it; a worker that is too busy is judged by its oldest request."""
+        worker, liveness, now = self.worker, self._owner.spec.liveness, self._with.clock.monotonic()
+        if worker.state is _S.READY:
+            await self._check_ready(now)
+        elif self._in_flight() < self.program.concurrency:
+            await self._ask()
+        if worker.unhealthy_at is not None and 0 < liveness.replace_after <= now - worker.unhealthy_at:
+            self._owner.is_unwell(self)
+
+    async def _check_ready(self, now: float) -> None:
+        assert self.endpoint is not None
+        routing = self._with.routing
+        if not routing.acquire(self.endpoint):
+            since = routing.busy_since(self.endpoint)
+            if since is not None and now - since >= self._owner.spec.liveness.hang_timeout:
+                self._unwell(self.worker.hung(now), f"has been busy with one request for {_duration(now - since)}")
+            return
+        self._probing = True
+        try:
+            await self._ask()
+        finally:
+            self._probing = False
+            routing.release(self.endpoint)
+
+    async def _ask(self) -> None:
+        spec, worker = self._owner.spec, self.worker
+        try:
+            await readiness.get(self._port, spec.health, spec.liveness.timeout)
+        except UnwellError as error:
+            self._unwell(worker.probed(False, self._with.clock.monotonic(), spec.liveness), str(error))
+        else:
+            actions = worker.probed(True, self._with.clock.monotonic(), spec.liveness)
+            if actions:
+                self._why = ""
+            self._step(actions, f"{worker.id} ready again as {worker.pid}")
+
+    def _unwell(self, actions: tuple[Action, ...], why: str) -> None:
+        if actions:
+            self._why = f"It {why}."
+        self._step(actions, f"{self._named} is unhealthy: it {why}")
+
+    async def _until_drained(self) -> None:
+        assert self.endpoint is not None
+        await self._with.routing.drained(self.endpoint, self._owner.spec.pool.drain_timeout)
+        self._step(self.worker.drained(), f"{self._named} is asked to end")
+
+    def _overdue(self) -> None:
+        worker, settings = self.worker, self._owner.spec.pool
+        if worker.state is _S.STARTING:
+            late = f"was not ready after {settings.start_timeout:g} s"
+        else:
+            late = f"did not end within {settings.stop_timeout:g} s of SIGTERM"
+        self._why = f"It {late}."
+        self._step(worker.overdue(), f"{self._named} {late} and is killed")
+
+    def _end(self, death: Death, how: str) -> None:
+        """It is gone: leave the upstream first, so that no request is sent there while the rest is done."""
+        self._quiet()
+        if self.endpoint is not None:
+            self._with.routing.remove(self.endpoint)
+        words = self._capture.finish() if self._capture is not None else ""
+        self._child = self._start_probe = None
+        fields = {"cause": death.cause, "exit_code": death.exit_code, "signal": death.signal}
+        self._tell_state(f"{self.worker.id} {how}", death.at, **fields)
+        if words and death.ready_at is None and death.by is not By.PERSON and self.worker.intent is None:
+            self._tell(EventKind.OUTPUT, words)
+        self._owner.is_gone(self, death)
+
+    # -- signals, timers, events
+
+    @property
+    def _named(self) -> str:
+        """`search/2 pid 4122`, or `search/2` while it has no process."""
+        worker = self.worker
+        return f"{worker.id} pid {worker.pid}" if worker.pid is not None else str(worker.id)
+
+    def _send(self, number: int, by: By) -> None:
+        assert self._child is not None
+        self._tell_signal(number, by)
+        if not self._child.signal(number):
+            raise UnknownTargetError(f"{self.worker.id} has ended just now.", "Wait for its successor.")
+
+    def _send_group(self, number: int) -> None:
+        assert self._child is not None
+        self._tell_signal(number, By.LAB)
+        self._child.signal_group(number)
+
+    def _in_flight(self) -> int:
+        """Requests inside the worker, without the lab's own probe."""
+        return self._with.routing.in_flight(self.endpoint) - self._probing if self.endpoint is not None else 0
+
+    def _quiet(self) -> None:
+        """End the timer and the task."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+        self._timer = self._task = None
+
+    def _tell_signal(self, number: int, by: By) -> None:
+        name, sender = signal_name(number), "you" if by is By.PERSON else "the lab"
+        text = f"{sender} sent {name} to {self._named}"
+        self._tell(EventKind.SIGNAL, text, data={"signal": name, "by": by})
+
+    def _tell_state(self, text: str, at: float | None = None, **fields: Any) -> None:
+        before, self._told = self._told, self.worker.state
+        if before is not self._told:
+            self._tell(EventKind.STATE, text, at, state=self._told, data={"from": before}, **fields)
+
+    def _tell(self, kind: EventKind, text: str, at: float | None = None, **fields: Any) -> None:
+        worker = self.worker
+        self._with.events.emit(
+            kind,
+            text,
+            at=at,
+            app=worker.id.app,
+            slot=worker.id.slot,
+            generation=worker.id.generation,
+            pid=worker.pid,
+            **fields,
+        )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -1,0 +1,359 @@
+"""One pool: compares the workers there should be with the workers there are, and does the next thing about it.
+
+It promises that no more workers are wanted at once than the policy says, save one: the successor in a replacement,
+which has to be READY before the worker that it replaces is drained. Replacements go one at a time.
+"""
+
+import asyncio
+import os
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from lab.core.errors import LabError
+from lab.core.events import EventKind
+from lab.core.model import AppSpec, WorkerId
+from lab.core.states import Cause, WorkerState
+from lab.pool.build import Builder, Program
+from lab.pool.manager import AppView
+from lab.pool.output import SlotOutput
+from lab.pool.policies import POLICIES, Census
+from lab.pool.runner import Runner, Surroundings
+from lab.pool.slot import Slot, Verdict
+from lab.pool.worker import Death, Worker
+
+_S = WorkerState
+_WANTED = frozenset({_S.STARTING, _S.READY, _S.UNHEALTHY})
+_WAITING = frozenset({_S.BACKOFF, _S.FAILED})
+
+
+class Place:
+    """A slot with the workers in it, oldest first: one, or two while the newer one replaces the older."""
+
+    def __init__(self, number: int, output: SlotOutput) -> None:
+        self.slot = Slot(number)
+        self.output = output
+        self.runners: list[Runner] = []
+        self.wanted = True
+        self.retry: asyncio.TimerHandle | None = None
+
+    @property
+    def newest(self) -> Runner:
+        """The worker that carries the slot on."""
+        return self.runners[-1]
+
+    @property
+    def reluctance(self) -> tuple[int, int]:
+        """The higher, the sooner it is scaled away: slots that do not serve first, then idle ones, then by number."""
+        state = self.newest.worker.state if self.runners else _S.EXITED
+        if state not in _WANTED:
+            return 2, self.slot.number
+        return int(self.newest.is_idle), self.slot.number
+
+
+class Supervisor:
+    """The pool of one app. All calls come on the engine's loop."""
+
+    def __init__(
+        self,
+        spec: AppSpec,
+        surroundings: Surroundings,
+        builder: Builder,
+        output: Callable[[str, int], SlotOutput],
+        rng: random.Random,
+    ) -> None:
+        self.spec = spec
+        self._with = surroundings
+        self._builder = builder
+        self._output = output
+        self._rng = rng
+        self._policy = POLICIES[spec.pool.policy]()
+        self._places: dict[int, Place] = {}
+        self._program: Program | None = None
+        self._unavailable: str | None = None
+        self._building = False
+        self._stopping = False
+        self._preparation: asyncio.Task[None] | None = None
+        self._to_replace: deque[tuple[Place, Cause]] = deque()
+        self._replacing: tuple[Place, Cause] | None = None
+        self._preparing: tuple[object, ...] = ()
+        self._gone = asyncio.Event()
+
+    # -- desired state
+
+    def update(self, spec: AppSpec) -> None:
+        """Make `spec` the desired state. Settings hold from now on; a changed program comes worker by worker."""
+        if spec.pool != self.spec.pool:
+            self._policy = POLICIES[spec.pool.policy]()
+        self.spec = spec
+        self._prepare()
+        self.reconcile()
+
+    def stop(self) -> None:
+        """Drain and stop every worker; `gone` tells when none is left."""
+        self._stopping = True
+        if self._preparation is not None:
+            self._preparation.cancel()
+        self.reconcile()
+
+    async def gone(self) -> None:
+        """Wait until no process is left after `stop`."""
+        await self._gone.wait()
+
+    def reconcile(self) -> None:
+        """Have as many slots as the policy wants, and start those whose turn has come."""
+        filled = [place for place in self._places.values() if place.wanted]
+        wanted = self._wanted()
+        for place in sorted(filled, key=lambda place: place.reluctance, reverse=True)[: max(0, len(filled) - wanted)]:
+            self._leave(place)
+        if self._program is not None:
+            for _ in range(wanted - len(filled)):
+                self._occupy()
+        self._admit()
+        if self._stopping and not any(place.runners for place in self._places.values()):
+            self._gone.set()
+
+    # -- looking
+
+    def view(self) -> AppView:
+        """The pool as it is."""
+        runners = [runner for _, place in sorted(self._places.items()) for runner in place.runners]
+        return AppView(
+            name=self.spec.name,
+            wanted=self._wanted(),
+            workers=tuple(runner.view() for runner in runners),
+            unavailable=self._unavailable,
+            building=self._building,
+        )
+
+    def find(self, worker: WorkerId) -> Runner | None:
+        """The runner of that generation, while it has one."""
+        place = self._places.get(worker.slot)
+        return next((runner for runner in place.runners if runner.worker.id == worker), None) if place else None
+
+    def measure(self) -> None:
+        """Read CPU time and memory of every worker."""
+        for place in self._places.values():
+            for runner in place.runners:
+                runner.measure()
+
+    def heal(self) -> int:
+        """Thaw stopped workers and try waiting slots at once; returns how many were helped."""
+        helped = 0
+        for place in self._places.values():
+            helped += sum(runner.thaw() for runner in place.runners)
+            if place.runners and place.newest.worker.state in _WAITING:
+                place.slot.forgive()
+                self._refill(place)
+                helped += 1
+        self._admit()
+        return helped
+
+    # -- Owner: what runners tell
+
+    def is_ready(self, runner: Runner) -> None:
+        place = self._places[runner.worker.id.slot]
+        outage = place.slot.recovered()
+        if outage is not None:
+            self._tell_healed(runner, *outage)
+        if self._replacing is not None and self._replacing[0] is place:
+            cause = self._replacing[1]
+            for older in place.runners[:-1]:
+                older.stop(cause)
+            self._replacing = None
+        self.reconcile()
+
+    def is_unwell(self, runner: Runner) -> None:
+        place = self._places[runner.worker.id.slot]
+        queued = any(waiting is place for waiting, _ in self._to_replace)
+        if place.newest is runner and not queued:
+            self._to_replace.append((place, Cause.UNHEALTHY))
+            self._admit()
+
+    def is_gone(self, runner: Runner, death: Death) -> None:
+        place = self._places[runner.worker.id.slot]
+        others = [other for other in place.runners if other is not runner and other.worker.intent is None]
+        if self._replacing is not None and self._replacing[0] is place and place.newest is runner:
+            self._replacing = None
+            if others:
+                text = f"{runner.worker.id}: the replacement did not get ready; pid {others[-1].worker.pid} stays"
+                self._tell(EventKind.NOTE, text, slot=place.slot.number)
+        if others or runner.worker.intent is not None:
+            place.runners.remove(runner)
+        else:
+            self._follow(place, runner, death)
+        self.reconcile()
+
+    # -- slots
+
+    def _wanted(self) -> int:
+        if self._stopping or self._unavailable is not None:
+            return 0
+        runners = [place.newest for place in self._places.values() if place.wanted and place.runners]
+        running = [runner for runner in runners if runner.worker.state in _WANTED]
+        idle = sum(runner.is_idle for runner in running)
+        return self._policy.wanted(self.spec.pool, Census(self._with.clock.monotonic(), len(running), idle))
+
+    def _occupy(self) -> None:
+        """Fill the lowest slot that is free."""
+        taken = {number for number, place in self._places.items() if place.wanted}
+        number = next(number for number in range(len(self._places) + 1) if number not in taken)
+        if number not in self._places:
+            self._places[number] = Place(number, self._output(self.spec.name, number))
+        place = self._places[number]
+        place.wanted = True
+        self._add(place, None)
+
+    def _leave(self, place: Place) -> None:
+        place.wanted = False
+        if place.retry is not None:
+            place.retry.cancel()
+        cause = Cause.STOPPED if self._stopping else Cause.SCALED_DOWN
+        for runner in tuple(place.runners):
+            runner.stop(cause)
+            if runner.worker.state is _S.EXITED:
+                place.runners.remove(runner)
+
+    def _add(self, place: Place, before: WorkerState | None) -> None:
+        assert self._program is not None
+        worker = Worker(WorkerId(self.spec.name, place.slot.number, place.slot.next_generation()))
+        runner = Runner(worker, self._program, self, self._with, place.output)
+        place.runners.append(runner)
+        runner.tell_pending(before)
+
+    def _refill(self, place: Place) -> None:
+        """The next generation, in place of one that has ended."""
+        if place.retry is not None:
+            place.retry.cancel()
+        before = place.runners.pop().worker
+        before.make_way()
+        self._add(place, before.state)
+
+    def _follow(self, place: Place, runner: Runner, death: Death) -> None:
+        """A worker ended that was wanted: refill its slot now or later."""
+        if runner.port_was_taken and place.slot.lost_port():
+            verdict = Verdict(_S.PENDING)
+        else:
+            verdict = place.slot.died(death, runner.lost, self.spec.pool, self._rng)
+        if verdict.state is _S.PENDING:
+            self._refill(place)
+            return
+        runner.wait(verdict.state, verdict.delay, verdict.why)
+        loop = asyncio.get_running_loop()
+        place.retry = loop.call_later(verdict.delay, self._retry, place)
+
+    def _retry(self, place: Place) -> None:
+        self._refill(place)
+        self._admit()
+
+    def _admit(self) -> None:
+        """Start waiting workers, lowest slot first, as far as the caps on live and on starting workers allow."""
+        self._begin_replacement()
+        runners = [runner for _, place in sorted(self._places.items()) for runner in place.runners]
+        live = sum(runner.worker.is_live and runner.worker.intent is None for runner in runners)
+        starting = sum(runner.worker.is_starting for runner in runners)
+        most_live = self._wanted() + (self._replacing is not None)
+        most_starting = self.spec.pool.concurrent_starts or os.cpu_count() or 1
+        room = min(most_live - live, most_starting - starting)
+        waiting = [runner for runner in runners if runner.worker.state is _S.PENDING and not runner.worker.asked]
+        for runner in waiting[: max(0, room)]:
+            runner.start()
+
+    # -- replacing
+
+    def _begin_replacement(self) -> None:
+        while self._replacing is None and self._to_replace:
+            place, cause = self._to_replace.popleft()
+            worker = place.newest.worker if place.runners else None
+            if worker is not None and worker.is_live and worker.intent is None:
+                self._replacing = (place, cause)
+                self._add(place, None)
+
+    def _reload(self, program: Program) -> None:
+        """Replace every worker that runs another program."""
+        for _, place in sorted(self._places.items()):
+            if not place.wanted or place.newest.program == program:
+                continue
+            if place.newest.worker.is_live:
+                self._to_replace.append((place, Cause.RELOADED))
+            elif place.newest.worker.state in _WAITING:
+                place.slot.forgive()
+                self._refill(place)
+            else:
+                place.newest.program = program
+
+    # -- the program
+
+    def _prepare(self) -> None:
+        """Find or build the program, off the loop. One that is being prepared goes on, unless another is wanted now."""
+        spec = self.spec
+        needed = (spec.language, spec.source, spec.env, spec.concurrency)
+        if self._preparation is not None and not self._preparation.done():
+            if needed == self._preparing:
+                return
+            self._preparation.cancel()
+        self._preparing = needed
+        self._preparation = asyncio.get_running_loop().create_task(self._become_prepared())
+
+    async def _become_prepared(self) -> None:
+        try:
+            program = await self._builder.program(self.spec, self._on_build)
+        except LabError as error:
+            self._cannot(error)
+        else:
+            self._can(program)
+
+    def _on_build(self) -> None:
+        self._building = True
+        self._tell_status(f"{self.spec.name} is being compiled")
+
+    def _can(self, program: Program) -> None:
+        news = self._building or self._unavailable is not None
+        self._building, self._unavailable = False, None
+        before, self._program = self._program, program
+        if news:
+            self._tell_status(f"{self.spec.name} can be started")
+        if before is not None and before != program:
+            self._reload(program)
+        self.reconcile()
+
+    def _cannot(self, error: LabError) -> None:
+        self._building = False
+        if self._program is None:
+            self._unavailable = str(error)
+            self._tell_status(f"{self.spec.name} is unavailable: {error}")
+        else:
+            self._tell_status(f"{self.spec.name} goes on with the program it had: {error}")
+
+    # -- events
+
+    def _tell(self, kind: EventKind, text: str, **fields: Any) -> None:
+        self._with.events.emit(kind, text, app=self.spec.name, **fields)
+
+    def _tell_status(self, text: str) -> None:
+        self._tell(EventKind.APP_STATUS, text)
+
+    def _tell_healed(self, runner: Runner, death: Death, lost: int) -> None:
+        worker, now = runner.worker, self._with.clock.monotonic()
+        ms = 1000.0 * (now - (death.signal_at if death.signal_at is not None else death.at))
+        photo = {
+            "old_pid": death.pid,
+            "death": death.told,
+            "by": death.by,
+            "signal_at": death.signal_at,
+            "exit_at": death.at,
+            "forked_at": worker.forked_at,
+            "probe_at": worker.ready_at,
+            "ready_at": now,
+            "heal_ms": ms,
+            "lost": lost,
+        }
+        self._tell(
+            EventKind.HEALED,
+            f"{worker.id} healed in {ms:.0f} ms: {worker.pid} serves in place of {death.pid}",
+            slot=worker.id.slot,
+            generation=worker.id.generation,
+            pid=worker.pid,
+            data=photo,
+        )

@@ -1,0 +1,168 @@
+"""A pool of real processes to test with: small worker programs, a small real routing, and a wait for events."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.config import languages
+from lab.core.clock import SystemClock
+from lab.core.events import Event, EventKind, EventRing
+from lab.core.model import AppSpec, Endpoint, Liveness, PoolSettings, WorkerId
+from lab.core.states import WorkerState
+from lab.pool.backends.python_builtin import PythonBuiltinPool
+from lab.pool.manager import AppView, WorkerView
+from lab.pool.spawner import Spawner
+
+WORKER = """
+import os, socket, sys
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(("127.0.0.1", int(sys.argv[1])))
+server.listen()
+while True:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+"""
+
+
+class Routes:
+    """A `Routing` with places to count and nothing to relay."""
+
+    def __init__(self) -> None:
+        self.routed: dict[WorkerId, Endpoint] = {}
+        self.places: dict[WorkerId, int] = {}
+        self.since: dict[WorkerId, float] = {}
+        self.log: list[tuple[str, WorkerId]] = []
+        self.idle = asyncio.Event()
+
+    def add(self, endpoint: Endpoint) -> None:
+        self.routed[endpoint.worker] = endpoint
+        self.log.append(("in", endpoint.worker))
+
+    def remove(self, endpoint: Endpoint) -> None:
+        if self.routed.pop(endpoint.worker, None) is not None:
+            self.log.append(("out", endpoint.worker))
+
+    async def drained(self, endpoint: Endpoint, timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                while self.in_flight(endpoint):
+                    self.idle.clear()
+                    await self.idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def in_flight(self, endpoint: Endpoint) -> int:
+        return self.places.get(endpoint.worker, 0)
+
+    def busy_since(self, endpoint: Endpoint) -> float | None:
+        return self.since.get(endpoint.worker)
+
+    def acquire(self, endpoint: Endpoint) -> bool:
+        if self.in_flight(endpoint) >= endpoint.concurrency:
+            return False
+        self.places[endpoint.worker] = self.in_flight(endpoint) + 1
+        return True
+
+    def release(self, endpoint: Endpoint) -> None:
+        self.places[endpoint.worker] -= 1
+        self.idle.set()
+
+
+class Bench:
+    """A running pool and what a test needs around it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clock = SystemClock()
+        self.events = EventRing(self.clock)
+        self.routes = Routes()
+        self.spawner = Spawner(self.clock)
+        self.pool = PythonBuiltinPool(
+            routing=self.routes,
+            events=self.events,
+            clock=self.clock,
+            spawner=self.spawner,
+            languages=languages.load(),
+            cache=folder / "cache",
+            logs=folder / "logs",
+        )
+
+    def source(self, text: str = WORKER, name: str = "worker.py") -> str:
+        """Write a program and return its path."""
+        path = self.folder / name
+        path.write_text(text)
+        return str(path)
+
+    def app(self, text: str = WORKER, *, name: str = "app", language: str = "python", **pool: Any) -> AppSpec:
+        """An app of one worker that is judged quickly."""
+        suffix = {"python": "py"}.get(language, language)
+        settings = {"max_workers": 1, "stop_timeout": 1.0, "drain_timeout": 1.0, "backoff_initial": 0.02} | pool
+        return AppSpec(
+            name=name,
+            route=f"/{name}",
+            language=language,
+            source=self.source(text, f"{name}.{suffix}"),
+            pool=PoolSettings(**settings),
+            liveness=Liveness(interval=0.05, timeout=0.1, fall=2, rise=1, hang_timeout=0.2, replace_after=0.0),
+        )
+
+    async def seen(self, matches: Callable[[Event], bool], since: int = 1, timeout: float = 8.0) -> Event:
+        """The first event from `since` on that matches, now or as soon as it happens."""
+        future: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
+
+        def look(event: Event) -> None:
+            if not future.done() and matches(event):
+                future.set_result(event)
+
+        for event in self.events.read(since, 10_000).events:
+            look(event)
+        unwatch = self.events.watch(look)
+        try:
+            return await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            told = "\n".join(f"{one.seq} {one.kind} {one.text}" for one in self.events.read(1, 10_000).events[-40:])
+            raise AssertionError(f"expected event did not come; events were:\n{told}") from None
+        finally:
+            unwatch()
+
+    async def state(self, state: WorkerState, since: int = 1, **fields: Any) -> Event:
+        """Wait until a worker has gone to `state`."""
+        return await self.seen(
+            lambda event: event.state is state and all(getattr(event, name) == value for name, value in fields.items()),
+            since,
+        )
+
+    async def kind(self, kind: EventKind, since: int = 1) -> Event:
+        """Wait for an event of this kind."""
+        return await self.seen(lambda event: event.kind is kind, since)
+
+    def view(self, name: str = "app") -> AppView:
+        """The app as it is."""
+        return next(app for app in self.pool.observe().apps if app.name == name)
+
+    def worker(self, name: str = "app") -> WorkerView:
+        """The newest worker of the app's first slot."""
+        return [worker for worker in self.view(name).workers if worker.worker.slot == 0][-1]
+
+    def count(self, state: WorkerState) -> int:
+        """How often a worker has gone to `state`."""
+        return sum(event.state is state for event in self.events.read(1, 10_000).events)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path)
+    bench.spawner.launch()
+    await bench.pool.start()
+    yield bench
+    await asyncio.wait_for(bench.pool.close(), 15)
