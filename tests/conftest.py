@@ -1,0 +1,24 @@
+"""Every test run has folders of its own, so that it meets neither the user's progress nor a lab that the user runs."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_FOLDERS = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Point the lab's state, cache and sockets to a new folder. Its path is short: that of a Unix socket has to be."""
+    folder = Path(tempfile.mkdtemp(prefix="cgilab-"))
+    config.stash[_FOLDERS] = folder
+    for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
+        os.environ[name] = str(folder / name.split("_")[1].lower())
+    os.environ.pop("CGILAB_CONTROL", None)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove it."""
+    shutil.rmtree(config.stash[_FOLDERS], ignore_errors=True)
