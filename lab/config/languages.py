@@ -23,6 +23,7 @@ VERSION_TIMEOUT = 5.0
 
 _FACTS = Path(__file__).with_name("languages.json")
 _NUMBER = re.compile(r"\d+(?:\.\d+)+")
+_IN_BRACKETS = re.compile(r"\(.*?\)")
 
 
 class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,14 +90,16 @@ def detect(language: Language) -> Detected:
 
 
 def ask_version(argv: tuple[str, ...]) -> str | None:
-    """`gcc 12.2.0`: the program's name and the last version number of its first line of output. None when it fails."""
+    """`cc 12.2.0`: the program's name, and the first number outside brackets of the line in which it tells its version.
+
+    None when it cannot be run, does not answer in time, or tells none. Some tell it and end with status 1 (wrk).
+    """
     try:
         done = subprocess.run(
             argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=VERSION_TIMEOUT, check=False, errors="replace"
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    numbers = _NUMBER.findall((done.stdout or done.stderr).partition("\n")[0])
-    if done.returncode or not numbers:
-        return None
-    return f"{Path(argv[0]).name} {numbers[-1]}"
+    line = (done.stdout or done.stderr).partition("\n")[0]
+    number = _NUMBER.search(_IN_BRACKETS.sub("", line))
+    return f"{Path(argv[0]).name} {number[0]}" if number and done.returncode in (0, 1) else None
