@@ -34,10 +34,11 @@ def lab_spec(file: Path | None, *, port: int | None, name: str | None) -> LabSpe
 
 def local_lab(spec: LabSpec, *, exact_port: bool = False, read_only: bool = False, control: Path | None) -> LocalLab:
     """A lab in this process, not started yet. Its fork server is: that happens before any thread exists."""
-    spawner = Spawner.launch()
+    clock = SystemClock()
+    spawner = Spawner(clock)
+    spawner.launch()
     make_pool = plugins.load("cgilab.pool", "python_builtin")
     make_proxy = plugins.load("cgilab.proxy", "python_builtin")
-    clock = SystemClock()
     engine = Engine(
         spec,
         lambda routing, events, clock: make_pool(

@@ -31,7 +31,7 @@ _PORTS_TRIED = 100
 
 StatusPage = Callable[[str], tuple[str, bytes]]
 PoolFactory = Callable[[Routing, EventRing, Clock], PoolManager]
-ProxyFactory = Callable[[EventRing, Clock, StatusPage], ProxyManager]
+ProxyFactory = Callable[[Clock, EventRing, StatusPage], ProxyManager]
 """The last argument renders `/pool-status` for a query string: content type and body."""
 
 
@@ -61,7 +61,7 @@ class Engine:
         self._read_only = read_only
         self._rng = random.Random()
         self._events = EventRing(clock)
-        self._proxy = make_proxy(self._events, clock, self._status_page)
+        self._proxy = make_proxy(clock, self._events, self._status_page)
         self._endpoints = Endpoints(self._proxy, self._events)
         self._pool = make_pool(self._endpoints, self._events, clock)
         self._own = OwnTraffic(self._proxy, clock, self._askable)
@@ -243,6 +243,9 @@ class Engine:
         unavailable = {app.name: app.unavailable for app in self._pool.observe().apps}
         upstreams = tuple(_upstream(app, unavailable.get(app.name)) for app in self._spec.apps)
         return ProxySpec(listener=listener, upstreams=upstreams, limits=self._spec.limits)
+
+    def _status_page(self, query: str) -> tuple[str, bytes]:
+        return "text/plain", b"soon"
 
     def _on_event(self, event: Event) -> None:
         for waiter in self._waiters:

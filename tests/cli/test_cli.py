@@ -229,6 +229,14 @@ def descendants(root: int) -> set[int]:
     return found
 
 
+def lives(pid: int) -> bool:
+    """A zombie is dead: it waits for init, whose business it is when the whole family died."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def test_sigkill_of_the_lab_leaves_no_descendant_after_a_second(home: dict[str, str]) -> None:
     with started(home) as process:
         until(process.stdout, "endpoint.in", 2)
