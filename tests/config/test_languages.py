@@ -1,0 +1,98 @@
+"""Every language is a few lines of facts, and what this machine lacks is told with the command that installs it."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lab.config.languages import Language, ask_version, detect, fill, find_tool, load
+from lab.core.errors import UnavailableError
+
+LANGUAGES = load()
+PLACES = {"tool": "t", "source": "s", "output": "o", "program": "p", "port": "1"}
+
+
+def lacking(language: Language) -> Language:
+    return msgspec.structs.replace(language, tools=("no-such-tool",))
+
+
+def script(folder: Path, text: str) -> str:
+    """An executable shell script."""
+    file = folder / "tool"
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(file.stat().st_mode | stat.S_IXUSR)
+    return str(file)
+
+
+@pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES)
+def test_every_template_can_be_filled_and_leads_to_a_worker_on_a_port(language: Language) -> None:
+    assert fill(language.version, tool="t")
+    assert "1" in fill(language.start, **PLACES)
+    built = fill(language.build or (), **PLACES)
+    assert ("o" in built and "s" in built) if built else "s" in fill(language.start, **PLACES)
+    assert all(suffix.startswith(".") for suffix in language.files)
+    assert language.hint
+
+
+def test_a_template_with_a_place_that_nobody_fills_is_refused() -> None:
+    with pytest.raises(KeyError):
+        fill(("{nonsense}",))
+
+
+def test_python_is_the_labs_own_interpreter() -> None:
+    assert find_tool(LANGUAGES["python"]) == sys.executable
+
+
+def test_the_first_tool_that_is_installed_is_taken(tmp_path: Path) -> None:
+    tool = script(tmp_path, "exit 0")
+    language = msgspec.structs.replace(LANGUAGES["c"], tools=("no-such-tool", tool, "cc"))
+    assert find_tool(language) == tool
+
+
+def test_a_missing_tool_is_unavailable_with_the_install_command_as_remedy() -> None:
+    with pytest.raises(UnavailableError) as caught:
+        find_tool(lacking(LANGUAGES["c"]))
+    assert "no-such-tool" in caught.value.message
+    assert LANGUAGES["c"].hint in caught.value.remedy
+
+
+@pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES)
+def test_what_is_installed_is_detected_with_its_version(language: Language) -> None:
+    found = detect(language)
+    assert found.available
+    assert found.hint is None
+    assert found.version is not None
+    said = subprocess.run(fill(language.version, tool=find_tool(language)), capture_output=True, check=True, text=True)
+    assert found.version.split()[1] in said.stdout
+
+
+def test_what_is_missing_is_detected_with_its_hint() -> None:
+    found = detect(lacking(LANGUAGES["c"]))
+    assert (found.available, found.version, found.hint) == (False, None, LANGUAGES["c"].hint)
+
+
+SAYINGS = {
+    "gcc": ("cc (Debian 12.2.0-14) 12.3.1", "tool 12.3.1"),
+    "curl": ("curl 7.88.1 (x86_64-pc-linux-gnu) libcurl/7.88.2 zlib/1.2.13", "tool 7.88.1"),
+    "clang": ("Debian clang version 14.0.6", "tool 14.0.6"),
+    "two lines": ("tool 1.2\nand 3.4", "tool 1.2"),
+    "none": ("hello", None),
+}
+
+
+@pytest.mark.parametrize(("said", "version"), SAYINGS.values(), ids=SAYINGS)
+def test_the_version_is_the_first_number_outside_brackets(tmp_path: Path, said: str, version: str | None) -> None:
+    assert ask_version((script(tmp_path, f"cat <<'.'\n{said}\n."),)) == version
+
+
+def test_a_tool_that_cannot_run_or_fails_has_no_version(tmp_path: Path) -> None:
+    assert ask_version((script(tmp_path, "echo tool 1.2; exit 127"),)) is None
+    assert ask_version(("/no/such/tool",)) is None
+
+
+def test_a_tool_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.config.languages.VERSION_TIMEOUT", 0.1)
+    assert ask_version((script(tmp_path, "exec sleep 30"),)) is None

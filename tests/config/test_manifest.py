@@ -1,0 +1,220 @@
+"""A manifest is right in form and in meaning, or one sentence says where it is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import lab.config.manifest
+from lab import paths
+from lab.config.documents import LARGEST
+from lab.config.manifest import load
+from lab.core.errors import ConfigError
+from lab.core.model import ListenerSpec
+
+APP = {"name": "a", "route": "/a", "language": "python", "source": "a.py"}
+SCHEMA = Path(lab.config.manifest.__file__).with_name("manifest.schema.json")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.py", "a.c"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def written(folder: Path, **keys: Any) -> Path:
+    """A manifest of one app, with `keys` in place of its own."""
+    file = folder / "lab.json"
+    file.write_text(json.dumps({"version": 1, "apps": [APP], **keys}))
+    return file
+
+
+def complaint(file: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert str(file) in caught.value.message
+    return str(caught.value)
+
+
+def test_the_manifest_that_comes_along_loads_and_names_two_apps() -> None:
+    manifest = load(paths.content("samples") / "manifest.json")
+    assert [(app.name, app.route, app.language, app.pool.max_workers) for app in manifest.apps] == [
+        ("search", "/api/search", "c", 3),
+        ("auth", "/api/auth", "python", 2),
+    ]
+    assert all(Path(app.source).is_absolute() and Path(app.source).is_file() for app in manifest.apps)
+
+
+def test_sources_are_relative_to_the_manifest_not_to_the_working_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(folder, apps=[{**APP, "source": "../" + folder.name + "/./a.py"}])
+    monkeypatch.chdir(folder.parent)
+    assert load(Path(folder.name) / "lab.json").apps[0].source == str(folder / "a.py")
+
+
+def test_toml_and_json_say_the_same(folder: Path) -> None:
+    toml = folder / "lab.toml"
+    toml.write_text(
+        'version = 1\n[listener]\nport = 0\n[[apps]]\nname = "a"\nroute = "/a"\nlanguage = "python"\nsource = "a.py"\n'
+        "[apps.pool]\nmax_workers = 5\nstop_timeout = 2\n"
+    )
+    pool = {"max_workers": 5, "stop_timeout": 2}
+    assert load(toml) == load(written(folder, listener={"port": 0}, apps=[{**APP, "pool": pool}]))
+    assert load(toml).listener == ListenerSpec(port=0)
+
+
+WRONG_KEYS = {
+    "vesion": ({"vesion": 1}, 'vesion: found a key that is not known here. Did you mean "version"?'),
+    "listener.prt": (
+        {"listener": {"prt": 1}},
+        'listener.prt: found a key that is not known here. Did you mean "port"?',
+    ),
+    "limits.bdy": ({"limits": {"bdy": 1}}, 'limits.bdy: found a key that is not known here. Did you mean "body"?'),
+}
+
+
+@pytest.mark.parametrize(("keys", "expected"), WRONG_KEYS.values(), ids=WRONG_KEYS)
+def test_an_unknown_key_is_named_with_the_nearest_known_one(folder: Path, keys: dict[str, Any], expected: str) -> None:
+    assert expected in complaint(written(folder, **keys))
+
+
+@pytest.mark.parametrize("level", ["pool", "liveness", "timeouts"])
+def test_an_unknown_key_of_an_app_is_found_at_every_level(folder: Path, level: str) -> None:
+    assert f"apps[0].{level}.zzz: found a key" in complaint(written(folder, apps=[{**APP, level: {"zzz": 1}}]))
+
+
+WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
+    "name": ({"name": "A b"}, 'apps[0].name: found "A b", expected a name of lower-case letters'),
+    "line feed after a name": ({"name": "a\n"}, 'apps[0].name: found "a\\n", expected'),
+    "route without slash": ({"route": "a"}, 'apps[0].route: found "a", expected a path that begins with /'),
+    "route with a query": ({"route": "/a?b"}, 'apps[0].route: found "/a?b", expected a path'),
+    "unknown language": (
+        {"language": "pyton"},
+        'found "pyton", expected a language of the lab. Did you mean "python"?',
+    ),
+    "missing source": ({"source": "b.py"}, "apps[0].source: found no file"),
+    "NUL in a source": ({"source": "\0.py"}, "apps[0].source: found no file"),
+    "endless source": ({"source": "x" * 5000 + ".py"}, "apps[0].source: found no file"),
+    "a folder as source": ({"source": ".."}, "apps[0].source: found"),
+    "suffix of another language": ({"source": "a.c"}, 'found "a.c", expected a Python file (.py)'),
+    "text for a number": (
+        {"pool": {"max_workers": "3"}},
+        'pool.max_workers: found "3", expected a whole number from 0',
+    ),
+    "below the least": ({"pool": {"max_workers": -1}}, "max_workers: found -1, expected a whole number from 0 to 1000"),
+    "too many workers": ({"pool": {"max_workers": 10**9}}, "found 1000000000, expected a whole number from 0 to 1000"),
+    "half a request": ({"concurrency": 1.5}, "apps[0].concurrency: found 1.5, expected a whole number, at least 1"),
+    "for ever": ({"pool": {"stop_timeout": 1e300}}, "stop_timeout: found 1e+300, expected a number from 0 to 31536000"),
+    "unknown policy": ({"pool": {"policy": "statc"}}, 'found "statc", expected one of: static. Did you mean "static"?'),
+    "number for a choice": ({"selection": 3}, "selection: found 3, expected one of: round_robin, least_connections."),
+    "null for an object": ({"pool": None}, "apps[0].pool: found null, expected an object with keys such as policy"),
+    "number in env": ({"env": {"B": "1", "A": 1}}, "apps[0].env.A: found 1, expected text"),
+    "name in env": ({"env": {"A=B": "1"}}, 'apps[0].env: found the name "A=B", expected letters'),
+    "PORT in env": ({"env": {"PORT": "1"}}, "apps[0].env: found PORT, expected another name"),
+    "NUL in env": ({"env": {"A": "\0"}}, "apps[0].env.A: found a NUL byte"),
+    "half a character": ({"env": {"A": "\ud800"}}, "apps[0].env.A: found half of a surrogate pair"),
+}
+
+
+@pytest.mark.parametrize(("keys", "expected"), WRONG_VALUES.values(), ids=WRONG_VALUES)
+def test_a_wrong_value_is_named_with_what_was_found_and_what_is_expected(
+    folder: Path, keys: dict[str, Any], expected: str
+) -> None:
+    assert expected in complaint(written(folder, apps=[{**APP, **keys}]))
+
+
+def test_missing_keys_are_named(folder: Path) -> None:
+    assert "apps[1].route: found nothing, expected a path" in complaint(written(folder, apps=[APP, {"name": "b"}]))
+    assert "apps: found [], expected a list of at least 1" in complaint(written(folder, apps=[]))
+
+
+def test_two_apps_may_not_share_a_name_or_a_route(folder: Path) -> None:
+    twin = {**APP, "route": "/b"}
+    assert 'apps[1].name: found "a", expected another one: apps[0] has it' in complaint(
+        written(folder, apps=[APP, twin])
+    )
+    slash = {**APP, "name": "b", "route": "/a/"}
+    assert 'apps[1].route: found "/a/", expected another' in complaint(written(folder, apps=[APP, slash]))
+
+
+def test_a_route_below_another_one_is_allowed(folder: Path) -> None:
+    assert len(load(written(folder, apps=[APP, {**APP, "name": "b", "route": "/a/b"}])).apps) == 2
+
+
+DAMAGED: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "found nothing in it, expected JSON"),
+    "blank": (b" \n\t", "found nothing in it"),
+    "cut off": (b'{"version": 1,\n  "apps"', ":2:9: not JSON: "),
+    "key twice": (b'{"version": 1, "version": 2}', "the key 'version' stands twice"),
+    "not UTF-8": (b'{\n"name": "\xff"}', ":2: found a byte 0xff that is not UTF-8"),
+    "a list": (b"[]", "the document: found [], expected an object"),
+    "a number": (b"3", "the document: found 3, expected an object"),
+    "not a number": (b'{"version": NaN}', "found NaN, expected a finite number"),
+    "overflow": (b'{"version": 1e999}', "version: found inf, expected a finite number"),
+    "endless number": (b"1" * 6000, "4300 digits"),
+    "deep": (b"[" * 100_000, "nested too deeply"),
+    "deep, and closed": (b'{"a":' * 900 + b"1" + b"}" * 900, "found "),
+    "huge": (b" " * (LARGEST + 1), f"found more than {LARGEST} bytes"),
+}
+
+
+@pytest.mark.parametrize(("data", "expected"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged_json_is_a_config_error(tmp_path: Path, data: bytes, expected: str) -> None:
+    file = tmp_path / "lab.json"
+    file.write_bytes(data)
+    assert expected in complaint(file)
+
+
+DAMAGED_TOML: dict[str, tuple[bytes, str]] = {
+    "syntax": (b"version = = 1", "at line 1, column 11"),
+    "infinity": (b"version = inf", "version: found inf, expected a finite number"),
+    "date": (b"version = 1979-05-27", 'version: found "1979-05-27", expected 1'),
+    "deep": (b"a = " + b"[" * 10_000, "nested too deeply"),
+    "singular": (b"version = 1\n[[app]]\n", 'app: found a key that is not known here. Did you mean "apps"?'),
+}
+
+
+@pytest.mark.parametrize(("data", "expected"), DAMAGED_TOML.values(), ids=DAMAGED_TOML)
+def test_damaged_toml_is_a_config_error(tmp_path: Path, data: bytes, expected: str) -> None:
+    file = tmp_path / "lab.toml"
+    file.write_bytes(data)
+    assert expected in complaint(file)
+
+
+def test_what_is_no_readable_file_is_a_config_error_and_never_waits(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    assert "expected a file" in complaint(tmp_path / "pipe.json")
+    assert "found a folder" in complaint(tmp_path / "folder.json")
+    assert "cannot be read" in complaint(tmp_path / "loop.json")
+    assert "No such file" in complaint(tmp_path / "none.json")
+    assert "cannot be read" in complaint(tmp_path / ("x" * 300 + ".json"))
+    assert "cannot be read" in complaint(Path("\0.json"))
+    assert "expected .json or .toml" in complaint(tmp_path / "lab.yaml")
+
+
+def test_a_byte_order_mark_does_no_harm(folder: Path) -> None:
+    file = written(folder)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert load(file).apps[0].name == "a"
+
+
+def test_the_published_schema_is_current() -> None:
+    made = subprocess.run((sys.executable, "-m", "lab.config.manifest"), capture_output=True, check=True, text=True)
+    assert made.stdout == SCHEMA.read_text(), "run: python -m lab.config.manifest > lab/config/manifest.schema.json"
+
+
+def test_the_published_schema_accepts_the_samples_and_refuses_unknown_keys() -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text()))
+    sample = json.loads((paths.content("samples") / "manifest.json").read_text())
+    assert not list(validator.iter_errors(sample))
+    sample["apps"][0]["pool"]["max_worker"] = 3
+    assert list(validator.iter_errors(sample))
