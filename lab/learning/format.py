@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from lab.config import documents
 from lab.core.errors import ConfigError
 from lab.core.model import Count, Liveness, Name, Seconds, Selection, Some
 from lab.core.states import Policy
@@ -211,16 +212,7 @@ class Lesson(msgspec.Struct, frozen=True):
 def read(folder: Path) -> Lesson:
     """The lesson in `folder`. Raises `ConfigError`."""
     file, text = folder / "lesson.toml", folder / "text.en.md"
-    try:
-        raw = msgspec.toml.decode(_content(file))
-    except msgspec.DecodeError as error:
-        raise ConfigError(f"{file}: not TOML: {error}.") from error
-    for complaint in _unknown_keys(_Toml, raw, ""):
-        raise ConfigError(f"{file}: {complaint}")
-    try:
-        toml = msgspec.convert(raw, _Toml)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{file}: {error}.") from error
+    toml = documents.convert(documents.read(file), _Toml, file)
     try:
         lesson = Lesson(toml, prose.parse(_content(text).decode()), folder.name)
     except ValueError as error:
@@ -249,29 +241,6 @@ def _content(file: Path) -> bytes:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}.") from error
 
 
-def _unknown_keys(kind: Any, value: Any, path: str) -> Iterator[str]:
-    """Keys in `value` that `kind` does not have, as complaints with their path and the nearest known key."""
-    if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
-        for key, inner in value.items():
-            if key not in fields:
-                near = get_close_matches(key, fields, 1)
-                expected = f"the nearest known key is {near[0]!r}" if near else f"known are: {', '.join(fields)}"
-                yield f"found the key {path}{key}, which is not known; {expected}."
-            else:
-                yield from _unknown_keys(fields[key], inner, f"{path}{key}.")
-    elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield from _unknown_keys(_element(kind), inner, f"{path.rstrip('.')}[{place}].")
-
-
-def _element(kind: Any) -> Any:
-    """The type inside `tuple[T, ...]`, with or without `Annotated` around it."""
-    while args := get_args(kind):
-        kind = args[0]
-    return kind
-
-
 def _wrong_meaning(toml: _Toml) -> Iterator[str]:
     """References that lead nowhere, and expressions that are not in the language."""
     predictions, questions = {one.id for one in toml.predict}, {one.id for one in toml.ask}
@@ -291,6 +260,8 @@ def _wrong_meaning(toml: _Toml) -> Iterator[str]:
         for check in step.check:
             if check.need > check.runs:
                 yield f"{where}.check: {check.id!r} needs {check.need} of {check.runs} runs; expected at most all"
+            if check.runs > 1 and step.seconds is None:
+                yield f"{where}.check: {check.id!r} has {check.runs} runs; expected `seconds`: only timed steps run again"
         if step.copy is not None:
             yield from _wrong_templates(f"{where}.copy", step.copy)
     for where, source in _sources(toml):

@@ -1,4 +1,4 @@
-"""Events as short facts, a sentence each, in the words of a lesson. All was recorded, to the PID and the millisecond."""
+"""Events as short facts, a sentence each, in the words of a lesson. All of it was recorded, to PID and millisecond."""
 
 from collections.abc import Iterable, Iterator
 
