@@ -155,7 +155,7 @@ class _Conversation:
             self._write("The lesson is done.")
         elif new_step:
             self._write("")
-            self._write(f"Scene {page.scene} of {page.scenes}. {page.title}.")
+            self._write(f"Scene {page.scene} of {page.scenes}: {page.title}")
         elif page.phase in (Phase.ASK, Phase.DONE):
             self._tell_checks(page)
         if page.phase is not Phase.DONE or self._told is None or self._told[1] is not Phase.ASK:

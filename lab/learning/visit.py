@@ -47,13 +47,15 @@ class Visit:
         return self.step.seconds is not None and self.ends_at is None
 
     def settled(self) -> bool:
-        """Whether every signal sent through the lab in this step has shown its effect."""
-        pending = set()
+        """Whether every signal sent through the lab in this step has shown its effect, in the snapshot too."""
+        pending, shown_at = set(), 0.0
         for event in self.observation.events:
             if event.kind is EventKind.SIGNAL and (effect := _EFFECTS.get(event.data.get("signal", ""))):
                 pending.add((event.slot, effect))
-            pending.discard((event.slot, event.kind))
-        return not pending
+            elif (event.slot, event.kind) in pending:
+                pending.remove((event.slot, event.kind))
+                shown_at = event.at
+        return not pending and self.observation.now.at >= shown_at
 
     def verdicts(self, names: Mapping[str, Any]) -> list[Verdict]:
         """The verdict of each check, in order: of the runs that are over, else of this moment."""

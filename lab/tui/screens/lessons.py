@@ -59,8 +59,7 @@ class LessonsScreen(Screen[None]):
     LessonsScreen #picture { height: auto; padding: 0 2; }
     LessonsScreen EventLog { display: none; }
     LessonsScreen LessonTitle { height: 1; padding: 0 2; background: $panel 60%; }
-    LessonsScreen Said { padding: 0 2; display: none; }
-    LessonsScreen.-says Said { display: block; }
+    LessonsScreen Said { padding: 0 2; }
     LessonsScreen #keys { padding: 0 1; }
     LessonsScreen.-wide #lesson { layout: horizontal; }
     LessonsScreen.-wide #reading { width: 5fr; height: 100%; }
@@ -276,7 +275,6 @@ class LessonsScreen(Screen[None]):
             finish.show(page.photo, page.said)
 
     def _say(self, text: str, role: str = "strong") -> None:
-        self.set_class(bool(text), "-says")
         self.query_one(Said).show(text, role)
 
 
