@@ -182,7 +182,7 @@ class CgilabApp(App[None]):
         banner = banners.first() if banners else Banner()
         if not banner.is_attached:
             self._base.mount(banner, before=0)
-        banner.show("   ".join(text for text in self._loud.values() if text))
+        banner.show([text for text in self._loud.values() if text])
 
 
 _READ_ONLY = "READ-ONLY: you can watch this lab, not change it"

@@ -19,7 +19,7 @@ def plain(value: float | None) -> str:
     if value is None:
         return NONE
     if value < 0.095:
-        return f"{value:.2f}"
+        return f"{value:.2f}" if value else "0"
     return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 

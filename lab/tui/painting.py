@@ -24,7 +24,7 @@ Span = tuple[str, str]
 Row = tuple[Span, ...]
 
 PREFIX = "paint--"
-ROLES = ("text", "dim", "strong", "head", "accent", "fill", "good", "warn", "bad", "cold", "loud", "cursor")
+ROLES = ("text", "dim", "strong", "head", "accent", "fill", "good", "warn", "bad", "cold", "loud", "picked", "cursor")
 CLASSES = {PREFIX + role for role in ROLES}
 """Component classes of every painted widget; theme.tcss gives them their colours."""
 

@@ -1,4 +1,4 @@
-"""The same terminal for every test: UTC, Unicode, colours, no ssh; and a place from where tests share the lab in memory."""
+"""The same terminal for every test (UTC, Unicode, no ssh), and a place from where tests share the lab in memory."""
 
 import sys
 import time

@@ -65,6 +65,8 @@ class LabScreen(Screen[None]):
         Binding("w", "pane('workers')", "Workers", tooltip="Show the table of workers"),
         Binding("f", "pane('flow')", "Flow", tooltip="Show the way of a request"),
         Binding("c", "pane('charts')", "Charts", tooltip="Show the last minute"),
+        Binding("up,left", "pick(-1)", "Worker above", show=False),
+        Binding("down,right", "pick(1)", "Worker below", show=False),
         Binding("e", "pane('events')", "Events", tooltip="Go to the event log"),
     ]
     AUTO_FOCUS = "WorkerTable"
@@ -92,7 +94,7 @@ class LabScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Draw the keys, before the first look at the lab came."""
-        self._draw_keys()
+        self._draw_choice()
 
     def on_screen_resume(self, event: ScreenResume) -> None:
         """Catch up with what happened while another mode was on screen."""
@@ -112,6 +114,10 @@ class LabScreen(Screen[None]):
         """Another worker: disarm, for arming was meant for the one before."""
         self._disarm()
 
+    def action_pick(self, by: int) -> None:
+        """Move the cursor of the table from wherever the focus is."""
+        self.query_one(WorkerTable).action_move(by)
+
     def action_strike(self, word: str) -> None:
         """Send a deadly signal to the selected worker, or to its whole app when armed."""
         self._strike(word)
@@ -119,8 +125,8 @@ class LabScreen(Screen[None]):
     def action_freeze(self) -> None:
         """Freeze the selected worker, or thaw it when it is frozen; the whole app when armed."""
         chosen = self._chosen()
-        if chosen is not None:
-            self._strike("thaw" if chosen.worker.stopped else "freeze")
+        frozen = chosen is not None and chosen.worker is not None and chosen.worker.stopped
+        self._strike("thaw" if frozen else "freeze")
 
     def action_scale(self, by: int) -> None:
         """Change how many workers the selected app has."""
@@ -138,7 +144,7 @@ class LabScreen(Screen[None]):
             self._disarm()
         else:
             self._armed = True
-            self._draw_keys()
+            self._draw_choice()
 
     def action_request(self) -> None:
         """Send one request to the selected app."""
@@ -161,20 +167,18 @@ class LabScreen(Screen[None]):
 
     def _strike(self, word: str) -> None:
         chosen = self._chosen()
-        if chosen is not None:
+        if chosen is None or chosen.worker is None:
+            self.app.say("There is no worker to act on.", "bad")
+        else:
             self.app.order(f"{word} {chosen.app.name if self._armed else chosen.target}")
             self._disarm()
 
     def _chosen(self) -> Selected | None:
-        """The worker under the cursor; says so when there is none."""
-        chosen = self.query_one(WorkerTable).selected
-        if chosen is None:
-            self.app.say("There is no worker to act on. + starts one.", "bad")
-        return chosen
+        return self.query_one(WorkerTable).selected
 
     def _disarm(self) -> None:
         self._armed = False
-        self._draw_keys()
+        self._draw_choice()
 
     def _draw(self, look: Polled) -> None:
         self.query_one(StatusBar).show(look.snapshot)
@@ -183,7 +187,7 @@ class LabScreen(Screen[None]):
         self.query_one(EventLog).show(look.events, look.missed)
         for chart in self.query(Chart):
             chart.show(self.app.bridge.history)
-        self._draw_keys()
+        self._draw_choice()
 
     def _show_finish(self, events: tuple[Event, ...], now: float) -> None:
         """Hold the newest healing on screen, unless it is older than this screen."""
@@ -192,11 +196,12 @@ class LabScreen(Screen[None]):
         if healed:
             self.query_one(PhotoFinish).show(healed[-1])
 
-    def _draw_keys(self) -> None:
-        chosen = self.query_one(WorkerTable).selected
+    def _draw_choice(self) -> None:
+        chosen = self._chosen()
         name = chosen.app.name if chosen is not None else "none"
+        self.query_one(Flow).pick(chosen.place if chosen is not None else None)
         self.app.announce("armed", f"ARMED: the next k, t or z hits every worker of {name}" if self._armed else "")
-        frozen = chosen is not None and chosen.worker.stopped
+        frozen = chosen is not None and chosen.worker is not None and chosen.worker.stopped
         latest = self.app.bridge.latest
         role = "bad" if self._armed else "text"
         self.query_one("#chaos", KeyBar).show(

@@ -1,5 +1,6 @@
 """The last minute as two charts: requests a second, and what they took. Deaths and healings are marked."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -88,12 +89,19 @@ class RateChart(Chart):
         return max((one.clients + one.own for one in samples), default=0.0)
 
     def plot(self, samples: Sequence[Sample], top: float, width: int, height: int) -> tuple[Canvas, Sequence[str]]:
-        seconds: dict[int, Sample] = {round(self.across(one.at) * (WINDOW_S - 1)): one for one in samples}
+        ends = [self.across(one.at) for one in samples]
         values = []
         for x in range(width):
-            one = seconds.get(x * WINDOW_S // width)
+            place = bisect_left(ends, x / max(1, width - 1))
+            one = samples[min(place, len(samples) - 1)] if self._counted(place, x, width, ends) else None
             values.append((one.own / top, (one.own + one.clients) / top) if one is not None else (0.0, 0.0))
         return columns(values, height, self.glyphs.levels), ("dim", "fill")
+
+    def _counted(self, place: int, x: int, width: int, ends: Sequence[float]) -> bool:
+        """Whether column `x` lies in the second that ended at `ends[place]`, or in the one that still runs."""
+        if not ends:
+            return False
+        return place > 0 or ends[0] - x / max(1, width - 1) <= 1 / WINDOW_S
 
 
 class LatencyChart(Chart):
@@ -110,7 +118,7 @@ class LatencyChart(Chart):
         signs = marks if not self.glyphs.braille else (self.glyphs.axis * 2,) * 3
         names = zip(signs, ("p50", "p95", "p99"), ("good", "accent", "bad"), strict=True)
         legend = tuple((f"  {sign} {name}", role) for sign, name, role in names)
-        return (("LATENCY ms", "head"), ("  last minute", "dim"), *legend)
+        return (("LATENCY ms", "head"), *legend, ("  last minute", "dim"))
 
     def highest(self, samples: Iterable[Sample]) -> float:
         return max(

@@ -45,7 +45,7 @@ class EventLog(PaintedScroll):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._lines: deque[Row] = deque(maxlen=_KEPT)
-        self._seen = 0
+        self._seen = self._missed = 0
 
     @property
     def to_copy(self) -> str:
@@ -58,8 +58,7 @@ class EventLog(PaintedScroll):
         if not fresh and not missed:
             return
         following = self.scroll_y >= self.max_scroll_y
-        if missed:
-            self._lines.append(((f"  {missed} earlier events were overwritten before this screen read them", "dim"),))
+        self._missed += missed
         self._lines.extend(_row(event) for event in fresh if not _quiet(event))
         self._seen = fresh[-1].seq if fresh else self._seen
         self.measure()
@@ -72,7 +71,8 @@ class EventLog(PaintedScroll):
         return len(self._lines)
 
     def heading(self, width: int) -> Row:
-        return (("EVENTS", "head"),)
+        missed = f"  {self._missed} came too fast to be read here" if self._missed else ""
+        return (("EVENTS", "head"), (missed, "warn"))
 
     def line(self, number: int, width: int) -> Row:
         return self._lines[number]

@@ -36,18 +36,19 @@ def bar(ms: float | None, width: int, bars: str) -> str:
     return (bars[-1] * whole + (bars[part] if part else "")).ljust(width)
 
 
-def cell(worker: WorkerSnapshot, died: int | None, lit: bool, glyphs: Glyphs) -> Row:
+def cell(worker: WorkerSnapshot, died: int | None, lit: bool, picked: bool, glyphs: Glyphs) -> Row:
     """One worker: sign, PID, and what there is to say about it. `died` is the PID that was here a moment ago."""
     seen = look(worker)
     pid = str(worker.pid) if worker.pid is not None else ""
     if died is not None and died != worker.pid:
         after = f"{seen.sign(glyphs)} {pid or words(worker)}"
         return ((f"{glyphs.dead} {died}", "bad"), (f" {glyphs.wire}{glyphs.arrow} ", "dim"), (after, seen.role))
-    name: Span = (f" {pid or f'slot {worker.slot}'} ", "strong" if lit else "text")
+    role = "picked" if picked else ("strong" if lit else "text")
+    sign: Row = ((seen.sign(glyphs) + " ", seen.role), (pid or f"slot {worker.slot}", role), (" ", "text"))
     if seen.word == "ready":
         meter = bar(worker.p50_ms, _BAR, glyphs.bars)
-        return ((seen.sign(glyphs), seen.role), name, (meter, "accent" if lit else "dim"), _p50(worker))
-    return ((seen.sign(glyphs), seen.role), name, (words(worker), seen.role))
+        return (*sign, (meter, "accent" if lit else "dim"), _p50(worker))
+    return (*sign, (words(worker), seen.role))
 
 
 def _p50(worker: WorkerSnapshot) -> Span:
@@ -73,13 +74,21 @@ class Flow(Painted):
         self._deaths: dict[Place, tuple[int, float]] = {}
         self._answered: dict[tuple[str, int, int], int] = {}
         self._lit: set[Place] = set()
+        self._picked: Place | None = None
 
     def show(self, snapshot: LabSnapshot, events: tuple[Event, ...] = ()) -> None:
         """Draw the lab as it is in `snapshot`; `events` are those since the last call and tell who died in between."""
         self._note_deaths(events, snapshot.at)
-        self._note_answers(snapshot)
+        if self._snapshot is None or snapshot.at > self._snapshot.at:
+            self._note_answers(snapshot)
         self._snapshot = snapshot
         self.repaint()
+
+    def pick(self, place: Place | None) -> None:
+        """Underline the worker that a key would act on."""
+        if place != self._picked:
+            self._picked = place
+            self.repaint()
 
     @property
     def to_copy(self) -> str:
@@ -143,9 +152,12 @@ class Flow(Painted):
         return self.glyphs.corner if number == last else self.glyphs.tee
 
     def _head(self, app: AppSnapshot, width: int) -> Row:
+        """Name, nature and figures of an app, as far as there is room."""
+        nature = [app.language, f"{app.policy} {app.wanted}", app.selection.replace("_", " ")]
         dot = f" {self.glyphs.dot} "
-        nature = dot.join((app.language, f"{app.policy} {app.wanted}", app.selection.replace("_", " ")))
-        row: Row = ((app.name, "head"), (f"  {nature}", "dim"))
+        while nature and len(app.name) + 2 + len(dot.join(nature)) > width:
+            nature.pop()
+        row: Row = ((app.name, "head"), (f"  {dot.join(nature)}", "dim"))
         figure = f"  {figures.rate(app.rps)}/s  p99 {figures.milliseconds(app.p99_ms)}"
         if length(row) + len(figure) <= width:
             row = (*row, (figure, "text"))
@@ -163,7 +175,8 @@ class Flow(Painted):
     def _workers(self, app: AppSnapshot) -> Iterator[Row]:
         for worker in app.workers:
             where = (app.name, worker.slot)
-            yield cell(worker, self._deaths.get(where, (None, 0.0))[0], where in self._lit, self.glyphs)
+            died = self._deaths.get(where, (None, 0.0))[0]
+            yield cell(worker, died, where in self._lit, where == self._picked, self.glyphs)
 
     def _departed(self, app: AppSnapshot) -> Iterator[Row]:
         """Those that died and have no successor, for as long as a death is remembered."""

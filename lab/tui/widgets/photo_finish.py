@@ -88,7 +88,7 @@ class PhotoFinish(Painted):
     def _axis(self, steps: Sequence[Mark], width: int) -> list[Row]:
         """Times, axis and labels. A step gets the room its label needs; what is left over is shared out by duration."""
         places = _places(steps, width - 2)
-        times = [f"{_number(step.ms)}{'' if number else ' ms'}" for number, step in enumerate(steps)]
+        times = [f"{figures.plain(step.ms)}{'' if number else ' ms'}" for number, step in enumerate(steps)]
         rule = "".join(
             self.glyphs.tick if place in places else self.glyphs.axis for place in range(max(places, default=0) + 1)
         )
@@ -108,7 +108,10 @@ class PhotoFinish(Painted):
         for at, step in enumerate(steps):
             end = round(room * step.ms / whole)
             drawn = " " * begin + self.glyphs.bars[-1] * (end - begin)
-            when: Row = ((f"{_number(step.ms):>5} ms ", "strong"), (f"{step.label.ljust(label)} ", _role(at, steps)))
+            when: Row = (
+                (f"{figures.plain(step.ms):>5} ms ", "strong"),
+                (f"{step.label.ljust(label)} ", _role(at, steps)),
+            )
             rows.append((*when, (drawn, "accent")))
             begin = end
         return rows
@@ -122,10 +125,6 @@ class PhotoFinish(Painted):
         return ((f"{figures.milliseconds(total)}", "strong"), (f" from {start} to READY{told}", "dim"))
 
 
-def _number(ms: float) -> str:
-    return "0" if ms == 0 else figures.plain(ms)
-
-
 def _role(at: int, steps: Sequence[Mark]) -> str:
     if steps[at].label == "READY":
         return "good"
@@ -133,7 +132,7 @@ def _role(at: int, steps: Sequence[Mark]) -> str:
 
 
 def _places(steps: Sequence[Mark], width: int) -> list[int]:
-    needed = [max(len(step.label), len(_number(step.ms)) + 3) + 2 for step in steps]
+    needed = [max(len(step.label), len(figures.plain(step.ms)) + 3) + 2 for step in steps]
     spare = max(0, width - sum(needed))
     whole = steps[-1].ms if steps and steps[-1].ms > 0 else 1.0
     places, at = [], 0.0

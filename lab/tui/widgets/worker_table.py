@@ -51,19 +51,20 @@ _WIDE = (
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """The worker under the cursor, and the app that it belongs to."""
+    """A row: a worker and the app that it belongs to. An app without any worker has one row of its own."""
 
     app: AppSnapshot
-    worker: WorkerSnapshot
+    worker: WorkerSnapshot | None
 
     @property
     def target(self) -> str:
-        """As commands name it: `search/1`."""
-        return f"{self.app.name}/{self.worker.slot}"
+        """As commands name it: `search/1`, or `search` where there is no worker."""
+        return f"{self.app.name}/{self.worker.slot}" if self.worker is not None else self.app.name
 
     @property
-    def key(self) -> tuple[str, int]:
-        return self.app.name, self.worker.slot
+    def place(self) -> tuple[str, int] | None:
+        """App and slot, as the flow knows them; None where there is no worker."""
+        return (self.app.name, self.worker.slot) if self.worker is not None else None
 
 
 class WorkerTable(PaintedScroll):
@@ -103,13 +104,13 @@ class WorkerTable(PaintedScroll):
     @property
     def to_copy(self) -> str:
         """What `y` copies: the command that kills this worker from another terminal."""
-        pid = self.selected.worker.pid if self.selected is not None else None
-        return f"kill -9 {pid}" if pid is not None else ""
+        worker = self.selected.worker if self.selected is not None else None
+        return f"kill -9 {worker.pid}" if worker is not None and worker.pid is not None else ""
 
     def show(self, snapshot: LabSnapshot) -> None:
         """Draw the workers of `snapshot`; rows that are as they were are not painted again."""
         before, held = self._entries, self.selected
-        self._entries = [Selected(app, worker) for app in snapshot.apps for worker in app.workers]
+        self._entries = [Selected(app, worker) for app in snapshot.apps for worker in app.workers or (None,)]
         at = self._cursor
         self._cursor = self._find(held)
         if len(before) != len(self._entries) or at != self._cursor:
@@ -117,7 +118,7 @@ class WorkerTable(PaintedScroll):
             self.refresh()
             return
         pairs = enumerate(zip(before, self._entries, strict=True))
-        self.refresh_rows(number for number, (old, new) in pairs if old.worker != new.worker)
+        self.refresh_rows(number for number, (old, new) in pairs if _shown(old) != _shown(new))
 
     @property
     def count(self) -> int:
@@ -129,11 +130,13 @@ class WorkerTable(PaintedScroll):
 
     def line(self, number: int, width: int) -> Row:
         entry = self._entries[number]
+        if entry.worker is None:
+            return self._lone(entry, number)
         columns = _columns(width)
         state = next(place for place, column in enumerate(columns) if not column.width)
-        cells = self._cells(entry, wide=columns is _WIDE)
+        cells = self._cells(entry.target, entry.worker, wide=columns is _WIDE)
         more = self.glyphs.more
-        name = fit(("> " if number == self._cursor else "  ") + cells[0], columns[0].width, more)
+        name = fit(self._mark(number) + cells[0], columns[0].width, more)
         before = _joined(cells[1:state], columns[1:state], width, more)
         after = _joined(cells[state + 1 :], columns[state + 1 :], width, more)
         left = width - len(name) - len(before)
@@ -143,6 +146,18 @@ class WorkerTable(PaintedScroll):
         seen = look(entry.worker)
         role = "text" if entry.worker.routed else "dim"
         return ((name, "strong"), (before, role), (fit(cells[state], room, more), seen.role), (after, role))
+
+    def _lone(self, entry: Selected, number: int) -> Row:
+        """An app without workers: which, and why."""
+        name = (f"{self._mark(number)}{entry.app.name}  ", "strong")
+        if entry.app.unavailable is not None:
+            return (name, (f"{self.glyphs.failed} not available: {entry.app.unavailable}", "bad"))
+        if entry.app.building:
+            return (name, (f"{self.glyphs.starting} building its program", "warn"))
+        return (name, ("no workers", "dim"))
+
+    def _mark(self, number: int) -> str:
+        return "> " if number == self._cursor else "  "
 
     def ground(self, number: int) -> str:
         return "cursor" if number == self._cursor else ""
@@ -180,22 +195,21 @@ class WorkerTable(PaintedScroll):
             self.scroll_to(y=self._cursor - self.shown + 1, animate=False)
 
     def _find(self, held: Selected | None) -> int:
-        """Where the cursor belongs now: on the slot it was on, else as near as there is a row."""
-        if held is not None:
-            for number, entry in enumerate(self._entries):
-                if entry.key == held.key:
-                    return number
-        return max(0, min(self._cursor, len(self._entries) - 1))
+        """Where the cursor belongs now: on the slot it was on, else at the end of its app, else as near as can be."""
+        if held is None:
+            return 0
+        same = [number for number, entry in enumerate(self._entries) if entry.app.name == held.app.name]
+        exact = [number for number in same if self._entries[number].target == held.target]
+        return exact[0] if exact else same[-1] if same else max(0, min(self._cursor, len(self._entries) - 1))
 
-    def _cells(self, entry: Selected, *, wide: bool) -> list[str]:
-        worker = entry.worker
+    def _cells(self, target: str, worker: WorkerSnapshot, *, wide: bool) -> list[str]:
         pid = "-" if worker.pid is None else str(worker.pid)
         state = f"  {look(worker).sign(self.glyphs)} {words(worker)}"
         rate, p99 = figures.rate(worker.rps), figures.milliseconds(worker.p99_ms)
         if not wide:
-            return [entry.target, pid, state, rate, p99, str(worker.restarts)]
+            return [target, pid, state, rate, p99, str(worker.restarts)]
         return [
-            entry.target,
+            target,
             str(worker.generation),
             pid,
             state,
@@ -208,6 +222,11 @@ class WorkerTable(PaintedScroll):
             figures.size(worker.rss_bytes),
             figures.seconds(worker.uptime_s),
         ]
+
+
+def _shown(entry: Selected) -> object:
+    """What a row depends on."""
+    return entry.worker if entry.worker is not None else (entry.app.name, entry.app.unavailable, entry.app.building)
 
 
 def _columns(width: int) -> tuple[Column, ...]:

@@ -1,0 +1,100 @@
+"""How the screens look, at both sizes, as pictures. `pytest --snapshot-update` takes new ones; look at them before."""
+
+import math
+from collections.abc import Awaitable, Callable
+
+import pytest
+from fake_lab import FakeLab
+from textual.pilot import Pilot
+
+from lab.core.errors import NoLabError
+from lab.tui.app import CgilabApp
+
+SMALL, LARGE = (80, 24), (170, 50)
+Compare = Callable[..., bool]
+
+
+async def minute(lab: FakeLab, app: CgilabApp) -> None:
+    """A minute of traffic that swells and ebbs."""
+    for second in range(65):
+        lab.rate = 312 + 120 * math.sin(second / 6)
+        lab.advance(1.0)
+        await app.bridge.poll()
+    lab.rate = 312
+
+
+def scene(lab: FakeLab, *keys: str, before: Callable[[FakeLab], None] | None = None) -> Callable[..., Awaitable[None]]:
+    """A minute of traffic, what `before` does to the lab, then keys, each followed by a look."""
+
+    async def play(pilot: Pilot[None]) -> None:
+        app = pilot.app
+        assert isinstance(app, CgilabApp)
+        await minute(lab, app)
+        if before is not None:
+            before(lab)
+        for key in ("", *keys):
+            await pilot.press(*([key] if key else []))
+            for order in [worker for worker in app.workers if worker.name != "bridge"]:
+                await order.wait()
+            lab.advance(0.2)
+            await app.bridge.poll()
+            await pilot.pause()
+
+    return play
+
+
+def trouble(lab: FakeLab) -> None:
+    """One slot waits, one worker is frozen, one app cannot run."""
+    lab.back_off("search", 2, 1.0, "three deaths in 4 s")
+    lab.worker("search", 0).stopped = True
+    lab.apps[1].unavailable = "python3 was not found. Install it: apt install python3"
+
+
+def lost(lab: FakeLab) -> None:
+    lab.gone = NoLabError("The lab went away.", "Start one: cgilab")
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+def test_calm(snap_compare: Compare, size: tuple[int, int]) -> None:
+    lab = FakeLab()
+    assert snap_compare(CgilabApp(lab), terminal_size=size, run_before=scene(lab))
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+def test_killed(snap_compare: Compare, size: tuple[int, int]) -> None:
+    lab = FakeLab()
+    assert snap_compare(CgilabApp(lab), terminal_size=size, run_before=scene(lab, "down", "k"))
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+def test_trouble(snap_compare: Compare, size: tuple[int, int]) -> None:
+    lab = FakeLab()
+    assert snap_compare(CgilabApp(lab), terminal_size=size, run_before=scene(lab, "a", before=trouble))
+
+
+@pytest.mark.parametrize("pane", ["f", "c"], ids=["flow", "charts"])
+def test_pane(snap_compare: Compare, pane: str) -> None:
+    lab = FakeLab()
+    assert snap_compare(CgilabApp(lab), terminal_size=SMALL, run_before=scene(lab, pane))
+
+
+def test_read_only_and_lost(snap_compare: Compare) -> None:
+    lab = FakeLab(read_only=True)
+    assert snap_compare(CgilabApp(lab), terminal_size=SMALL, run_before=scene(lab, before=lost))
+
+
+def test_ascii(snap_compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "linux")
+    lab = FakeLab()
+    assert snap_compare(CgilabApp(lab), terminal_size=LARGE, run_before=scene(lab, "k"))
+
+
+def test_no_colour(snap_compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    lab = FakeLab()
+    assert snap_compare(CgilabApp(lab), terminal_size=SMALL, run_before=scene(lab, "f", before=trouble))
+
+
+def test_explained(snap_compare: Compare) -> None:
+    lab = FakeLab()
+    assert snap_compare(CgilabApp(lab), terminal_size=SMALL, run_before=scene(lab, "question_mark"))
