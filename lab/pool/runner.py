@@ -1,6 +1,7 @@
 """One worker and what belongs to its process: does what its state machine says, and tells it in events."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -293,7 +294,8 @@ class Runner:
             await self._ask()
         finally:
             self._probing = False
-            routing.release(self.endpoint)
+            with contextlib.suppress(UnknownTargetError):  # its app was removed meanwhile
+                routing.release(self.endpoint)
 
     async def _ask(self) -> None:
         spec, worker = self._owner.spec, self.worker

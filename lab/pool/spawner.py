@@ -228,7 +228,7 @@ class Spawner:
     def _receive(self) -> None:
         while self._socket is not None:
             try:
-                message, fds, _, _ = socket.recv_fds(self._socket, forkserver.MESSAGE_LIMIT, 4, socket.MSG_CMSG_CLOEXEC)
+                message, fds = forkserver.receive(self._socket)
             except BlockingIOError:
                 return
             except ConnectionError:

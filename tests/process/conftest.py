@@ -1,14 +1,12 @@
 """A pool of real processes to test with: small worker programs, a small real routing, and a wait for events."""
 
 import asyncio
-import os
-import signal
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from lab.config import languages
 from lab.core.clock import SystemClock
@@ -18,19 +16,6 @@ from lab.core.states import WorkerState
 from lab.pool.backends.python_builtin import PythonBuiltinPool
 from lab.pool.manager import AppView, WorkerView
 from lab.pool.spawner import Spawner
-
-WORKER = """
-import os, socket, sys
-server = socket.socket()
-server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-server.bind(("127.0.0.1", int(sys.argv[1])))
-server.listen()
-while True:
-    connection, _ = server.accept()
-    with connection:
-        connection.recv(65536)
-        connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
-"""
 
 
 class Routes:
@@ -81,6 +66,20 @@ class Routes:
 class Bench:
     """A running pool and what a test needs around it."""
 
+    PROGRAM = """
+import os, socket, sys
+server = socket.socket()
+server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+server.bind(("127.0.0.1", int(sys.argv[1])))
+server.listen()
+while True:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+"""
+    """A worker that answers 200 to everything, one request at a time."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.clock = SystemClock()
@@ -97,13 +96,13 @@ class Bench:
             logs=folder / "logs",
         )
 
-    def source(self, text: str = WORKER, name: str = "worker.py") -> str:
+    def source(self, text: str = PROGRAM, name: str = "worker.py") -> str:
         """Write a program and return its path."""
         path = self.folder / name
         path.write_text(text)
         return str(path)
 
-    def app(self, text: str = WORKER, *, name: str = "app", language: str = "python", **pool: Any) -> AppSpec:
+    def app(self, text: str = PROGRAM, *, name: str = "app", language: str = "python", **pool: Any) -> AppSpec:
         """An app of one worker that is judged quickly."""
         suffix = {"python": "py"}.get(language, language)
         settings = {"max_workers": 1, "stop_timeout": 1.0, "drain_timeout": 1.0, "backoff_initial": 0.02} | pool
@@ -154,9 +153,22 @@ class Bench:
         """The newest worker of the app's first slot."""
         return [worker for worker in self.view(name).workers if worker.worker.slot == 0][-1]
 
+    async def until(self, holds: Callable[[], bool], timeout: float = 5.0) -> None:
+        """Wait for something that no event tells, such as a fact of the kernel."""
+        async with asyncio.timeout(timeout):
+            while not holds():
+                await asyncio.sleep(0.005)
+
     def count(self, state: WorkerState) -> int:
         """How often a worker has gone to `state`."""
         return sum(event.state is state for event in self.events.read(1, 10_000).events)
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that the engine runs on."""
+    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy
 
 
 @pytest.fixture

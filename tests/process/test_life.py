@@ -3,6 +3,7 @@
 import os
 import signal
 
+import msgspec
 import pytest
 
 from lab.core.errors import UnknownTargetError
@@ -10,6 +11,9 @@ from lab.core.events import EventKind
 from lab.core.states import Cause, WorkerState
 
 _S = WorkerState
+
+IGNORES_SIGTERM = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+NEVER_LISTENS = "import time\nprint('thinking', flush=True)\ntime.sleep(1000)\n"
 
 
 async def test_a_worker_becomes_ready_and_enters_its_upstream(bench):
@@ -27,8 +31,7 @@ async def test_a_killed_worker_is_replaced_and_the_photo_finish_is_in_order(benc
     await bench.state(_S.READY)
     old = bench.worker()
     bench.pool.signal(old.worker, signal.SIGKILL)
-    healed = await bench.kind(EventKind.HEALED)
-    photo = healed.data
+    photo = (await bench.kind(EventKind.HEALED)).data
     assert photo["old_pid"] == old.pid
     assert (photo["death"], photo["by"], photo["lost"]) == ("SIGKILL", "person", 0)
     times = [photo[name] for name in ("signal_at", "exit_at", "forked_at", "probe_at", "ready_at")]
@@ -38,3 +41,214 @@ async def test_a_killed_worker_is_replaced_and_the_photo_finish_is_in_order(benc
     assert (death.cause, death.signal, death.pid) == (Cause.KILLED, "SIGKILL", old.pid)
     with pytest.raises(UnknownTargetError):
         bench.pool.signal(old.worker, signal.SIGKILL)
+
+
+async def test_requests_inside_a_killed_worker_are_counted_as_lost(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    worker = bench.worker()
+    assert bench.routes.acquire(worker.endpoint)
+    bench.pool.signal(worker.worker, signal.SIGKILL)
+    assert (await bench.kind(EventKind.HEALED)).data["lost"] == 1
+
+
+async def test_a_kill_from_outside_is_told_as_such_and_healed(bench):
+    app = bench.app(stable_after=0.0)
+    await bench.pool.apply((app,))
+    await bench.state(_S.READY)
+    os.kill(bench.worker().pid, signal.SIGTERM)
+    photo = (await bench.kind(EventKind.HEALED)).data
+    assert (photo["by"], photo["signal_at"], photo["death"]) == ("outside", None, "SIGTERM")
+
+
+async def test_intent_is_recorded_before_the_signal_and_a_stop_never_respawns(bench):
+    app = bench.app(max_workers=2)
+    await bench.pool.apply((app,))
+    await bench.state(_S.READY, slot=0)
+    await bench.state(_S.READY, slot=1)
+    await bench.pool.apply((bench.app(max_workers=1),))
+    death = await bench.state(_S.EXITED)
+    assert (death.slot, death.cause, death.signal) == (1, Cause.SCALED_DOWN, "SIGTERM")
+    told = [event for event in bench.events.read().events if event.slot == 1]
+    draining = next(event.seq for event in told if event.state is _S.DRAINING)
+    signalled = next(event.seq for event in told if event.kind is EventKind.SIGNAL)
+    assert draining < signalled < death.seq
+    assert [worker.worker.slot for worker in bench.view().workers] == [0]
+    assert bench.count(_S.STARTING) == 2
+
+
+async def test_scaling_down_takes_idle_workers_first(bench):
+    await bench.pool.apply((bench.app(max_workers=2),))
+    await bench.state(_S.READY, slot=0)
+    await bench.state(_S.READY, slot=1)
+    busy = next(worker for worker in bench.view().workers if worker.worker.slot == 1)
+    bench.routes.places[busy.worker] = 1
+    await bench.pool.apply((bench.app(max_workers=1),))
+    assert (await bench.state(_S.EXITED)).slot == 0
+    bench.routes.places[busy.worker] = 0
+
+
+async def test_a_slot_that_is_filled_again_counts_its_generations_on(bench):
+    await bench.pool.apply((bench.app(max_workers=1),))
+    await bench.state(_S.READY)
+    await bench.pool.apply((bench.app(max_workers=0),))
+    gone = await bench.state(_S.EXITED)
+    await bench.pool.apply((bench.app(max_workers=1),))
+    assert (await bench.state(_S.READY, gone.seq)).generation == 2
+
+
+async def test_requests_in_flight_are_finished_before_sigterm(bench):
+    await bench.pool.apply((bench.app(drain_timeout=5.0),))
+    await bench.state(_S.READY)
+    endpoint = bench.worker().endpoint
+    assert bench.routes.acquire(endpoint)
+    await bench.pool.apply((bench.app(max_workers=0, drain_timeout=5.0),))
+    draining = await bench.state(_S.DRAINING)
+    assert endpoint.worker not in bench.routes.routed
+    assert bench.count(_S.STOPPING) == 0
+    bench.routes.release(endpoint)
+    await bench.state(_S.STOPPING, draining.seq)
+    await bench.state(_S.EXITED)
+
+
+async def test_a_worker_that_ignores_sigterm_is_killed_when_its_grace_is_over(bench):
+    app = bench.app(IGNORES_SIGTERM + bench.PROGRAM, stop_timeout=0.2)
+    await bench.pool.apply((app,))
+    await bench.state(_S.READY)
+    await bench.pool.apply(())
+    killing = await bench.state(_S.KILLING)
+    death = await bench.state(_S.EXITED)
+    assert (death.cause, death.signal) == (Cause.STOPPED, "SIGKILL")
+    stopping = await bench.state(_S.STOPPING)
+    assert 0.2 <= killing.at - stopping.at < 0.6
+
+
+async def test_a_stop_during_start_completes_within_its_grace(bench):
+    await bench.pool.apply((bench.app(NEVER_LISTENS),))
+    await bench.state(_S.STARTING)
+    await bench.pool.apply(())
+    stopping = await bench.state(_S.STOPPING)
+    death = await bench.state(_S.EXITED)
+    assert death.at - stopping.at < 1.0
+    assert bench.count(_S.STARTING) == 1
+
+
+async def test_a_stop_before_the_fork_was_answered_leaves_no_process(bench):
+    app = bench.app()
+    await bench.pool.apply((app,))
+    await bench.state(_S.PENDING)
+    await bench.pool.apply(())
+    await bench.pool.close()
+    assert bench.count(_S.STARTING) == bench.count(_S.EXITED)
+
+
+async def test_freezing_is_told_and_does_not_change_the_state_by_itself(bench):
+    app = bench.app()
+    calm = msgspec.structs.replace(app, liveness=msgspec.structs.replace(app.liveness, interval=60.0))
+    await bench.pool.apply((calm,))
+    await bench.state(_S.READY)
+    worker = bench.worker().worker
+    bench.pool.signal(worker, signal.SIGSTOP)
+    await bench.kind(EventKind.STOPPED)
+    frozen = bench.worker()
+    assert (frozen.stopped, frozen.state) == (True, _S.READY)
+    assert worker in bench.routes.routed
+    assert bench.pool.heal() == 1
+    await bench.kind(EventKind.CONTINUED)
+    assert not bench.worker().stopped
+
+
+async def test_a_frozen_worker_leaves_its_upstream_and_comes_back_when_thawed(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    worker = bench.worker().worker
+    bench.pool.signal(worker, signal.SIGSTOP)
+    unhealthy = await bench.state(_S.UNHEALTHY)
+    assert worker not in bench.routes.routed
+    bench.pool.signal(worker, signal.SIGCONT)
+    await bench.state(_S.READY, unhealthy.seq)
+    assert worker in bench.routes.routed
+    assert bench.worker().worker.generation == 1
+
+
+async def test_one_hung_worker_does_not_delay_the_detection_of_another(bench):
+    await bench.pool.apply((bench.app(max_workers=3),))
+    for slot in range(3):
+        await bench.state(_S.READY, slot=slot)
+    workers = [worker.worker for worker in bench.view().workers]
+    for worker in workers:
+        bench.pool.signal(worker, signal.SIGSTOP)
+    frozen = bench.clock.monotonic()
+    for slot in range(3):
+        assert (await bench.state(_S.UNHEALTHY, slot=slot)).at - frozen < 1.0
+
+
+async def test_a_busy_worker_is_not_probed_but_judged_by_its_oldest_request(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    worker = bench.worker()
+    while not bench.routes.acquire(worker.endpoint):
+        await bench.routes.idle.wait()
+    bench.routes.since[worker.worker] = bench.clock.monotonic()
+    unhealthy = await bench.state(_S.UNHEALTHY)
+    assert "busy with one request" in unhealthy.text
+
+
+async def test_a_worker_that_stays_unhealthy_is_replaced_before_it_is_stopped(bench):
+    app = bench.app(stop_timeout=0.2)
+    impatient = msgspec.structs.replace(app, liveness=msgspec.structs.replace(app.liveness, replace_after=0.1))
+    await bench.pool.apply((impatient,))
+    await bench.state(_S.READY)
+    bench.pool.signal(bench.worker().worker, signal.SIGSTOP)
+    successor = await bench.state(_S.READY, generation=2)
+    death = await bench.state(_S.EXITED, generation=1)
+    assert successor.seq < death.seq
+    assert death.cause is Cause.UNHEALTHY
+
+
+async def test_a_changed_program_comes_worker_by_worker_with_the_new_one_ready_first(bench):
+    app = bench.app(max_workers=2)
+    await bench.pool.apply((app,))
+    await bench.state(_S.READY, slot=0)
+    await bench.state(_S.READY, slot=1)
+    await bench.pool.apply((msgspec.structs.replace(app, env={"COLOUR": "green"}),))
+    for slot in range(2):
+        old = await bench.state(_S.EXITED, slot=slot)
+        new = await bench.state(_S.READY, slot=slot, generation=2)
+        assert new.seq < old.seq
+        assert old.cause is Cause.RELOADED
+    order = [(event.slot, event.state) for event in bench.events.read().events if event.generation == 2 and event.state]
+    assert order.index((0, _S.READY)) < order.index((1, _S.STARTING))
+
+
+async def test_a_new_program_that_does_not_get_ready_leaves_the_old_worker_serving(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    before = bench.worker().pid
+    await bench.pool.apply((bench.app("raise SystemExit(3)\n"),))
+    await bench.seen(lambda event: event.kind is EventKind.NOTE and "did not get ready" in event.text)
+    assert [(worker.pid, worker.state) for worker in bench.view().workers] == [(before, _S.READY)]
+
+
+async def test_settings_alone_restart_nobody(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    await bench.pool.apply((bench.app(max_workers=2, stop_timeout=0.5),))
+    await bench.state(_S.READY, slot=1)
+    assert bench.count(_S.STARTING) == 2
+
+
+async def test_output_is_kept_at_hand_and_whole_in_the_log(bench):
+    noisy = "import os\nos.write(1, b'hello \\xff\\x1b[31m\\nsecond\\n')\n"
+    await bench.pool.apply((bench.app(noisy + bench.PROGRAM),))
+    await bench.state(_S.READY)
+    assert bench.pool.output("app", 0) == ("hello \\xff\\x1b[31m", "second")
+    await bench.pool.close()
+    assert (bench.folder / "logs" / "app-0.log").read_bytes() == b"hello \xff\x1b[31m\nsecond\n"
+
+
+async def test_the_kernel_tells_cpu_and_memory(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    await bench.until(lambda: bench.worker().cpu_percent is not None)
+    assert bench.worker().rss_bytes > 1_000_000

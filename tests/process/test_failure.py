@@ -1,0 +1,212 @@
+"""Programs that do not behave, and machines that lack something."""
+
+import asyncio
+import itertools
+import os
+import shutil
+import signal
+import socket
+import time
+
+import msgspec
+import pytest
+
+from lab.core.errors import UnavailableError
+from lab.core.events import EventKind
+from lab.core.states import Cause, WorkerState
+from lab.pool import sockdiag
+from lab.pool.readiness import StartProbe
+
+_S = WorkerState
+
+EXITS_AT_ONCE = "print('no database')\nraise SystemExit(3)\n"
+SAYS_GARBAGE = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+while True:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"SSH-2.0-OpenSSH_9.2\\r\\n")
+"""
+NEVER_ANSWERS = """
+import socket, sys, time
+server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+time.sleep(1000)
+"""
+ANSWERS_500 = SAYS_GARBAGE.replace("SSH-2.0-OpenSSH_9.2", "HTTP/1.1 500 No\\r\\nContent-Length: 0\\r\\n")
+
+
+async def test_a_program_that_exits_at_once_is_started_ever_less_often_and_then_given_up(bench):
+    await bench.pool.apply((bench.app(EXITS_AT_ONCE, backoff_initial=0.05, intensity_failures=4),))
+    failed = await bench.state(_S.FAILED)
+    starts = [event.at for event in bench.events.read().events if event.state is _S.STARTING]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(starts)]
+    assert len(starts) == 4
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 2 * pauses[0]
+    assert bench.worker().why
+    half_open = await bench.state(_S.FAILED, failed.seq + 1)
+    assert (
+        sum(
+            failed.seq < event.seq < half_open.seq and event.state is _S.STARTING
+            for event in bench.events.read().events
+        )
+        == 1
+    )
+
+
+async def test_the_last_words_of_a_failed_start_are_told(bench):
+    await bench.pool.apply((bench.app(EXITS_AT_ONCE),))
+    assert (await bench.kind(EventKind.OUTPUT)).text == "no database"
+    death = await bench.state(_S.EXITED)
+    assert (death.cause, death.exit_code) == (Cause.CRASHED, 3)
+
+
+async def test_one_failing_slot_leaves_the_others_serving(bench):
+    flag = bench.folder / "taken"
+    once = f"import os\ntry:\n    os.mkdir({str(flag)!r})\nexcept FileExistsError:\n    raise SystemExit(1)\n"
+    await bench.pool.apply((bench.app(once + bench.PROGRAM, max_workers=2, intensity_failures=2),))
+    await bench.state(_S.FAILED)
+    states = sorted(worker.state for worker in bench.view().workers)
+    assert states == [_S.FAILED, _S.READY]
+    flag.rmdir()
+    assert bench.pool.heal() == 1
+    await bench.until(lambda: all(worker.state is _S.READY for worker in bench.view().workers))
+
+
+@pytest.mark.parametrize(
+    ("program", "why"),
+    [(SAYS_GARBAGE, "which is not HTTP"), (NEVER_ANSWERS, "did not answer"), (ANSWERS_500, "status 500")],
+)
+async def test_a_worker_that_never_answers_rightly_is_killed_after_start_timeout(bench, program, why):
+    await bench.pool.apply((bench.app(program, start_timeout=0.5),))
+    await bench.state(_S.STARTING)
+    await bench.until(lambda: why in bench.worker().why)
+    death = await bench.state(_S.EXITED)
+    assert (death.cause, death.signal) == (Cause.UNHEALTHY, "SIGKILL")
+    assert bench.count(_S.READY) == 0
+
+
+async def test_kills_through_the_lab_never_count_for_back_off(bench):
+    await bench.pool.apply((bench.app(stable_after=60.0, intensity_failures=2),))
+    since = 1
+    for _ in range(5):
+        ready = await bench.state(_S.READY, since)
+        bench.pool.signal(bench.worker().worker, signal.SIGKILL)
+        since = ready.seq + 1
+    await bench.state(_S.READY, since)
+    assert bench.count(_S.BACKOFF) == bench.count(_S.FAILED) == 0
+
+
+async def test_early_deaths_of_outside_kills_wait_longer_each_time(bench):
+    await bench.pool.apply((bench.app(stable_after=60.0, backoff_initial=0.02),))
+    since = 1
+    for _ in range(3):
+        ready = await bench.state(_S.READY, since)
+        os.kill(ready.pid, signal.SIGKILL)
+        backoff = await bench.state(_S.BACKOFF, ready.seq)
+        since = backoff.seq
+    assert "3 deaths in" in backoff.text
+    await bench.state(_S.READY, since)
+
+
+async def test_a_healthy_foreign_process_on_the_port_does_not_make_a_worker_ready(bench):
+    with socket.create_server(("127.0.0.1", 0)) as foreign:
+        port = foreign.getsockname()[1]
+        answering = asyncio.create_task(_answer(foreign))
+        await bench.pool.apply((bench.app("import time\ntime.sleep(1000)\n"),))
+        pid = (await bench.state(_S.STARTING)).pid
+        probe = StartProbe(pid, port)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(probe.passed("/health", 0.1), 0.2)
+        assert probe.why == f"Port {port} belongs to another process."
+        answering.cancel()
+
+
+async def _answer(server: socket.socket) -> None:
+    server.setblocking(False)
+    while True:
+        connection, _ = await asyncio.get_running_loop().sock_accept(server)
+        with connection:
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+
+async def test_a_start_whose_port_was_taken_takes_another_and_is_no_crash(bench, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as thief:
+        taken = thief.getsockname()[1]
+        free = sockdiag.free_port
+        ports = iter([taken])
+        monkeypatch.setattr(sockdiag, "free_port", lambda: next(ports, None) or free())
+        await bench.pool.apply((bench.app(),))
+        ready = await bench.state(_S.READY)
+    assert ready.generation == 2
+    assert bench.count(_S.BACKOFF) == 0
+    assert f"did not get port {taken}" in (await bench.state(_S.EXITED)).text
+
+
+async def test_a_program_that_does_not_compile_makes_its_app_unavailable_and_the_rest_runs(bench):
+    broken = bench.app("int main(void) { return nonsense; }\n", name="broken", language="c")
+    await bench.pool.apply((broken, bench.app()))
+    status = await bench.seen(lambda event: event.kind is EventKind.APP_STATUS and "unavailable" in event.text)
+    assert "broken.c:1" in status.text
+    assert "error: " in status.text
+    assert bench.view("broken").unavailable
+    await bench.state(_S.READY, app="app")
+
+
+async def test_without_a_compiler_the_app_is_unavailable_with_the_command_that_installs_one(bench, monkeypatch):
+    monkeypatch.setenv("PATH", str(bench.folder))
+    await bench.pool.apply((bench.app("", name="search", language="c"), bench.app()))
+    await bench.seen(lambda event: event.kind is EventKind.APP_STATUS)
+    assert "apt install" in bench.view("search").unavailable
+    await bench.state(_S.READY, app="app")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+async def test_an_unchanged_source_is_compiled_once_and_a_changed_one_again(bench):
+    program = "#include <unistd.h>\nint main(void) { pause(); }\n"
+    app = bench.app(program, name="search", language="c")
+    await bench.pool.apply((app,))
+    await bench.state(_S.STARTING)
+    first = set((bench.folder / "cache" / "programs").iterdir())
+    await bench.pool.apply(())
+    await bench.state(_S.EXITED)
+    since = bench.events.next
+    await bench.pool.apply((app,))
+    await bench.state(_S.STARTING, since)
+    assert not any("compiled" in event.text for event in bench.events.read(since).events)
+    await bench.pool.apply((bench.app(program + "/* changed */", name="search", language="c"),))
+    await bench.seen(lambda event: "is being compiled" in event.text, since)
+    await bench.seen(lambda event: "can be started" in event.text, since)
+    assert len(set((bench.folder / "cache" / "programs").iterdir()) - first) == 1
+
+
+async def test_a_source_that_is_missing_makes_its_app_unavailable(bench):
+    app = msgspec.structs.replace(bench.app(), source=str(bench.folder / "nowhere.py"))
+    await bench.pool.apply((app,))
+    await bench.kind(EventKind.APP_STATUS)
+    assert "nowhere.py" in bench.view().unavailable
+
+
+async def test_a_process_beside_the_pool_reports_line_by_line_and_is_awaited(bench):
+    lines = []
+    argv = ("/bin/sh", "-c", "echo one >&{report_fd}; echo two >&{report_fd}; echo $COLOUR; exit 4")
+    process = await bench.pool.run(argv, {"COLOUR": "green"}, str(bench.folder), lines.append)
+    assert await asyncio.wait_for(process.wait(), 5) == 4
+    await bench.until(lambda: lines == ["one", "two"])
+    assert (bench.folder / "logs" / "sh.log").read_text() == "green\n"
+
+
+async def test_a_process_that_cannot_be_executed_is_refused_with_the_reason(bench):
+    with pytest.raises(UnavailableError, match="No such file"):
+        await bench.pool.run(("/nowhere/at/all",), {}, None, lambda line: None)
+
+
+async def test_a_stopped_group_dies_with_the_pool(bench):
+    process = await bench.pool.run(("/bin/sh", "-c", "sleep 1000 & wait"), {}, None, lambda line: None)
+    begin = time.monotonic()
+    process.signal(signal.SIGSTOP, group=True)
+    await bench.pool.close()
+    assert await asyncio.wait_for(process.wait(), 1) == -signal.SIGKILL
+    assert time.monotonic() - begin < 2

@@ -1,0 +1,168 @@
+"""Nothing outlives the lab, nothing leaks, and the pool outlives its fork server."""
+
+import asyncio
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lab.core.events import EventKind
+from lab.core.states import WorkerState
+from lab.pool import forkserver, procfs
+
+_S = WorkerState
+MARK = "CGILAB_TEST_MARK"
+HAS_A_GRANDCHILD = """
+import subprocess
+subprocess.Popen(["sleep", "1000"], start_new_session=True)
+subprocess.Popen(["sleep", "1000"])
+"""
+LAB = """
+import asyncio, sys
+from pathlib import Path
+from lab.core.states import WorkerState
+from tests.process.conftest import Bench
+
+async def main():
+    bench = Bench(Path(sys.argv[1]))
+    bench.spawner.launch()
+    await bench.pool.start()
+    await bench.pool.apply((bench.app(Path(sys.argv[2]).read_text(), max_workers=3),))
+    for slot in range(3):
+        await bench.state(WorkerState.READY, slot=slot)
+    print("ready", flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def marked(mark: str) -> dict[int, int]:
+    """A pidfd for each process that inherited the mark, by PID."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                if f"{MARK}={mark}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    found[int(entry.name)] = os.pidfd_open(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+def alive_after(handles: dict[int, int], seconds: float) -> list[int]:
+    """Those that have not ended within `seconds`."""
+    poll = select.poll()
+    left = {handle: pid for pid, handle in handles.items()}
+    for handle in left:
+        poll.register(handle, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    while left and (patience := deadline - time.monotonic()) > 0:
+        for handle, _ in poll.poll(patience * 1000):
+            poll.unregister(handle)
+            os.close(handle)
+            del left[handle]
+    return sorted(left.values())
+
+
+def test_sigkill_of_the_lab_leaves_no_descendant_within_a_second(tmp_path):
+    from tests.process.conftest import Bench
+
+    program = tmp_path / "program.py"
+    program.write_text(HAS_A_GRANDCHILD + Bench.PROGRAM)
+    mark = uuid.uuid4().hex
+    lab = subprocess.Popen(
+        [sys.executable, "-c", LAB, str(tmp_path), str(program)],
+        env=os.environ | {MARK: mark, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert lab.stdout.readline() == b"ready\n"
+        handles = marked(mark)
+        assert len(handles) == 1 + 1 + 3 * 3
+    finally:
+        lab.kill()
+        lab.wait()
+        lab.stdout.close()
+    assert alive_after(handles, 1.0) == []
+    assert marked(mark) == {}
+
+
+async def test_after_sigkill_of_the_fork_server_nothing_is_left_of_it_and_the_pool_refills(bench):
+    mark = uuid.uuid4().hex
+    app = bench.app(HAS_A_GRANDCHILD + bench.PROGRAM, max_workers=2, stable_after=0.0)
+    await bench.pool.apply((msgspec.structs.replace(app, env={MARK: mark}),))
+    await bench.state(_S.READY, slot=0)
+    await bench.state(_S.READY, slot=1)
+    before = marked(mark)
+    assert len(before) == 6
+    killed = bench.spawner.pid
+    os.kill(killed, signal.SIGKILL)
+    replaced = await bench.kind(EventKind.FORKSERVER)
+    assert alive_after(before, 1.0) == []
+    for slot in range(2):
+        await bench.state(_S.READY, replaced.seq, slot=slot)
+    assert bench.spawner.pid not in (0, killed)
+    now = marked(mark)
+    assert len(now) == 6
+    for handle in now.values():
+        os.close(handle)
+
+
+async def test_members_of_a_dead_workers_group_are_killed_and_reaped(bench):
+    await bench.pool.apply((bench.app(HAS_A_GRANDCHILD + bench.PROGRAM),))
+    await bench.state(_S.READY)
+    worker = bench.worker()
+    assert len(procfs.session_members(worker.pid)) == 2
+    bench.pool.signal(worker.worker, signal.SIGKILL)
+    reaped = await bench.seen(lambda event: event.kind is EventKind.NOTE)
+    assert "1 orphaned process" in reaped.text
+    assert procfs.session_members(worker.pid) == []
+
+
+@pytest.mark.timeout(120)
+async def test_200_kills_leave_no_zombie_and_no_descriptor(bench):
+    await bench.pool.apply((bench.app(),))
+    since = (await bench.state(_S.READY)).seq
+    before = _descriptors(os.getpid()), _descriptors(bench.spawner.pid), _entries("/proc/self/task")
+    for _ in range(200):
+        bench.pool.signal(bench.worker().worker, signal.SIGKILL)
+        since = (await bench.state(_S.READY, since + 1)).seq
+    await bench.until(lambda: _descriptors(os.getpid()) <= before[0])
+    assert _descriptors(bench.spawner.pid) == before[1]
+    assert _entries("/proc/self/task") == before[2]
+    assert forkserver.children(bench.spawner.pid) == [bench.worker().pid]
+    assert bench.pool.observe().zombies == 0
+
+
+async def test_every_process_leads_a_session_of_its_own_and_inherits_three_descriptors(bench):
+    process = await bench.pool.run(("sleep", "1000"), {}, None, lambda line: None)
+    assert os.getsid(process.pid) == process.pid
+    assert {entry.name for entry in Path(f"/proc/{process.pid}/fd").iterdir()} == {"0", "1", "2"}
+    assert str(Path(f"/proc/{process.pid}/fd/0").readlink()) == "/dev/null"
+
+
+async def test_close_ends_everything_also_what_runs_beside_the_pool(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    process = await bench.pool.run(("sleep", "1000"), {}, None, lambda line: None)
+    server = bench.spawner.pid
+    await bench.pool.close()
+    assert await asyncio.wait_for(process.wait(), 1) == -signal.SIGKILL
+    assert not Path(f"/proc/{server}").exists()
+    assert bench.spawner.pid == 0
+
+
+def _descriptors(pid: int) -> int:
+    return _entries(f"/proc/{pid}/fd")
+
+
+def _entries(folder: str) -> int:
+    return sum(1 for _ in Path(folder).iterdir())
