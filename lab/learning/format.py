@@ -261,7 +261,7 @@ def _wrong_meaning(toml: _Toml) -> Iterator[str]:
             if check.need > check.runs:
                 yield f"{where}.check: {check.id!r} needs {check.need} of {check.runs} runs; expected at most all"
             if check.runs > 1 and step.seconds is None:
-                yield f"{where}.check: {check.id!r} has {check.runs} runs; expected `seconds`: only timed steps run again"
+                yield f"{where}.check: {check.id!r} has {check.runs} runs; expected a timed step"
         if step.copy is not None:
             yield from _wrong_templates(f"{where}.copy", step.copy)
     for where, source in _sources(toml):
@@ -286,7 +286,12 @@ def _wrong_expression(where: str, source: str) -> Iterator[str]:
 
 
 def _wrong_templates(where: str, text: str) -> Iterator[str]:
-    for source in prose.templates(text):
+    try:
+        sources = prose.templates(text)
+    except ValueError as error:
+        yield f"{where}: template: {error}"
+        return
+    for source in sources:
         yield from _wrong_expression(where, source)
 
 

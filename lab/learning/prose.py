@@ -68,7 +68,9 @@ def parse(text: str) -> Prose:
 
 
 def templates(text: str) -> tuple[str, ...]:
-    """The expressions between double braces in `text`."""
+    """The expressions between double braces in `text`. Raises `ValueError` for a brace without its partner."""
+    if "{{" in (rest := _TEMPLATE.sub("", text)) or "}}" in rest:
+        raise ValueError(f"found {rest!r}; expected every '{{{{' to be closed by '}}}}'")
     return tuple(match.strip() for match in _TEMPLATE.findall(text))
 
 
