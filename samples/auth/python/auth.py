@@ -90,6 +90,7 @@ class Handler(BaseHTTPRequestHandler):
     """One client's connection, on a thread of its own."""
 
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.0"  # a head is always sent, even to one who sent no version
     wbufsize = -1  # head and body leave in one write
     disable_nagle_algorithm = True
     timeout = 60.0  # seconds that a silent client keeps its thread
