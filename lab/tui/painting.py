@@ -93,6 +93,8 @@ class Painted(Widget):
     def repaint(self) -> None:
         """Work the rows out again and paint those that differ. Costs nothing before the widget has a size."""
         width = self.size.width
+        if not width:
+            return
         before, self._rows = self._rows, self.rows(width)
         if len(before) != len(self._rows) and self.styles.auto_dimensions:
             self.refresh(layout=True)

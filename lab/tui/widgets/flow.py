@@ -4,6 +4,7 @@ A cell lights while its worker answers. A killed worker is seen to die: its cell
 successor's for a few seconds, because the healing itself is over long before a screen can show it.
 """
 
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from math import log10
 from typing import Any
@@ -166,7 +167,7 @@ class Flow(Painted):
     def _cells(self, app: AppSnapshot, width: int) -> list[Row]:
         """The app's workers, wrapped into rows of equal columns. A long cell takes several columns."""
         if app.unavailable is not None:
-            return [((f"{self.glyphs.failed} not available: {app.unavailable}", "bad"),)]
+            return _wrap([((f"{self.glyphs.failed} not available: {app.unavailable}", "bad"),)], width)
         cells = [*self._workers(app), *self._departed(app)]
         if app.building:
             cells.insert(0, ((f"{self.glyphs.starting} building its program", "warn"),))
@@ -192,7 +193,8 @@ def _rates(snapshot: LabSnapshot, gap: str) -> Row:
 
 
 def _wrap(cells: Sequence[Row], width: int) -> list[Row]:
-    column = min(max(14, *(length(row) for row in cells if length(row) <= 24), 0) + 2, max(width, 1))
+    """Cells side by side in columns of equal width; one that is wider than everything continues on rows below."""
+    column = min(max([14, *(length(one) for one in cells if length(one) <= 24)]) + 2, max(width, 1))
     rows: list[Row] = []
     line: Row = ()
     for one in cells:
@@ -200,5 +202,16 @@ def _wrap(cells: Sequence[Row], width: int) -> list[Row]:
         if line and length(line) + wanted - 2 > width:
             rows.append(line)
             line = ()
-        line = (*line, *one, (" " * (wanted - length(one)), "text"))
-    return [*rows, line]
+        if length(one) > width:
+            rows += _broken(one, width)
+        else:
+            line = (*line, *one, (" " * (wanted - length(one)), "text"))
+    return [*rows, line] if line else rows
+
+
+def _broken(cell: Row, width: int) -> list[Row]:
+    """One cell on several rows: its last text is what is too long."""
+    *start, (text, role) = cell
+    indent = " " * min(length(tuple(start)), max(0, width - 1))
+    first, *more = textwrap.wrap(text, max(1, width), initial_indent=indent, subsequent_indent="  ") or [""]
+    return [(*start, (first.lstrip(), role)), *(((line, role),) for line in more)]

@@ -26,8 +26,9 @@ class Mark:
 
 def marks(event: Event) -> tuple[Mark, ...]:
     """The steps that a `worker.healed` event recorded, in order; steps that nobody could see are left out."""
+    death = str(event.data.get("death") or "")
     steps = (
-        (str(event.data.get("death") or "signal"), "signal_at"),
+        (death if death.startswith("SIG") else "signal", "signal_at"),
         ("exit seen", "exit_at"),
         (f"forked {event.pid}" if event.pid is not None else "forked", "forked_at"),
         ("probe", "probe_at"),
