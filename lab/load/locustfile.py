@@ -135,9 +135,15 @@ def begin(environment: Environment, **_: Any) -> None:
     greenlet = gevent.spawn(reporter.run)
 
     def end(**_: Any) -> None:
-        # The HTML report is written from here on, and a second interrupt would cut it short.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         greenlet.kill()
         reporter.report()
 
     environment.events.test_stop.add_listener(end)
+    signal.signal(signal.SIGINT, interrupt_once)
+
+
+def interrupt_once(*_: object) -> None:
+    """The first interrupt ends the run; one that comes later would cut the HTML report short."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
