@@ -94,6 +94,7 @@ class Painted(Widget):
         """Work the rows out again and paint those that differ. Costs nothing before the widget has a size."""
         width = self.size.width
         if not width:
+            self._painted_for = Size(0, 0)  # It may come back in the size it had: what it showed then is old by now.
             return
         before, self._rows = self._rows, self.rows(width)
         if len(before) != len(self._rows) and self.styles.auto_dimensions:
