@@ -49,7 +49,7 @@ class LessonsScreen(Screen[None]):
     HELP = (
         "Lessons. Each one asks for a prediction, lets you do the thing on this machine, and tells what was measured."
     )
-    DEFAULT_CSS = """
+    CSS = """
     LessonsScreen #lesson { height: 1fr; display: none; }
     LessonsScreen.-open #lesson { display: block; }
     LessonsScreen.-open LessonList { display: none; }
@@ -148,7 +148,7 @@ class LessonsScreen(Screen[None]):
     def action_choose(self, number: int) -> None:
         """Choose an option of the open question by its letter."""
         if self._session is not None and number < len(self._session.page().choices):
-            self.run_worker(self._take_turn(lambda session: session.choose(number)))
+            self.run_worker(self._take_turn(lambda session: self._choose(session, number)))
 
     def action_enter(self) -> None:
         """Begin the lesson under the cursor, choose the option under it, or go on."""
@@ -234,6 +234,11 @@ class LessonsScreen(Screen[None]):
 
     async def _look(self, session: LessonSession) -> str:
         await session.poll()
+        return ""
+
+    async def _choose(self, session: LessonSession, number: int) -> str:
+        """The page shows the reply; nothing else is to be said."""
+        await session.choose(number)
         return ""
 
     async def _copy(self, session: LessonSession) -> str:
