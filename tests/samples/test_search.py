@@ -308,6 +308,6 @@ def connects(worker: Any) -> bool:
     """Whether somebody listens."""
     try:
         worker.connect().close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset when the socket closes in the middle of it
         return False
     return True
