@@ -58,6 +58,7 @@ class Running:
     """`cgilab up` in a process of its own, with folders of its own."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir()
         self.control = folder / "lab.sock"
         env = {
             **os.environ,
@@ -154,8 +155,8 @@ async def main() -> None:
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is not installed: apt-get install wrk")
     with tempfile.TemporaryDirectory() as folder:
-        gone = [await gone_ms(Path(folder)) for _ in range(args.rounds)]
-        kills = await cycles(Path(folder), args.cycles)
+        gone = [await gone_ms(Path(folder, str(number))) for number in range(args.rounds)]
+        kills = await cycles(Path(folder, "cycles"), args.cycles)
     result = {"gone_ms": {"median": statistics.median(gone), "worst": max(gone), "rounds": args.rounds}, **kills}
     if args.json:
         print(json.dumps(result))

@@ -245,7 +245,7 @@ def test_sigkill_of_the_lab_leaves_no_descendant_after_a_second(home: dict[str, 
         process.kill()
         process.wait()
         deadline = time.monotonic() + 1
-        while alive := [pid for pid in below if Path(f"/proc/{pid}").exists()]:
+        while alive := [pid for pid in below if lives(pid)]:
             assert time.monotonic() < deadline, alive
 
 
