@@ -180,23 +180,19 @@ class Runner:
 
     def refused(self, reason: str) -> None:
         self._output.keep(f"{self.program.argv[0]}: {reason}")
-        self._end(self.worker.exited(None, self._with.clock.monotonic()), f"cannot be executed: {reason}")
+        death = self.worker.exited(None, self._with.clock.monotonic())
+        self._end(death, f"{self.worker.id} cannot be executed: {reason}")
 
     def exited(self, status: int, at: float) -> None:
         worker = self.worker
         self.port_was_taken = worker.state is _S.STARTING and sockdiag.is_taken(self._port)
         if worker.state is _S.READY:
             self.lost = max(self.lost, self._in_flight())
-        death = worker.exited(status, at)
+        named, death = self._named, worker.exited(status, at)
         if self.port_was_taken:
-            how = f"pid {worker.pid} did not get port {self._port}, which another process took"
-        elif death.by is By.LAB:
-            how = f"pid {worker.pid} ended: {death.told} ({death.cause.replace('_', ' ')})"
-        elif death.by is By.ITSELF:
-            how = f"pid {worker.pid} died: {death.told}"
+            how = f"{named} did not get port {self._port}, which another process took"
         else:
-            sender = "sent by you" if death.by is By.PERSON else "sent from outside the lab"
-            how = f"pid {worker.pid} died: {death.told} ({sender})"
+            how = f"{named} {death.sentence}"
         self._end(death, how)
 
     def stopped(self, stopped: bool, at: float) -> None:
@@ -213,15 +209,16 @@ class Runner:
             self._deeds[action]()
 
     def _fork(self) -> None:
+        self._port = sockdiag.free_port()
+        self._capture = Capture(self._output)
+        fds = {1: self._capture.fd, 2: self._capture.fd}
+        command, env = self.program.command(self._port), self.program.environment(self._port)
         try:
-            self._port = sockdiag.free_port()
-            self._capture = Capture(self._output)
-            fds = {1: self._capture.fd, 2: self._capture.fd}
-            command, env = self.program.command(self._port), self.program.environment(self._port)
             self._with.spawner.fork(command, env, None, fds, self)
-            self._capture.release()
-        except (OSError, NotPossibleError) as error:
+        except NotPossibleError as error:
             self._loop.call_soon(self.refused, str(error))
+        finally:
+            self._capture.release()
 
     def _probe(self) -> None:
         assert self._child is not None
@@ -336,7 +333,7 @@ class Runner:
         words = self._capture.finish() if self._capture is not None else ""
         self._child = self._start_probe = None
         fields = {"cause": death.cause, "exit_code": death.exit_code, "signal": death.signal}
-        self._tell_state(f"{self.worker.id} {how}", death.at, **fields)
+        self._tell_state(how, death.at, **fields)
         if words and death.ready_at is None and death.by is not By.PERSON and self.worker.intent is None:
             self._tell(EventKind.OUTPUT, words)
         self._owner.is_gone(self, death)

@@ -270,7 +270,11 @@ class Spawner:
         statuses = await self._end_adopted()
         if self._clock.monotonic() - self._launched_at < _QUICK_DEATH:
             await asyncio.sleep(_RETRY_PAUSE)
-        self.launch()
+        while self._socket is None:
+            try:
+                self.launch()
+            except OSError:  # no process or descriptor to be had now
+                await asyncio.sleep(_RETRY_PAUSE)
         self._listen()
         self._on_replaced(
             f"The fork server (pid {dead}) died and was replaced by pid {self._pid}; all workers start anew"

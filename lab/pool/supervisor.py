@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from lab.core.errors import LabError
+from lab.core.errors import LabError, UnavailableError
 from lab.core.events import EventKind
 from lab.core.model import AppSpec, WorkerId
 from lab.core.states import Cause, WorkerState
@@ -83,7 +83,12 @@ class Supervisor:
     # -- desired state
 
     def update(self, spec: AppSpec) -> None:
-        """Make `spec` the desired state. Settings hold from now on; a changed program comes worker by worker."""
+        """Make `spec` the desired state. Settings hold from now on; a changed program comes worker by worker.
+
+        A pool that was stopped begins again.
+        """
+        self._stopping = False
+        self._gone.clear()
         if spec.pool != self.spec.pool:
             self._policy = POLICIES[spec.pool.policy]()
         self.spec = spec
@@ -100,6 +105,11 @@ class Supervisor:
     async def gone(self) -> None:
         """Wait until no process is left after `stop`."""
         await self._gone.wait()
+
+    @property
+    def is_over(self) -> bool:
+        """It was stopped and no process is left."""
+        return self._gone.is_set()
 
     def reconcile(self) -> None:
         """Have as many slots as the policy wants, and start those whose turn has come."""
@@ -177,13 +187,19 @@ class Supervisor:
         if self._replacing is not None and self._replacing[0] is place and place.newest is runner:
             self._replacing = None
             if others:
-                text = f"{runner.worker.id}: the replacement did not get ready; pid {others[-1].worker.pid} stays"
-                self._tell(EventKind.NOTE, text, slot=place.slot.number)
+                self._keep(others[-1], death)
         if others or runner.worker.intent is not None:
             place.runners.remove(runner)
         else:
             self._follow(place, runner, death)
         self.reconcile()
+
+    def _keep(self, runner: Runner, death: Death) -> None:
+        """The replacement of this worker did not get ready: it stays, and a reload goes no further."""
+        self._to_replace = deque(one for one in self._to_replace if one[1] is not Cause.RELOADED)
+        runner.worker.not_replaced(death.at)
+        text = f"{runner.worker.id}: the replacement did not get ready; pid {runner.worker.pid} stays"
+        self._tell(EventKind.NOTE, text, slot=runner.worker.id.slot)
 
     # -- slots
 
@@ -301,6 +317,8 @@ class Supervisor:
             program = await self._builder.program(self.spec, self._on_build)
         except LabError as error:
             self._cannot(error)
+        except OSError as error:
+            self._cannot(UnavailableError(f"{self.spec.name} cannot be prepared: {error}."))
         else:
             self._can(program)
 

@@ -71,6 +71,17 @@ class Death:
         """How it ended in a few words: `SIGKILL` or `exit code 1`."""
         return self.signal or f"exit code {self.exit_code}"
 
+    @property
+    def sentence(self) -> str:
+        """The end of a sentence about the worker: `died: SIGKILL (sent by you)`."""
+        if self.by is By.LAB:
+            return f"ended: {self.told} ({self.cause.replace('_', ' ')})"
+        if self.by is By.ITSELF:
+            return f"died: {self.told}"
+        if self.signal is None:
+            return f"ended: {self.told} (after a signal sent by you)"
+        return f"died: {self.told} ({'sent by you' if self.by is By.PERSON else 'sent from outside the lab'})"
+
 
 class Worker:
     """The machine. Each method is something that happened and returns what to do; `state` has moved on already."""
@@ -140,6 +151,11 @@ class Worker:
         self.unhealthy_at = at
         self._passed_probes = 0
         return (Action.UNROUTE,)
+
+    def not_replaced(self, at: float) -> None:
+        """Its replacement did not get ready: it has to stay, and to wait before another one is tried."""
+        if self.unhealthy_at is not None:
+            self.unhealthy_at = at
 
     def stop(self, cause: Cause) -> tuple[Action, ...]:
         """It is not wanted any more. The first cause stands."""

@@ -164,11 +164,9 @@ while True:
         return sum(event.state is state for event in self.events.read(1, 10_000).events)
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
-    """The loop that the engine runs on."""
-    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
-    return policy
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests of this folder run on the loop that the engine runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

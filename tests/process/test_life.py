@@ -252,3 +252,29 @@ async def test_the_kernel_tells_cpu_and_memory(bench):
     await bench.state(_S.READY)
     await bench.until(lambda: bench.worker().cpu_percent is not None)
     assert bench.worker().rss_bytes > 1_000_000
+
+
+async def test_an_app_that_comes_back_while_it_drains_counts_its_generations_on(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    endpoint = bench.worker().endpoint
+    while not bench.routes.acquire(endpoint):
+        await bench.routes.idle.wait()
+    await bench.pool.apply(())
+    await bench.state(_S.DRAINING)
+    await bench.pool.apply((bench.app(),))
+    assert (await bench.state(_S.READY, generation=2)).slot == 0
+    assert bench.count(_S.EXITED) == 0
+    bench.routes.release(endpoint)
+    await bench.state(_S.EXITED, generation=1)
+    assert [worker.worker.generation for worker in bench.view().workers] == [2]
+
+
+async def test_a_slot_that_waits_in_back_off_leaves_at_once_when_it_is_scaled_away(bench):
+    await bench.pool.apply((bench.app("raise SystemExit(1)\n", backoff_initial=60.0),))
+    await bench.state(_S.BACKOFF)
+    assert bench.worker().retry_at > bench.clock.monotonic() + 20
+    since = bench.events.next
+    await bench.pool.apply((bench.app("raise SystemExit(1)\n", max_workers=0),))
+    assert (await bench.state(_S.EXITED, since)).slot == 0
+    assert bench.view().workers == ()

@@ -1,6 +1,7 @@
 """The built-in pool backend: real processes of this machine, made and reaped by the lab's own fork server."""
 
 import asyncio
+import contextlib
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -49,7 +50,8 @@ class PythonBuiltinPool:
         self._with = Surroundings(routing, events, clock, spawner, self._disk)
         self._builder = Builder(spawner, languages, cache)
         self._supervisors: dict[str, Supervisor] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[str, Supervisor] = {}
+        """Pools of apps that were removed and still have processes."""
         self._outputs: dict[tuple[str, int], SlotOutput] = {}
         self._zombies: frozenset[int] = frozenset()
         self._lasting_zombies = 0
@@ -62,10 +64,11 @@ class PythonBuiltinPool:
 
     async def apply(self, apps: tuple[AppSpec, ...]) -> None:
         wanted = {app.name for app in apps}
-        for name in [name for name in self._supervisors if name not in wanted]:
-            self._let_go(self._supervisors.pop(name))
+        self._let_go([name for name in self._supervisors if name not in wanted])
         for app in apps:
-            if app.name not in self._supervisors:
+            if app.name in self._leaving:  # its slots and their generations are known
+                self._supervisors[app.name] = self._leaving.pop(app.name)
+            elif app.name not in self._supervisors:
                 self._supervisors[app.name] = Supervisor(app, self._with, self._builder, self._output, random.Random())
             self._supervisors[app.name].update(app)
 
@@ -104,12 +107,11 @@ class PythonBuiltinPool:
                 os.close(fd)
 
     async def close(self) -> None:
-        supervisors, self._supervisors = self._supervisors, {}
-        for supervisor in supervisors.values():
-            self._let_go(supervisor)
-        if self._leaving:
-            patience = max((_patience(supervisor.spec) for supervisor in supervisors.values()), default=_CLOSE_MARGIN)
-            await asyncio.wait(self._leaving, timeout=patience)
+        self._let_go(list(self._supervisors))
+        left = self._leaving.values()
+        patience = max((_patience(supervisor.spec) for supervisor in left), default=0.0)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*(supervisor.gone() for supervisor in left)), patience)
         if self._ticker is not None:
             self._ticker.cancel()
         await self._spawner.close()
@@ -117,11 +119,11 @@ class PythonBuiltinPool:
 
     # -- inside
 
-    def _let_go(self, supervisor: Supervisor) -> None:
-        supervisor.stop()
-        task = asyncio.get_running_loop().create_task(supervisor.gone())
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+    def _let_go(self, names: list[str]) -> None:
+        self._leaving = {name: supervisor for name, supervisor in self._leaving.items() if not supervisor.is_over}
+        for name in names:
+            self._leaving[name] = self._supervisors.pop(name)
+            self._leaving[name].stop()
 
     def _output(self, app: str, slot: int) -> SlotOutput:
         if (app, slot) not in self._outputs:
