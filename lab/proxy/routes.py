@@ -21,4 +21,7 @@ class Routes(Generic[T]):
         found = self._exact.get(path)
         if found is not None:
             return found
-        return next((route for prefix, route in self._below if path.startswith(prefix)), None)
+        for prefix, route in self._below:
+            if path.startswith(prefix):
+                return route
+        return None

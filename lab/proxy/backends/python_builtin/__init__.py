@@ -6,6 +6,7 @@
     connection.py   a connection to a worker
     forwarding.py   what a head gains on its way
     listener.py     the listening socket, and who else holds the port
+    outbox.py       what is written in one turn of the loop leaves together
     gateway.py      what all of these share
     proxy.py        `PythonBuiltinProxy`, which fulfils the contract with them
 

@@ -57,7 +57,9 @@ class Downstream(asyncio.Protocol, Timed):
         self._head_begun = False
         self._serving = False
         self._reading = True
-        self._ends: dict[tuple[bytes | None, bool, bool], bytes] = {}
+        self._end = b""
+        self._end_host: bytes | None = None
+        self._end_kind: tuple[bool, bool] | None = None
 
     # -- asyncio's side
 
@@ -101,8 +103,7 @@ class Downstream(asyncio.Protocol, Timed):
 
     def write(self, data: bytes) -> None:
         """Send to the client. What is written in one turn of the loop leaves in one system call."""
-        if not self.transport.is_closing():
-            self.transport.write(data)
+        self._gateway.outbox.send(self.transport, data)
 
     def pause_reading(self) -> None:
         """Take nothing more from the client for now. May be called twice."""
@@ -175,12 +176,11 @@ class Downstream(asyncio.Protocol, Timed):
 
     def _end_of(self, request: RequestHead) -> bytes:
         """What the gateway adds to the request's head: the same for nearly all requests of a connection."""
-        key = (request.host, request.modern, request.length == CHUNKED)
-        end = self._ends.get(key)
-        if end is None:
-            end = request_end(self.peer, request.host, self._gateway.authority, request.modern, key[2])
-            self._ends = {key: end}
-        return end
+        chunked = request.length == CHUNKED
+        if request.host != self._end_host or (request.modern, chunked) != self._end_kind:
+            self._end_host, self._end_kind = request.host, (request.modern, chunked)
+            self._end = request_end(self.peer, request.host, self._gateway.authority, request.modern, chunked)
+        return self._end
 
     def _refuse(self, problem: problems.Problem) -> None:
         """Answer what could not become a request."""
@@ -194,12 +194,14 @@ class Downstream(asyncio.Protocol, Timed):
         if self._unread or self.exchange.upload is not None:
             self._linger()
         else:
+            self._gateway.outbox.flush()
             self.transport.close()
 
     def _linger(self) -> None:
         self._state = State.LINGERING
         self._unread = b""
         self.exchange.upload = None
+        self._gateway.outbox.flush()
         if not self.transport.is_closing():
             self.transport.write_eof()
             self.resume_reading()

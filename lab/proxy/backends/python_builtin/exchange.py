@@ -155,7 +155,7 @@ class Exchange(Timed):
         self.connection = connection
         connection.exchange = self
         self.phase = Phase.WAITING
-        connection.transport.write(self._outgoing)
+        self._gateway.outbox.send(connection.transport, self._outgoing)
         self._arm_transfer()
         if self.upload is not None:
             self.downstream.resume_reading()
@@ -274,8 +274,7 @@ class Exchange(Timed):
     def _send_on(self, piece: bytes) -> None:
         if self.phase is Phase.WAITING or self.phase is Phase.RELAYING:
             self._repeatable = False
-            if not self.connection.transport.is_closing():
-                self.connection.transport.write(piece)
+            self._gateway.outbox.send(self.connection.transport, piece)
             return
         self._outgoing += piece
         if self.upload is not None and len(self._outgoing) > _HELD_LIMIT:

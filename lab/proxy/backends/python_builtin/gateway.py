@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from lab.core.clock import Clock
 from lab.proxy import problems
 from lab.proxy.accounting import Counters
+from lab.proxy.backends.python_builtin.outbox import Outbox
 from lab.proxy.manager import ProxySpec
 from lab.proxy.problems import head
 from lab.proxy.routes import Routes
@@ -35,6 +36,7 @@ class Gateway:
     def __init__(self, clock: Clock) -> None:
         self.now = clock.monotonic
         self.wheel = TimerWheel(clock)
+        self.outbox = Outbox()
         self.spec = ProxySpec()
         self.routes: Routes[Destination] = Routes(())
         self.authority = b""
