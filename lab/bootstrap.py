@@ -12,12 +12,16 @@ from typing import TextIO
 from lab import paths, plugins, report
 from lab.config import languages, manifest
 from lab.core.clock import SystemClock
+from lab.core.errors import NoLabError
 from lab.core.model import ListenerSpec
 from lab.engine.engine import Engine
 from lab.engine.lab import Lab, LabSpec
 from lab.engine.local import LocalLab
 from lab.engine.remote import RemoteLab
 from lab.pool.spawner import Spawner
+
+FIRST_LESSON = "first-look"
+"""What the screen opens on until it is done."""
 
 
 def default_manifest() -> Path:
@@ -66,8 +70,49 @@ def serve(file: Path | None, *, port: int | None, name: str | None, as_json: boo
 
 def open_screen(file: Path | None, *, port: int | None, name: str | None, lesson: str | None, read_only: bool) -> int:
     """Run a lab and its screen in this terminal. Returns the exit code."""
+    from lab.learning import lessons, progress
+
+    if lesson is not None:
+        lessons.load(lesson)  # a wrong ID is told before a lab is started
+    elif not read_only and not progress.load().done(FIRST_LESSON):
+        lesson = FIRST_LESSON
     with _running(file, port=port, name=name, read_only=read_only, told=sys.stdout) as lab:
         return asyncio.run(_show(lab, lesson=lesson, read_only=read_only))
+
+
+def run_lesson(lesson_id: str, name: str) -> int:
+    """A lesson in line mode, on the lab called `name` if it runs, else on one of its own. Returns the exit code."""
+    from lab.learning import lessons, line_mode
+
+    lessons.load(lesson_id)  # a wrong ID is told before a lab is started
+    met = False
+
+    async def walk(lab: Lab) -> int:
+        nonlocal met
+        met = True
+        return await line_mode.run(lab, lesson_id)
+
+    try:
+        return speak(name, walk)
+    except NoLabError:
+        if met:
+            raise  # it went away in the middle of the lesson
+    with _running(None, port=None, name=name, told=sys.stderr) as lab:
+        return asyncio.run(walk(lab))
+
+
+def verify_lessons(lesson_id: str | None) -> int:
+    """Walk one lesson, or all, on fresh labs, and tell what does not hold. Returns the exit code."""
+    from lab.learning import verify
+
+    async def fresh() -> Lab:
+        lab = local_lab(lab_spec(None, port=0, name="verify"), control=None)
+        await asyncio.to_thread(lab.start)
+        return lab
+
+    found = asyncio.run(verify.verify(fresh, lesson_id))
+    sys.stdout.write(verify.render(found) + "\n")
+    return 0 if found.ok else 1
 
 
 def attach_screen(name: str, *, read_only: bool) -> int:

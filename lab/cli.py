@@ -194,7 +194,36 @@ def load(
 
 @cgilab.group()
 def lesson() -> None:
-    """Lessons: list them, do one in this terminal, verify them."""
+    """Lessons: list them, do one in this terminal line by line, verify them."""
+
+
+@lesson.command("list")
+def lesson_list() -> None:
+    """Every lesson, and which ones you have done."""
+    from lab.learning import lessons, progress
+
+    for entry in lessons.catalogue(progress.load()):
+        done = "done" if entry.done else "    "
+        click.echo(f"{done}  {entry.id:<16}  {entry.level}, {entry.minutes} min  {entry.title}")
+
+
+@lesson.command("run")
+@click.argument("lesson_id", metavar="ID")
+@_name
+def lesson_run(lesson_id: str, name: str) -> None:
+    """Do a lesson, one fact a line, on the lab that runs, or on one of its own."""
+    from lab import bootstrap
+
+    sys.exit(bootstrap.run_lesson(lesson_id, name))
+
+
+@lesson.command("verify")
+@click.argument("lesson_id", metavar="[ID]", required=False)
+def lesson_verify(lesson_id: str | None) -> None:
+    """Walk a lesson, or all of them, on a fresh lab: each check must fail before its step and pass after it."""
+    from lab import bootstrap
+
+    sys.exit(bootstrap.verify_lessons(lesson_id))
 
 
 @cgilab.command()
