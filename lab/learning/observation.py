@@ -113,14 +113,15 @@ def measure(observation: Observation) -> Facts:
         lost=sum(event.data.get("lost") or 0 for event in healings),
         sent=own.accepted - before.accepted + before.in_flight,
         answered=own.answered - before.answered,
-        unanswered=_unanswered(own) - _unanswered(before) if own.in_flight == 0 else None,
+        unanswered=own.accepted - before.accepted + before.in_flight - (own.answered - before.answered),
+        ended=_ended(own) - _ended(before) if own.in_flight == 0 else None,
         waits=sum(1 for event in observation.events if event.state is WorkerState.BACKOFF),
         out_ms=out_ms(observation.events, observation.target.pid) if observation.target else None,
     )
 
 
-def _unanswered(totals: Totals) -> int:
-    return totals.failed + totals.shed + totals.abandoned
+def _ended(totals: Totals) -> int:
+    return totals.answered + totals.failed + totals.shed + totals.abandoned
 
 
 def names(

@@ -273,8 +273,10 @@ class LessonsScreen(Screen[None]):
         self.query_one("#keys", KeyBar).show(tuple(_keys(page)))
 
     def _draw_finish(self, page: Page) -> None:
+        """The last healing, while it happens and when it is explained; the text needs the room in between."""
         finish = self.query_one(PhotoFinish)
-        if page.photo is None:
+        timed = self._session is not None and self._session.step.seconds is not None
+        if page.photo is None or (timed and page.phase is not Phase.DO):
             finish.clear()
         elif page.photo is not finish.event:
             finish.show(page.photo, page.said)

@@ -17,8 +17,8 @@ from lab.tui.painting import Painted, Row, length
 LETTERS = "abcdefghi"
 """The keys of choices. Digits switch modes."""
 _MARKS = {"": "text", "`": "accent", "**": "strong", "*": "head"}
-_FACTS = 5
-"""How many of the newest facts are shown."""
+_FACTS, _FACTS_IN_A_HURRY = 5, 2
+"""How many of the newest facts are shown: while somebody reads, and while a clock runs."""
 _MAX_WIDTH = 88
 """Longer lines are hard to read."""
 
@@ -42,7 +42,7 @@ def rows_of(page: Page, chosen: int, width: int, glyphs: Glyphs) -> list[Row]:
     """The whole page. `chosen` is the number of the choice under the cursor."""
     room = max(20, min(width, _MAX_WIDTH))
     blocks = [
-        *(wrap(text, room) for text in page.paragraphs if page.phase is not Phase.ASK),
+        *(_paragraph(text, room, glyphs) for text in page.paragraphs),
         *(wrap(text, room, "strong") for text in page.question),
         list(_choices(page.choices, chosen, room, glyphs)),
         wrap(page.reply, room, "good" if page.phase is Phase.DONE else "warn") if page.reply else [],
@@ -124,6 +124,13 @@ def _joined(line: Row, text: str, role: str) -> Row:
     return (*line, (text, role))
 
 
+def _paragraph(text: str, width: int, glyphs: Glyphs) -> list[Row]:
+    if not text.startswith("- "):
+        return wrap(text, width)
+    first, *others = wrap(text[2:], width - 2)
+    return [((f"{glyphs.dot} ", "dim"), *first), *((("  ", "text"), *row) for row in others)]
+
+
 def _choices(choices: Sequence[str], chosen: int, width: int, glyphs: Glyphs) -> Iterator[Row]:
     for number, choice in enumerate(choices):
         here = number == chosen
@@ -134,7 +141,8 @@ def _choices(choices: Sequence[str], chosen: int, width: int, glyphs: Glyphs) ->
 
 def _facts(page: Page, width: int, glyphs: Glyphs) -> Iterator[Row]:
     """The newest facts while something is being done; afterwards the page itself quotes them."""
-    for fact in page.facts[-_FACTS:] if page.phase is Phase.DO else ():
+    newest = _FACTS if page.remaining_s is None else _FACTS_IN_A_HURRY
+    for fact in page.facts[-newest:] if page.phase is Phase.DO else ():
         first, *others = wrap(fact, width - 2, "head")
         yield ((f"{glyphs.dot} ", "dim"), *first)
         yield from ((("  ", "text"), *row) for row in others)

@@ -1,0 +1,135 @@
+"""The walk through a lesson, on a real lab: real processes die, real requests are answered."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab.core.clock import SystemClock
+from lab.core.errors import NotPossibleError
+from lab.engine.local import LocalLab
+from lab.learning import lessons
+from lab.learning.checks import Verdict
+from lab.learning.format import Action
+from lab.learning.observation import kernel_state
+from lab.learning.page import Phase
+from lab.learning.progress import Progress
+from lab.learning.session import LessonSession
+
+Write = Callable[..., Path]
+
+
+async def until(session: LessonSession, phase: Phase, seconds: float = 10.0) -> None:
+    """Poll until the session has reached `phase`."""
+    clock = SystemClock()
+    deadline = clock.monotonic() + seconds
+    while session.phase is not phase and clock.monotonic() < deadline:
+        await session.wait(0.1)
+    assert session.phase is phase
+
+
+@pytest.fixture
+def progress(tmp_path: Path) -> Progress:
+    return Progress(tmp_path / "progress.json")
+
+
+async def test_kill_is_off_until_the_prediction_is_committed(
+    lab: LocalLab, write_lesson: Write, progress: Progress
+) -> None:
+    async with LessonSession(lab, lessons.load("short", write_lesson()), progress) as session:
+        assert session.phase is Phase.PREDICT
+        assert session.page().actions == ()
+        with pytest.raises(NotPossibleError, match="prediction first"):
+            await session.act(Action.KILL)
+        with pytest.raises(NotPossibleError, match="prediction first"):
+            await session.command("kill random")
+        await session.choose(1)
+        assert session.page().actions == (Action.KILL,)
+        assert progress.record("short").predictions["heal"].said == "100 s"
+
+
+async def test_a_kill_is_seen_quoted_compared_and_asked_about(
+    lab: LocalLab, write_lesson: Write, progress: Progress
+) -> None:
+    async with LessonSession(lab, lessons.load("short", write_lesson()), progress) as session:
+        await session.choose(0)
+        victim = session.page().paragraphs[0].split()[-1].rstrip(".")
+        assert kernel_state(int(victim)) is not None
+        assert session.verdicts() == [Verdict.FAIL]
+        await session.act(Action.KILL)
+        await until(session, Phase.ASK)
+        assert kernel_state(int(victim)) is None
+        page = session.page()
+        assert f"PID {victim} died by SIGKILL." in page.paragraphs
+        assert page.photo is not None
+        assert page.photo.data["old_pid"] == int(victim)
+        assert page.said == "1 ms"
+        assert any("READY again" in fact for fact in page.facts)
+        assert await session.choose(0) == "Somebody did."
+        assert session.phase is Phase.ASK, "a wrong answer leaves the question open"
+        assert await session.choose(1) == "Yes."
+        await session.act(Action.CONTINUE)
+        assert session.phase is Phase.OVER
+        assert progress.done("short")
+        assert progress.record("short").predictions["heal"].nearness in ("right", "close", "far")
+
+
+async def test_the_lab_is_brought_back_when_the_lesson_is_left_in_the_middle(
+    lab: LocalLab, write_lesson: Write, progress: Progress
+) -> None:
+    before, rate = await lab.spec(), (await lab.snapshot()).own.rate
+    async with LessonSession(lab, lessons.load("short", write_lesson()), progress) as session:
+        assert [app.name for app in (await lab.spec()).apps] == ["search"]
+        assert (await lab.snapshot()).own.rate == 0
+        await session.choose(0)
+    assert await lab.spec() == before
+    assert (await lab.snapshot()).own.rate == rate
+
+
+async def test_the_lab_is_brought_back_after_an_error(lab: LocalLab, write_lesson: Write, progress: Progress) -> None:
+    before = await lab.spec()
+    with pytest.raises(NotPossibleError):
+        async with LessonSession(lab, lessons.load("short", write_lesson()), progress) as session:
+            await session.act(Action.CONTINUE)
+    assert await lab.spec() == before
+
+
+async def test_a_language_that_is_missing_gives_way_to_the_next(
+    lab: LocalLab, write_lesson: Write, progress: Progress, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    folder = write_lesson("kill {{ target.pid }}", "kill a {{ app.language }} program")
+    async with LessonSession(lab, lessons.load("short", folder), progress) as session:
+        await session.choose(0)
+        assert session.page().paragraphs == ("Press **k** to kill a Python program.",)
+
+
+async def test_a_kill_from_outside_is_told_from_one_of_this_lab(
+    lab: LocalLab, write_lesson: Write, progress: Progress
+) -> None:
+    folder = write_lesson("died by {{ death.signal }}", "died, killed from {{ death.by }}")
+    async with LessonSession(lab, lessons.load("short", folder), progress) as session:
+        await session.choose(0)
+        target = session.observation.target
+        assert target is not None
+        os.kill(target.pid, signal.SIGKILL)
+        await until(session, Phase.ASK)
+        assert f"PID {target.pid} died, killed from outside." in session.page().paragraphs
+        assert any("not sent by this lab" in fact for fact in session.page().facts)
+
+
+async def test_a_hint_comes_when_a_step_stays_open_and_with_it_the_way_on(
+    lab: LocalLab, write_lesson: Write, progress: Progress
+) -> None:
+    folder = write_lesson(
+        'allow = ["kill"]', 'allow = ["kill"]\nhint = [{ on = "gone", after_seconds = 0, text = "meet" }]'
+    )
+    async with LessonSession(lab, lessons.load("short", folder), progress) as session:
+        await session.choose(0)
+        page = session.page()
+        assert page.hint == "Everywhere."
+        assert Action.SKIP in page.actions
+        await session.act(Action.SKIP)
+        assert session.phase is Phase.OVER
