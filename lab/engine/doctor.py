@@ -30,7 +30,7 @@ ENOUGH_FILES = 1024
 _PR_GET_CHILD_SUBREAPER = 37
 _PR_GET_PDEATHSIG = 2
 _PTRACE_SEIZE = 0x4206
-_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+_ALSO_IN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Servers are installed where an ordinary user's PATH does not look."""
 
 
@@ -177,20 +177,21 @@ def _lacks(kernel: Kernel) -> list[str]:
 
 
 def _locked_folders() -> list[str]:
+    folders = (paths.cache(), paths.state(), paths.runtime())
     return [
-        f"Nothing can be written below {folder}. Make it yours: sudo chown -R $USER {folder}"
-        for folder in (paths.cache(), paths.state(), paths.runtime())
-        if not os.access(_nearest(folder), os.W_OK)
+        f"Found {place}, expected a folder in which {folder} can be made. Move it away, or make it yours."
+        for folder in folders
+        if not ((place := _nearest(folder)).is_dir() and os.access(place, os.W_OK | os.X_OK))
     ]
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself, or the first one above it that exists."""
+    """The folder itself, or the first above it that exists."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _detect_tool(tool: Tool) -> Detected:
-    command = shutil.which(tool.name, path=_PATH)
+    command = shutil.which(tool.name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_ALSO_IN)))
     version = ask_version((command, tool.asked)) if command else None
     return Detected(tool.name, available=version is not None, version=version, hint=None if version else tool.hint)
 
