@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from lab import paths
-from lab.core.clock import Clock, SystemClock
+from lab.core.clock import SystemClock
 from lab.core.errors import LabError
 from lab.engine.lab import Lab
 from lab.learning import expressions, lessons
@@ -29,8 +29,6 @@ from lab.learning.prose import NOT_SEEN
 from lab.learning.session import LessonSession
 
 MAX_SECONDS = 60.0
-_PATIENCE = 15.0
-"""Seconds that a step may take to pass after its walkthrough was done."""
 _OUTSIDE = "outside "
 _TICK = 0.1
 
@@ -63,10 +61,11 @@ class Report(msgspec.Struct, frozen=True):
 
 
 async def verify(
-    make_lab: MakeLab, lesson_id: str | None = None, *, folder: Path | None = None, clock: Clock | None = None
+    make_lab: MakeLab, lesson_id: str | None = None, *, folder: Path | None = None, patience: float = 8.0
 ) -> Report:
     """Walk one lesson, or all, each on a fresh lab that `make_lab` starts and that is closed afterwards.
 
+    `folder` holds the lessons (the lab's own by default). A step has `patience` s to pass after its walkthrough.
     A lesson that cannot be read or walked is a problem of the report, not an error. An unknown `lesson_id` raises
     `UnknownTargetError`.
     """
@@ -75,7 +74,7 @@ async def verify(
         found = [lessons.load(lesson_id, folder).folder]
     else:
         found = sorted(file.parent.name for file in where.glob("*/lesson.toml"))
-    return Report(tuple([await _verify(make_lab, where / name, clock or SystemClock()) for name in found]))
+    return Report(tuple([await _verify(make_lab, where / name, patience) for name in found]))
 
 
 def render(report: Report) -> str:
@@ -88,15 +87,17 @@ def render(report: Report) -> str:
     return "\n".join(lines)
 
 
-async def _verify(make_lab: MakeLab, folder: Path, clock: Clock) -> LessonReport:
+async def _verify(make_lab: MakeLab, folder: Path, patience: float) -> LessonReport:
+    clock = SystemClock()
     begun = clock.monotonic()
+    problems: list[str] = []
+    steps = 0
     try:
         lesson = lesson_format.read(folder)
-        walk = _Walk(lesson)
-        await walk.on(make_lab)
-        steps, problems = len(lesson.toml.step), walk.problems
+        steps = len(lesson.toml.step)
+        await _Walk(lesson, patience, problems).on(make_lab)
     except (LabError, expressions.ExpressionError) as error:
-        steps, problems = 0, [str(error)]
+        problems.append(str(error))
     seconds = clock.monotonic() - begun
     if seconds > MAX_SECONDS:
         problems.append(f"found {seconds:.0f} s; expected at most {MAX_SECONDS:g}")
@@ -104,11 +105,12 @@ async def _verify(make_lab: MakeLab, folder: Path, clock: Clock) -> LessonReport
 
 
 class _Walk:
-    """One walk through a lesson, step by step as its `walk` says. Collects what does not hold."""
+    """One walk through a lesson, step by step as its `walk` says. What does not hold goes into `problems`."""
 
-    def __init__(self, lesson: Lesson) -> None:
+    def __init__(self, lesson: Lesson, patience: float, problems: list[str]) -> None:
         self._lesson = lesson
-        self.problems: list[str] = []
+        self._patience = patience
+        self._problems = problems
         self._seen: set[int] = set()
 
     async def on(self, make_lab: MakeLab) -> None:
@@ -146,7 +148,7 @@ class _Walk:
             if session.phase is Phase.DO:
                 await self._act(session, word)
                 await self._until(session, lambda: session.settled, 5.0)
-        limit = _PATIENCE + (session.step.seconds or 0.0)
+        limit = self._patience + (session.step.seconds or 0.0)
         if not await self._until(session, lambda: session.phase is not Phase.DO, limit):
             self._expect(session, Verdict.PASS, f"{limit:g} s after its walkthrough")
             raise LabError(f"{session.step.id}: its walkthrough does not finish it.")
@@ -206,5 +208,5 @@ class _Walk:
                 self._complain(page.step, f"the text quotes what was not measured: {text!r}")
 
     def _complain(self, where: str, problem: str) -> None:
-        if (line := f"{where}: {problem}") not in self.problems:
-            self.problems.append(line)
+        if (line := f"{where}: {problem}") not in self._problems:
+            self._problems.append(line)
