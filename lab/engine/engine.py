@@ -17,7 +17,7 @@ from lab.core.events import Event, EventBatch, EventKind, EventRing
 from lab.core.model import AppSpec, ListenerSpec
 from lab.core.snapshot import LabSnapshot
 from lab.core.states import Policy
-from lab.engine import observe, targets
+from lab.engine import observe, status_page, targets
 from lab.engine.endpoints import Endpoints
 from lab.engine.lab import Answer, LabSpec, ProcessSpec, Scaled, Signalled
 from lab.engine.processes import Processes
@@ -245,7 +245,9 @@ class Engine:
         return ProxySpec(listener=listener, upstreams=upstreams, limits=self._spec.limits)
 
     def _status_page(self, query: str) -> tuple[str, bytes]:
-        return "text/plain", b"soon"
+        return status_page.render(
+            query, self._spec, self._pool.observe(), self._proxy.observe(), self._clock, self._started
+        )
 
     def _on_event(self, event: Event) -> None:
         for waiter in self._waiters:

@@ -51,8 +51,13 @@ class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):
     """Traffic to one app."""
 
     app: str
+    accepted: int
+    """Requests since the start, the lab's own included."""
     queue: int
     max_queue: int
+    """The longest that the queue has been."""
+    max_active: int
+    """The most endpoints that were busy at once."""
     rps: float
     p50_ms: float | None
     p95_ms: float | None

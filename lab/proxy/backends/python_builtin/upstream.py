@@ -85,14 +85,22 @@ class EndpointState:
         """Take a place for a probe. It needs a connection of its own, so an idle one makes room."""
         if self.in_flight >= self.places:
             return False
-        self.in_flight += 1
+        self.taken()
         while self._idle and len(self._idle) + self.in_flight > self.places:
             self._idle[0].discard()
         return True
 
+    def taken(self) -> None:
+        """One of its places is taken."""
+        self.in_flight += 1
+        if self.in_flight == 1:
+            self.upstream.became_busy()
+
     def release(self) -> None:
         """Give a place back: to whoever waits first, if anybody does."""
         self.in_flight -= 1
+        if not self.in_flight:
+            self.upstream.became_idle()
         if self.routed:
             self.upstream.serve(self)
         if not self.in_flight:
@@ -148,7 +156,9 @@ class Upstream:
         self._events = events
         self._routed: list[EndpointState] = []
         self._queue: OrderedDict[Exchange, None] = OrderedDict()
+        self._accepted = 0
         self._longest = 0
+        self._active = self._most_active = 0
         self._full = False
         self._choices = 0
         self._policy = _policy(spec)
@@ -181,6 +191,7 @@ class Upstream:
     def admit(self, exchange: Exchange) -> None:
         """Send a request to an endpoint, or let it wait, or shed it."""
         exchange.upstream = self
+        self._accepted += not exchange.tried
         exchange.latency = self.latencies[exchange.downstream.own]
         if self.spec.unavailable is not None:
             exchange.fail(problems.unavailable(self.spec.app, self.spec.unavailable))
@@ -204,6 +215,15 @@ class Upstream:
             self._full = False
             self._assign(exchange, state)
 
+    def became_busy(self) -> None:
+        """One of its endpoints has something to do."""
+        self._active += 1
+        self._most_active = max(self._most_active, self._active)
+
+    def became_idle(self) -> None:
+        """One of its endpoints has nothing to do any more."""
+        self._active -= 1
+
     def withdraw(self, exchange: Exchange) -> None:
         """A request waits no longer."""
         del self._queue[exchange]
@@ -219,12 +239,14 @@ class Upstream:
         return problems.queue_timeout(self.spec.app, self.spec.timeouts.queue, len(self._routed))
 
     def view(self, endpoints: tuple[EndpointView, ...], now: float) -> UpstreamView:
-        """What is known of its traffic. `max_queue` is the longest that the queue has been."""
+        """What is known of its traffic."""
         recent = self.latencies[0].recent(now, self.latencies[1])
         return UpstreamView(
             app=self.spec.app,
+            accepted=self._accepted,
             queue=len(self._queue),
             max_queue=self._longest,
+            max_active=self._most_active,
             rps=recent.rps,
             p50_ms=recent.p50_ms,
             p95_ms=recent.p95_ms,
@@ -238,7 +260,7 @@ class Upstream:
     def _assign(self, exchange: Exchange, state: EndpointState) -> None:
         self._choices += 1
         state.chosen = self._choices
-        state.in_flight += 1
+        state.taken()
         exchange.proceed(state)
 
     def _wait(self, exchange: Exchange) -> None:

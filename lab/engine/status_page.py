@@ -1,0 +1,77 @@
+"""`/pool-status`: PHP-FPM's status page for every pool of the lab, made of what pool and proxy know.
+
+`?json` and `?full` as PHP-FPM has them; `?app=NAME` shows one pool. As JSON, one pool is PHP-FPM's object, several are
+`{"pools": [...]}`.
+"""
+
+import json
+from collections.abc import Sequence
+from urllib.parse import parse_qs
+
+from lab.core.clock import Clock
+from lab.core.model import AppSpec
+from lab.engine.lab import LabSpec
+from lab.pool import status
+from lab.pool.manager import AppView, PoolView, WorkerView
+from lab.proxy.manager import EndpointView, ProxyView, UpstreamView
+
+
+def render(
+    query: str, spec: LabSpec, pool: PoolView, proxy: ProxyView, clock: Clock, started: float
+) -> tuple[str, bytes]:
+    """Content type and body of the page. `started` is when the lab began, in monotonic seconds."""
+    asked = parse_qs(query, keep_blank_values=True)
+    names = asked.get("app", [app.name for app in spec.apps])
+    upstreams = {upstream.app: upstream for upstream in proxy.upstreams}
+    pools = [
+        _pool(app, view, upstreams[app.name], clock, started)
+        for app in spec.apps
+        for view in pool.apps
+        if app.name == view.name and app.name in names and app.name in upstreams
+    ]
+    as_json, full = "json" in asked, "full" in asked
+    pages = [status.render(one, as_json=as_json, full=full) for one in pools]
+    return ("application/json", _joined(pages)) if as_json else ("text/plain; charset=utf-8", "\n".join(pages).encode())
+
+
+def _joined(pages: Sequence[str]) -> bytes:
+    return (pages[0] if len(pages) == 1 else json.dumps({"pools": [json.loads(page) for page in pages]})).encode()
+
+
+def _pool(spec: AppSpec, view: AppView, upstream: UpstreamView, clock: Clock, started: float) -> status.PoolStatus:
+    now = clock.monotonic()
+    traffic = {one.endpoint.worker: one for one in upstream.endpoints}
+    return status.PoolStatus(
+        pool=spec.name,
+        policy=spec.pool.policy,
+        started_wall=clock.wall() - (now - started),
+        since_s=now - started,
+        accepted=upstream.accepted,
+        queue=upstream.queue,
+        max_queue=upstream.max_queue,
+        queue_length=spec.queue_length,
+        max_active=upstream.max_active,
+        max_children_reached=0,  # `static` never wants more than it may have
+        slow_requests=0,  # as PHP-FPM counts them while request_slowlog_timeout is off
+        processes=tuple(
+            _process(worker, worker.pid, worker.started_at, traffic.get(worker.worker), clock)
+            for worker in view.workers
+            if worker.pid is not None and worker.started_at is not None
+        ),
+    )
+
+
+def _process(
+    worker: WorkerView, pid: int, started: float, traffic: EndpointView | None, clock: Clock
+) -> status.ProcessStatus:
+    since = clock.monotonic() - started
+    return status.ProcessStatus(
+        pid=pid,
+        state=worker.state,
+        started_wall=clock.wall() - since,
+        since_s=since,
+        requests=traffic.answered if traffic else 0,
+        in_flight=traffic.in_flight if traffic else 0,
+        cpu_percent=worker.cpu_percent,
+        rss_bytes=worker.rss_bytes,
+    )
