@@ -5,10 +5,12 @@ import random
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from lab import paths
@@ -177,17 +179,43 @@ def test_many_connections_stay_open_and_all_are_answered(worker: Any) -> None:
         client.close()
 
 
-def test_connections_beyond_its_places_wait_and_are_served_when_one_ends(start: Start) -> None:
-    worker = start("search-c")
-    first = [worker.connect() for _ in range(256)]
-    for client in first:
+def full(worker: Any) -> list[Any]:
+    """As many connections as it has places, each served."""
+    clients = [worker.connect() for _ in range(256)]
+    for client in clients:
         client.sendall(ASK)
         client.answers(1)
-    with worker.connect() as late:
+    return clients
+
+
+def test_connections_beyond_its_places_wait_and_are_served_when_others_end(worker: Any) -> None:
+    first = full(worker)
+    with worker.connect() as late, worker.connect() as later:
         late.sendall(ASK)
+        later.sendall(ASK)
         for client in first:
             client.close()
         assert late.answers(1)[0][0] == 200
+        assert later.answers(1)[0][0] == 200
+
+
+def test_a_full_worker_uses_no_processor_while_others_wait(worker: Any) -> None:
+    first = full(worker)
+    with worker.connect():
+        process = psutil.Process(worker.process.pid)
+        before = sum(process.cpu_times()[:2])
+        time.sleep(0.3)  # a rate needs a span
+        assert sum(process.cpu_times()[:2]) - before < 0.1
+    for client in first:
+        client.close()
+
+
+def test_a_full_worker_ends_in_order_too(worker: Any) -> None:
+    first = full(worker)
+    with worker.connect(), worker.connect():
+        assert worker.stop() == 0
+    for client in first:
+        client.close()
 
 
 def test_no_descriptor_is_left_behind_by_clients_that_came_and_went(worker: Any) -> None:

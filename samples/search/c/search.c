@@ -235,15 +235,14 @@ static void serve(struct client *c) {
 /* Take in one connection. When there is no place, those that follow wait in the backlog until somebody hangs up. */
 static bool admit(void) {
     struct client *c = clients;
-    int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-        while (c->open) c++;
-        c->open = true, c->fd = fd, open_clients++;
-        watch(EPOLL_CTL_ADD, fd, EPOLLIN, c);
-    }
-    bool full = open_clients == CLIENTS || (fd < 0 && errno == EMFILE);
-    if (full) watch(EPOLL_CTL_MOD, listener, 0, &listener);
-    return fd >= 0 && !full;
+    bool full = open_clients == CLIENTS;
+    int fd = full ? -1 : accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (full || (fd < 0 && errno == EMFILE)) watch(EPOLL_CTL_MOD, listener, 0, &listener);
+    if (fd < 0) return false;
+    while (c->open) c++;
+    c->open = true, c->fd = fd, open_clients++;
+    watch(EPOLL_CTL_ADD, fd, EPOLLIN, c);
+    return true;
 }
 
 /* Take in who connected already, then listen no more. A request that came is answered, an idle connection closed. */

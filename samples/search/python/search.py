@@ -21,6 +21,7 @@ from collections import namedtuple
 from pathlib import Path
 from urllib.parse import unquote_plus
 
+CLIENTS = 256
 RESULTS = 5
 HEAD = 8192
 OUT = 64 * 1024
@@ -178,6 +179,7 @@ class Server:
 
     def __init__(self, port: int) -> None:
         self.stopping = False
+        self.places = CLIENTS
         self.selector = selectors.DefaultSelector()
         self.listener = socket.socket()
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -210,14 +212,17 @@ class Server:
         self.selector.register(noticed, selectors.EVENT_READ)
 
     def admit(self) -> bool:
-        """Take in one connection; False when none waits."""
+        """Take in one connection; False when none waits, or the last place went: then others wait in the backlog."""
         try:
             client, _ = self.listener.accept()
         except OSError:
             return False
         client.setblocking(False)
         self.selector.register(client, selectors.EVENT_READ, Connection(client))
-        return True
+        self.places -= 1
+        if not self.places:
+            self.selector.unregister(self.listener)
+        return self.places > 0
 
     def serve(self, connection: Connection) -> None:
         """Let one connection go on, then wait for what it needs next."""
@@ -227,14 +232,18 @@ class Server:
         else:
             self.selector.unregister(connection.client)
             connection.client.close()
+            self.places += 1
+            if self.places == 1 and not self.stopping:
+                self.selector.register(self.listener, selectors.EVENT_READ)
 
     def stop(self, noticed: socket.socket) -> None:
         """Take in who has connected already, then listen no more; answer what came, close who is idle."""
         self.stopping = True
         self.selector.unregister(noticed)
-        while self.admit():
+        while self.places and self.admit():
             pass
-        self.selector.unregister(self.listener)
+        if self.places:
+            self.selector.unregister(self.listener)
         self.listener.close()
         for key in list(self.selector.get_map().values()):
             self.serve(key.data)
