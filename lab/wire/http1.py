@@ -28,7 +28,7 @@ _DIGITS = re.compile(rb"[0-9]{1,19}")
 _REQUEST_LINE = rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])\r\n"
 _REQUEST = re.compile(rb"(?:\r\n)?" + _REQUEST_LINE + rb"(?:" + FIELD + rb")*+\r\n")
 _REQUEST_LINE_ALONE = re.compile(_REQUEST_LINE)
-_OTHER_VERSION = re.compile(TOKEN + rb" [\x21-\x7e]++ HTTP/[0-9]\.[0-9]\r\n")
+_OTHER_VERSION = re.compile(TOKEN + rb" [\x21-\x7e]++ HTTP/(?!1\.[01]\r)[0-9]\.[0-9]\r\n")
 _RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])( [\t\x20-\x7e\x80-\xff]*+)?\r\n(?:" + FIELD + rb")*+\r\n")
 
 _SPECIAL = b"|".join(HOP_BY_HOP)

@@ -348,7 +348,10 @@ class Exchange(Timed):
         self.downstream.finished(self._keep)
 
     def _bad_answer(self, bad: BadMessageError) -> None:
-        self._fail_at_worker(problems.bad_answer(str(self.endpoint.endpoint), bad.detail))
+        if self.phase is Phase.RELAYING:
+            self._break_off()
+        else:
+            self._fail_at_worker(problems.bad_answer(str(self.endpoint.endpoint), bad.detail))
 
     def _fail_at_worker(self, problem: Problem) -> None:
         self.endpoint.failed += 1

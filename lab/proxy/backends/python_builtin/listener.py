@@ -1,5 +1,6 @@
 """The listening socket, and an honest word about who has the port when we cannot have it."""
 
+import contextlib
 import errno
 import socket
 from pathlib import Path
@@ -41,13 +42,19 @@ def holder_of(port: int) -> str | None:
     """Name and PID of a process that listens on a TCP port; None when it is not ours to see."""
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            held = {str(descriptor.readlink()) for descriptor in (process / "fd").iterdir()}
-            if held & sockets:
-                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
-        except OSError:
-            continue  # it ended meanwhile, or belongs to somebody else
+        if sockets & _descriptors(process):
+            return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
     return None
+
+
+def _descriptors(process: Path) -> set[str]:
+    """What a process has open, as far as we may see it."""
+    found = set()
+    with contextlib.suppress(OSError):  # it ended meanwhile, or belongs to somebody else
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                found.add(str(descriptor.readlink()))
+    return found
 
 
 def _listening(port: int) -> list[str]:

@@ -1,8 +1,8 @@
 """Writes of one turn of the event loop, held back until everything that arrived in it has been read.
 
 A write on loopback wakes the process at the other end, and waking one that sleeps costs more than the write. Written in
-one burst, the first wakes the worker and the others find it awake; and pieces for the same peer leave together. Measured
-with two workers and 32 clients: 43 us of CPU a request without this, 33 us with it.
+one burst, the first wakes the worker and the others find it awake; and pieces for the same peer leave together.
+Measured with two workers and 32 clients: 43 us of CPU a request without this, 33 us with it.
 """
 
 import asyncio

@@ -1,0 +1,200 @@
+"""A gateway between raw bytes and workers that are real socket servers, scripted by each test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+import uvloop
+
+from lab.core.clock import SystemClock
+from lab.core.events import EventRing
+from lab.core.model import Endpoint, Limits, ListenerSpec, Timeouts, WorkerId
+from lab.proxy.backends.python_builtin import PythonBuiltinProxy
+from lab.proxy.manager import ProxySpec, UpstreamSpec
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The gateway is tested on the loop that it is made for."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    """One request, head and body, as the worker received it; empty at the end of the connection."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    lowered = head.lower()
+    if b"transfer-encoding: chunked" in lowered:
+        body = b""
+        while not body.endswith(b"0\r\n\r\n") and b"\r\n0\r\n" not in body:
+            body += await reader.readuntil(b"\r\n")
+        while not body.endswith(b"\r\n\r\n"):
+            body += await reader.readuntil(b"\r\n")
+        return head + body
+    _, found, length = lowered.partition(b"content-length:")
+    return head + (await reader.readexactly(int(length.split(b"\r\n")[0])) if found else b"")
+
+
+@dataclass
+class Worker:
+    """A server on loopback. `requests` holds what reached it, whole requests in order."""
+
+    response: bytes = OK
+    handler: Handler | None = None
+    requests: list[bytes] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+
+    async def start(self) -> None:
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.append(writer)
+        if self.handler is not None:
+            await self.handler(reader, writer)
+            writer.close()
+            return
+        while request := await read_request(reader):
+            self.requests.append(request)
+            writer.write(self.response)
+        writer.close()
+
+
+class Client:
+    """A connection to the gateway that speaks bytes."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, *pieces: bytes) -> None:
+        """Send pieces, each in a segment of its own as far as the kernel lets us."""
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+            await asyncio.sleep(0)
+
+    async def response(self, to_head: bool = False) -> tuple[int, bytes, bytes]:
+        """Status, head and body of the next response."""
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+        status, lowered = int(head[9:12]), head.lower()
+        if to_head or status < 200 or status in (204, 304):
+            return status, head, b""
+        if b"transfer-encoding: chunked" in lowered:
+            return status, head, await self._chunks()
+        if b"content-length:" in lowered:
+            size = int(lowered.partition(b"content-length:")[2].split(b"\r\n")[0])
+            return status, head, await asyncio.wait_for(self.reader.readexactly(size), 5)
+        return status, head, await asyncio.wait_for(self.reader.read(), 5)
+
+    async def _chunks(self) -> bytes:
+        body = b""
+        while size := int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), 5), 16):
+            body += (await self.reader.readexactly(size + 2))[:-2]
+        while await self.reader.readuntil(b"\r\n") != b"\r\n":
+            pass
+        return body
+
+    async def is_open(self) -> bool:
+        """Whether another request on this connection is answered."""
+        try:
+            await self.send(b"GET /again HTTP/1.1\r\nHost: x\r\n\r\n")
+            return (await self.response())[0] == 200
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return False
+
+    async def ended(self) -> type[Exception] | None:
+        """None for an orderly end of the connection, else the error it broke with. What still comes is read."""
+        try:
+            while await asyncio.wait_for(self.reader.read(65536), 5):
+                pass
+        except ConnectionError as error:
+            return type(error)
+        return None
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+class World:
+    """The gateway, its clients and its workers."""
+
+    def __init__(self) -> None:
+        clock = SystemClock()
+        self.proxy = PythonBuiltinProxy(clock, EventRing(clock))
+        self.workers: list[Worker] = []
+        self._clients: list[Client] = []
+        self.endpoints: list[Endpoint] = []
+
+    async def start(self, timeouts: Timeouts | None = None, limits: Limits | None = None, **upstream: object) -> None:
+        """Open the gateway for one app at `/`."""
+        timeouts = timeouts or Timeouts()
+        spec = UpstreamSpec(app="app", route="/", timeouts=timeouts, **upstream)  # type: ignore[arg-type]
+        listener = ListenerSpec(port=0)
+        self.spec = ProxySpec(listener=listener, upstreams=(spec,), timeouts=timeouts, limits=limits or Limits())
+        self.url = await self.proxy.start(self.spec)
+        self.address = ("127.0.0.1", int(self.url.rpartition(":")[2]))
+
+    async def worker(self, response: bytes = OK, handler: Handler | None = None, concurrency: int = 8) -> Worker:
+        """Start a worker and route to it."""
+        worker = Worker(response, handler)
+        await worker.start()
+        self.workers.append(worker)
+        self.route(worker.port, concurrency)
+        return worker
+
+    def route(self, port: int, concurrency: int = 8) -> Endpoint:
+        identity = WorkerId("app", len(self.endpoints), 1)
+        endpoint = Endpoint("app", "127.0.0.1", port, identity, concurrency=concurrency)
+        self.endpoints.append(endpoint)
+        self.proxy.add(endpoint)
+        return endpoint
+
+    async def client(self) -> Client:
+        client = Client(*await asyncio.open_connection(*self.address))
+        self._clients.append(client)
+        return client
+
+    async def get(self, path: str = "/") -> int:
+        """The status of one GET on a connection of its own."""
+        client = await self.client()
+        await client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        return (await client.response())[0]
+
+    def conserved(self) -> bool:
+        """Whether every accepted request is accounted for."""
+        totals = self.proxy.observe().totals
+        ended = totals.answered + totals.failed + totals.shed + totals.abandoned
+        return totals.accepted == ended + totals.in_flight
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when the gateway's counters show it; fail after 5 s."""
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    async def close(self) -> None:
+        for client in self._clients:
+            client.close()
+        await self.proxy.close()
+        for worker in self.workers:
+            await worker.stop()
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    yield world
+    await world.close()

@@ -1,0 +1,525 @@
+"""Traffic and accounting, rules 17 to 20 and 24 to 28: who gets a request, how long it waits, how it is counted."""
+
+import asyncio
+import json
+import random
+import socket
+
+import pytest
+
+from lab.core.clock import SystemClock
+from lab.core.errors import PortInUseError
+from lab.core.events import EventRing
+from lab.core.model import ListenerSpec, Queue, Selection, Timeouts
+from lab.proxy.backends.python_builtin import PythonBuiltinProxy
+from lab.proxy.manager import ProxySpec, UpstreamSpec
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Gate:
+    """A worker's handler that answers each request when it is told to."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Semaphore(0)
+        self.go = asyncio.Semaphore(0)
+        self.at_once = self.most = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            try:
+                await reader.readuntil(b"\r\n\r\n")
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            self.arrived.release()
+            await self.go.acquire()
+            self.at_once -= 1
+            writer.write(OK)
+
+
+def free_port() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+async def test_17_a_path_without_app_is_404_and_names_the_paths_there_are(world):
+    await world.start()
+    await world.proxy.apply(ProxySpec(upstreams=(UpstreamSpec(app="app", route="/api"),)))
+    assert await world.get("/apix") == 404
+    client = await world.client()
+    await client.send(GET)
+    status, _, body = await client.response()
+    assert status == 404
+    assert "/api" in json.loads(body)["remedy"]
+
+
+@pytest.mark.parametrize("selection", list(Selection))
+async def test_18_ties_rotate(world, selection):
+    await world.start(selection=selection)
+    workers = [await world.worker() for _ in range(3)]
+    for _ in range(9):
+        assert await world.get() == 200
+    assert [len(worker.requests) for worker in workers] == [3, 3, 3]
+
+
+async def test_18_least_connections_avoids_the_busy_worker(world):
+    await world.start(selection=Selection.LEAST_CONNECTIONS)
+    gate = Gate()
+    await world.worker(handler=gate)
+    idle = await world.worker()
+    held = await world.client()
+    await held.send(GET)
+    await gate.arrived.acquire()
+    for _ in range(5):
+        assert await world.get() == 200
+    assert len(idle.requests) == 5
+
+
+async def test_19_connections_to_workers_are_kept_and_used_again(world):
+    await world.start()
+    worker = await world.worker()
+    for _ in range(10):
+        assert await world.get() == 200
+    assert worker.connections == 1
+
+
+async def test_19_a_connection_that_the_worker_closed_is_not_used(world):
+    async def handler(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await writer.drain()
+
+    await world.start()
+    worker = await world.worker(handler=handler)
+    for _ in range(5):
+        assert await world.get() == 200
+    assert worker.connections == 5
+
+
+@pytest.mark.parametrize(("method", "status"), [(b"GET", 200), (b"POST", 502)])
+async def test_19_a_request_on_a_stale_connection_is_replayed_once_if_idempotent(world, method, status):
+    first = True
+
+    async def handler(reader, writer):
+        nonlocal first
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        if first:
+            first = False
+            await reader.readuntil(b"\r\n\r\n")
+
+    await world.start()
+    worker = await world.worker(handler=handler)
+    client = await world.client()
+    for expected in (200, status):
+        await client.send(method + b" / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert (await client.response())[0] == expected
+    assert world.proxy.observe().totals.retries == (1 if status == 200 else 0)
+    assert worker.connections == (2 if status == 200 else 1)
+
+
+async def test_a_worker_that_dies_in_mid_request_is_a_502_that_names_it(world):
+    await world.start()
+    gate = Gate()
+    worker = await world.worker(handler=gate)
+    client = await world.client()
+    await client.send(GET)
+    await gate.arrived.acquire()
+    await worker.stop()
+    status, _, body = await client.response()
+    assert status == 502
+    assert f"127.0.0.1:{worker.port}" in json.loads(body)["detail"]
+    (endpoint,) = world.proxy.observe().upstreams[0].endpoints
+    assert (endpoint.failed, endpoint.in_flight) == (1, 0)
+
+
+async def test_20_a_refused_connection_is_tried_elsewhere_even_for_post(world):
+    await world.start()
+    world.route(free_port())
+    worker = await world.worker()
+    client = await world.client()
+    for _ in range(4):
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+        assert (await client.response())[0] == 200
+    assert len(worker.requests) == 4
+    assert world.proxy.observe().totals.retries >= 1
+
+
+async def test_20_with_every_connection_refused_it_is_a_502(world):
+    await world.start()
+    ports = [free_port(), free_port()]
+    for port in ports:
+        world.route(port)
+    client = await world.client()
+    await client.send(GET)
+    status, _, body = await client.response()
+    assert status == 502
+    assert "refused" in json.loads(body)["detail"].lower()
+    assert world.proxy.observe().totals.retries == 1
+
+
+async def test_a_worker_never_has_more_requests_than_places_and_the_rest_wait_in_order(world):
+    await world.start()
+    gate = Gate()
+    await world.worker(handler=gate, concurrency=2)
+    clients = [await world.client() for _ in range(6)]
+    for number, client in enumerate(clients):
+        await client.send(b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number)
+    await world.until(lambda: world.proxy.observe().upstreams[0].queue == 4)
+    for client in clients:
+        gate.go.release()
+        assert (await client.response())[0] == 200
+    assert gate.most == 2
+    view = world.proxy.observe().upstreams[0]
+    assert (view.queue, view.max_queue) == (0, 4)
+
+
+async def test_with_the_queue_at_the_worker_everything_is_sent_at_once(world):
+    await world.start(queue=Queue.WORKER)
+    gate = Gate()
+    await world.worker(handler=gate, concurrency=1)
+    clients = [await world.client() for _ in range(4)]
+    for client in clients:
+        await client.send(GET)
+    for _ in clients:
+        await gate.arrived.acquire()
+    assert world.proxy.in_flight(world.endpoints[0]) == 4
+    for client in clients:
+        gate.go.release()
+        assert (await client.response())[0] == 200
+
+
+async def test_requests_wait_for_an_endpoint_and_are_served_when_one_appears(world):
+    await world.start()
+    clients = [await world.client() for _ in range(3)]
+    for client in clients:
+        await client.send(GET)
+    await world.until(lambda: world.proxy.observe().upstreams[0].queue == 3)
+    await world.worker(concurrency=1)
+    for client in clients:
+        assert (await client.response())[0] == 200
+
+
+async def test_a_full_queue_sheds_with_503_and_retry_after(world):
+    await world.start(queue_length=1)
+    waiting = await world.client()
+    await waiting.send(GET)
+    await world.until(lambda: world.proxy.observe().upstreams[0].queue == 1)
+    client = await world.client()
+    await client.send(GET)
+    status, head, _ = await client.response()
+    assert status == 503
+    assert b"Retry-After: 1" in head
+    assert world.proxy.observe().totals.shed == 1
+
+
+async def test_probes_take_places_and_give_them_to_who_waits(world):
+    await world.start()
+    worker = await world.worker(concurrency=1)
+    (endpoint,) = world.endpoints
+    assert world.proxy.acquire(endpoint)
+    assert not world.proxy.acquire(endpoint)
+    client = await world.client()
+    await client.send(GET)
+    await world.until(lambda: world.proxy.observe().upstreams[0].queue == 1)
+    assert worker.requests == []
+    world.proxy.release(endpoint)
+    assert (await client.response())[0] == 200
+
+
+async def test_a_probe_is_not_kept_waiting_by_an_idle_connection(world):
+    closed = asyncio.Event()
+
+    async def handler(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await reader.read()
+        closed.set()
+
+    await world.start()
+    await world.worker(handler=handler, concurrency=1)
+    assert await world.get() == 200
+    assert world.proxy.acquire(world.endpoints[0])
+    await asyncio.wait_for(closed.wait(), 5)
+    world.proxy.release(world.endpoints[0])
+
+
+@pytest.mark.parametrize(
+    ("setting", "sent", "status"),
+    [
+        ("request_head", b"GET / HTTP/1.1\r\nHo", 408),
+        ("request_body", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", 408),
+        ("response_head", GET, 504),
+    ],
+)
+async def test_24_each_timeout_has_an_answer_of_its_own(world, setting, sent, status):
+    await world.start(timeouts=Timeouts(**{setting: 0.1}))
+    await world.worker(handler=Gate())
+    client = await world.client()
+    await client.send(sent)
+    assert (await client.response())[0] == status
+    assert world.conserved()
+
+
+async def test_24_the_queue_timeout_is_503(world):
+    await world.start(timeouts=Timeouts(queue=0.1))
+    assert await world.get() == 503
+    assert world.proxy.observe().totals.shed == 1
+
+
+async def test_24_a_response_that_stalls_is_broken_off(world):
+    async def handler(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+        await reader.read()
+
+    await world.start(timeouts=Timeouts(response_idle=0.1))
+    await world.worker(handler=handler)
+    client = await world.client()
+    await client.send(GET)
+    assert await client.ended() is ConnectionResetError
+
+
+async def test_24_a_backlog_that_is_full_is_504_after_the_connect_timeout(world):
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        held = [socket.socket() for _ in range(3)]
+        for sock in held:
+            sock.setblocking(False)
+            sock.connect_ex(address)
+        await world.start(timeouts=Timeouts(connect=0.1))
+        world.route(address[1])
+        assert await world.get() == 504
+        for sock in held:
+            sock.close()
+
+
+async def test_24_idle_connections_end_on_both_sides(world):
+    closed = asyncio.Event()
+
+    async def handler(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await reader.read()
+        closed.set()
+
+    await world.start(timeouts=Timeouts(client_idle=0.1, upstream_idle=0.1))
+    await world.worker(handler=handler)
+    client = await world.client()
+    await client.send(GET)
+    await client.response()
+    await asyncio.wait_for(closed.wait(), 5)
+    await client.ended()
+    await world.until(lambda: world.proxy.observe().connections == 0)
+
+
+@pytest.mark.parametrize("framing", ["count", "chunked"])
+async def test_26_a_client_that_does_not_read_stops_the_worker(world, framing):
+    sent = 0
+
+    async def handler(reader, writer):
+        nonlocal sent
+        await reader.readuntil(b"\r\n\r\n")
+        count = framing == "count"
+        writer.write(
+            b"HTTP/1.1 200 OK\r\n"
+            + (b"Content-Length: 67108864\r\n\r\n" if count else b"Transfer-Encoding: chunked\r\n\r\n")
+        )
+        for _ in range(1024):
+            writer.write(b"x" * 65536 if count else b"10000\r\n" + b"x" * 65536 + b"\r\n")
+            await writer.drain()
+            sent += 65536
+        writer.write(b"" if count else b"0\r\n\r\n")
+
+    await world.start()
+    await world.worker(handler=handler)
+    client = await world.client()
+    await client.send(GET)
+    before = -1
+    while before != sent:
+        before = sent
+        await asyncio.sleep(0.2)
+    assert sent < 32 * 1024 * 1024
+    status, _, body = await client.response()
+    assert (status, len(body)) == (200, 64 * 1024 * 1024)
+
+
+async def test_26_a_worker_that_does_not_read_stops_the_client(world):
+    go = asyncio.Event()
+    received = 0
+
+    async def handler(reader, writer):
+        nonlocal received
+        await reader.readuntil(b"\r\n\r\n")
+        await go.wait()
+        while received < 64 * 1024 * 1024:
+            received += len(await reader.read(1 << 20))
+        writer.write(OK)
+
+    await world.start()
+    await world.worker(handler=handler)
+    client = await world.client()
+    await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 67108864\r\n\r\n")
+    upload = asyncio.create_task(client.send(*[b"x" * 65536] * 1024))
+    done, _ = await asyncio.wait([upload], timeout=1)
+    assert not done
+    go.set()
+    assert (await client.response())[0] == 200
+    await upload
+
+
+async def test_27_draining_finishes_what_is_in_flight_and_says_close(world):
+    await world.start()
+    gate = Gate()
+    await world.worker(handler=gate)
+    idle, busy = await world.client(), await world.client()
+    await busy.send(GET)
+    await gate.arrived.acquire()
+    closing = asyncio.create_task(world.proxy.close())
+    assert await idle.ended() is None
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(*world.address)
+    gate.go.release()
+    status, head, _ = await busy.response()
+    assert status == 200
+    assert b"Connection: close" in head
+    await asyncio.wait_for(closing, 2)
+
+
+async def test_27_a_removed_endpoint_finishes_and_is_then_drained(world):
+    await world.start()
+    gate = Gate()
+    await world.worker(handler=gate)
+    (endpoint,) = world.endpoints
+    client = await world.client()
+    await client.send(GET)
+    await gate.arrived.acquire()
+    world.proxy.remove(endpoint)
+    assert world.proxy.busy_since(endpoint) is not None
+    assert not await world.proxy.drained(endpoint, 0.01)
+    drained = asyncio.create_task(world.proxy.drained(endpoint, 5))
+    gate.go.release()
+    assert (await client.response())[0] == 200
+    assert await drained
+    assert world.proxy.busy_since(endpoint) is None
+    assert world.proxy.in_flight(endpoint) == 0
+
+
+@pytest.mark.parametrize("where", ["queued", "waiting"])
+async def test_28_a_client_that_leaves_is_abandoned_and_frees_what_it_held(world, where):
+    await world.start()
+    gate = Gate()
+    if where == "waiting":
+        await world.worker(handler=gate, concurrency=1)
+    client = await world.client()
+    await client.send(GET)
+    await world.until(lambda: world.proxy.observe().totals.in_flight == 1)
+    if where == "waiting":
+        await gate.arrived.acquire()
+    client.close()
+    await world.until(lambda: world.proxy.observe().totals.abandoned == 1)
+    view = world.proxy.observe()
+    assert view.upstreams[0].queue == 0
+    assert all(endpoint.in_flight == 0 for endpoint in view.upstreams[0].endpoints)
+    assert world.conserved()
+
+
+async def test_28_own_requests_are_counted_apart_but_at_the_endpoint_together(world):
+    await world.start()
+    await world.worker()
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        world.proxy.mark_own(sock.getsockname())
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, world.address)
+        reader, writer = await asyncio.open_connection(sock=sock.dup())
+        writer.write(GET)
+        await reader.readuntil(b"ok")
+        writer.close()
+    assert await world.get() == 200
+    view = world.proxy.observe()
+    assert (view.own.answered, view.totals.answered) == (1, 1)
+    assert view.upstreams[0].endpoints[0].answered == 2
+    assert world.proxy.latencies().total == world.proxy.latencies("app").total == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_28_every_request_has_one_outcome_whatever_clients_and_workers_do(world, seed):
+    rng = random.Random(seed)
+
+    async def moody(reader, writer):
+        while await reader.readuntil(b"\r\n\r\n"):
+            mood = rng.random()
+            if mood < 0.1:
+                return
+            if mood < 0.2:
+                writer.write(OK[: rng.randrange(len(OK))])
+                return
+            await asyncio.sleep(rng.random() * 0.01)
+            writer.write(OK if mood < 0.9 else b"garbage\r\n\r\n")
+
+    async def visit():
+        client = await world.client()
+        for _ in range(rng.randrange(1, 5)):
+            await client.send(
+                rng.choice(
+                    [
+                        GET,
+                        GET + GET,
+                        GET[:10],
+                        b"BAD\r\n\r\n",
+                        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc",
+                    ]
+                )
+            )
+            assert world.conserved()
+            await asyncio.sleep(rng.random() * 0.02)
+        client.close()
+
+    await world.start(queue_length=5, timeouts=Timeouts(queue=0.1, response_head=0.3))
+    for _ in range(3):
+        await world.worker(handler=moody, concurrency=2)
+    await asyncio.gather(*(visit() for _ in range(60)))
+    await world.until(lambda: world.proxy.observe().connections == 0)
+    totals = world.proxy.observe().totals
+    assert totals.in_flight == 0
+    assert world.conserved()
+    assert totals.accepted > 60
+    assert all(world.proxy.in_flight(endpoint) == 0 for endpoint in world.endpoints)
+
+
+async def test_an_unavailable_app_says_why(world):
+    await world.start(unavailable="no C compiler; apt-get install gcc")
+    client = await world.client()
+    await client.send(GET)
+    status, _, body = await client.response()
+    assert status == 503
+    assert "no C compiler" in json.loads(body)["detail"]
+    assert world.proxy.observe().totals.failed == 1
+
+
+async def test_pool_status_is_served_by_the_page_it_was_given(world):
+    world.proxy.status_page = lambda query: ("text/plain", f"asked {query}".encode())
+    await world.start()
+    client = await world.client()
+    await client.send(b"GET /pool-status?json&full HTTP/1.1\r\nHost: x\r\n\r\n")
+    status, head, body = await client.response()
+    assert (status, body) == (200, b"asked json&full")
+    assert b"Content-Type: text/plain\r\n" in head
+    await client.send(b"DELETE /pool-status HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await client.response())[0] == 405
+
+
+async def test_a_port_in_use_names_its_holder(world):
+    await world.start()
+    clock = SystemClock()
+    other = PythonBuiltinProxy(clock, EventRing(clock))
+    with pytest.raises(PortInUseError, match=r"in use by .+ \(pid \d+\)"):
+        await other.start(ProxySpec(listener=ListenerSpec(port=world.address[1])))
