@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from lab.core.events import Event, EventBatch
+from lab.core.events import Event, EventBatch, EventKind
 from lab.core.snapshot import AppSnapshot, LabSnapshot, WorkerSnapshot
 from lab.engine.lab import Lab
 from lab.engine.remote import RemoteLab
@@ -46,7 +46,10 @@ def event_lines(batch: EventBatch, *, as_json: bool) -> Iterator[str]:
     if batch.missed:
         yield msgspec.json.encode({"missed": batch.missed}).decode() if as_json else f"({batch.missed} events missed)"
     for event in batch.events:
-        yield msgspec.json.encode(event).decode() if as_json else event_line(event)
+        if as_json:
+            yield msgspec.json.encode(event).decode()
+        elif event.kind is not EventKind.PROCESS_REPORT:  # written by a program, for a program
+            yield event_line(event)
 
 
 async def batches(lab: RemoteLab, since: int, *, follow: bool) -> AsyncIterator[EventBatch]:
