@@ -64,16 +64,21 @@ class History:
         self.samples: deque[Sample] = deque(maxlen=WINDOW_S)
         self.moments: deque[Moment] = deque(maxlen=200)
         self.now = 0.0
+        self.version = 0
+        """Counts up whenever there is something new to draw."""
         self._from: LabSnapshot | None = None
 
     def add(self, snapshot: LabSnapshot, events: tuple[Event, ...]) -> None:
-        """Take in one look."""
-        self.now = snapshot.at
-        self.moments.extend(moment for moment in map(_moment, events) if moment is not None)
+        """Take in one look. `now`, the right edge of the charts, moves with each sample."""
+        fresh = [moment for moment in map(_moment, events) if moment is not None]
+        self.moments.extend(fresh)
+        self.version += bool(fresh)
         if self._from is None:
-            self._from = snapshot
+            self._from, self.now = snapshot, snapshot.at
         elif snapshot.at - self._from.at >= 1.0:
             self.samples.append(_sample(self._from, snapshot))
+            self.now = snapshot.at
+            self.version += 1
             self._from = snapshot
 
 

@@ -22,11 +22,14 @@ class Chart(Painted):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._history: History | None = None
+        self._drawn = -1
 
     def show(self, history: History) -> None:
         """Draw the minute that `history` holds. It is read now and again when the size changes."""
         self._history = history
-        self.repaint()
+        if history.version != self._drawn:
+            self._drawn = history.version
+            self.repaint()
 
     def heading(self) -> Row:
         """The first row: what is drawn, and in which unit."""
@@ -64,7 +67,7 @@ class Chart(Painted):
         """One row above the plot: deaths and arrivals, where in the minute they were. A later mark hides an earlier."""
         row: list[Span] = [(" ", "text")] * width
         for moment in self._history.moments if self._history is not None else ():
-            place = round(self.across(moment.at) * (width - 1))
+            place = round(min(1.0, self.across(moment.at)) * (width - 1))
             sign = self.glyphs.dead if moment.role == "bad" else self.glyphs.ready
             if 0 <= place < width:
                 row[place] = (sign, moment.role)
