@@ -171,6 +171,15 @@ async def test_a_frozen_worker_leaves_its_upstream_and_comes_back_when_thawed(be
     assert bench.worker().worker.generation == 1
 
 
+async def test_a_frozen_worker_that_is_scaled_away_is_thawed_to_hear_sigterm(bench):
+    await bench.pool.apply((bench.app(stop_timeout=30.0),))
+    await bench.state(_S.READY)
+    bench.pool.signal(bench.worker().worker, signal.SIGSTOP)
+    await bench.state(_S.UNHEALTHY)
+    await bench.pool.apply((bench.app(max_workers=0, stop_timeout=30.0),))
+    assert (await bench.state(_S.EXITED)).signal == "SIGTERM"
+
+
 async def test_one_hung_worker_does_not_delay_the_detection_of_another(bench):
     await bench.pool.apply((bench.app(max_workers=3),))
     for slot in range(3):

@@ -1,6 +1,7 @@
 """Nothing outlives the lab, nothing leaks, and the pool outlives its fork server."""
 
 import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ import pytest
 from lab.core.events import EventKind
 from lab.core.states import WorkerState
 from lab.pool import forkserver, procfs
+from tests.process.conftest import Bench
 
 _S = WorkerState
 MARK = "CGILAB_TEST_MARK"
@@ -37,7 +39,7 @@ async def main():
     await bench.pool.apply((bench.app(Path(sys.argv[2]).read_text(), max_workers=3),))
     for slot in range(3):
         await bench.state(WorkerState.READY, slot=slot)
-    print("ready", flush=True)
+    print(bench.spawner.pid, flush=True)
     await asyncio.Event().wait()
 
 asyncio.run(main())
@@ -72,27 +74,43 @@ def alive_after(handles: dict[int, int], seconds: float) -> list[int]:
     return sorted(left.values())
 
 
-def test_sigkill_of_the_lab_leaves_no_descendant_within_a_second(tmp_path):
-    from tests.process.conftest import Bench
-
-    program = tmp_path / "program.py"
-    program.write_text(HAS_A_GRANDCHILD + Bench.PROGRAM)
-    mark = uuid.uuid4().hex
+@contextlib.contextmanager
+def running_lab(folder: Path, program: str, mark: str):
+    """A pool of three workers in a process of its own; yields that process and the PID of its fork server."""
+    (folder / "program.py").write_text(program)
     lab = subprocess.Popen(
-        [sys.executable, "-c", LAB, str(tmp_path), str(program)],
+        [sys.executable, "-c", LAB, str(folder), str(folder / "program.py")],
         env=os.environ | {MARK: mark, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
+        text=True,
     )
     try:
-        assert lab.stdout.readline() == b"ready\n"
-        handles = marked(mark)
-        assert len(handles) == 1 + 1 + 3 * 3
+        yield lab, int(lab.stdout.readline())
     finally:
         lab.kill()
         lab.wait()
         lab.stdout.close()
-    assert alive_after(handles, 1.0) == []
+
+
+def test_sigkill_of_the_lab_leaves_no_descendant_within_a_second(tmp_path):
+    mark = uuid.uuid4().hex
+    with running_lab(tmp_path, HAS_A_GRANDCHILD + Bench.PROGRAM, mark) as (lab, _):
+        handles = marked(mark)
+        assert len(handles) == 1 + 1 + 3 * 3
+        lab.kill()
+        assert alive_after(handles, 1.0) == []
     assert marked(mark) == {}
+
+
+def test_workers_die_even_when_the_fork_server_dies_with_the_lab(tmp_path):
+    mark = uuid.uuid4().hex
+    with running_lab(tmp_path, Bench.PROGRAM, mark) as (lab, fork_server):
+        handles = marked(mark)
+        os.kill(fork_server, signal.SIGSTOP)
+        lab.kill()
+        lab.wait()
+        os.kill(fork_server, signal.SIGKILL)
+        assert alive_after(handles, 1.0) == []
 
 
 async def test_after_sigkill_of_the_fork_server_nothing_is_left_of_it_and_the_pool_refills(bench):
