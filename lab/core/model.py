@@ -22,6 +22,8 @@ Target = Annotated[
     str,
     Meta(pattern=r'^/[!"$-~]*(?!\n)$', description="A path that begins with /, without # and spaces; ? may follow."),
 ]
+# An empty one would mean every address.
+Host = Annotated[str, Meta(pattern=r"^[!-~]+(?!\n)$", description="An address or a name of this machine.")]
 Seconds = Annotated[float, Meta(ge=0, le=365 * 24 * 3600)]
 Count = Annotated[int, Meta(ge=0)]
 Workers = Annotated[int, Meta(ge=0, le=1000)]
@@ -146,7 +148,7 @@ class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class ListenerSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the proxy listens. Port 0 asks the kernel for a free one."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     port: Port = 8080
 
 

@@ -46,9 +46,10 @@ def test_an_app_survives_the_way_through_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(app), type=AppSpec) == app
 
 
-def test_ports_beyond_16_bits_are_refused() -> None:
+@pytest.mark.parametrize("keys", [{"port": 65536}, {"port": -1}, {"host": ""}, {"host": "127.0.0.1 "}])
+def test_a_listener_with_no_such_port_or_with_no_host_is_refused(keys: dict[str, Any]) -> None:
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert({"port": 65536}, ListenerSpec)
+        msgspec.convert(keys, ListenerSpec)
 
 
 def test_workers_and_endpoints_are_named_as_people_name_them() -> None:
