@@ -100,12 +100,12 @@ class Client:
         return status, head, await asyncio.wait_for(self.reader.read(), 5)
 
     async def _chunks(self) -> bytes:
-        body = b""
+        pieces = []
         while size := int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), 5), 16):
-            body += (await self.reader.readexactly(size + 2))[:-2]
+            pieces.append((await self.reader.readexactly(size + 2))[:-2])
         while await self.reader.readuntil(b"\r\n") != b"\r\n":
             pass
-        return body
+        return b"".join(pieces)
 
     async def is_open(self) -> bool:
         """Whether another request on this connection is answered."""

@@ -1,0 +1,183 @@
+"""How the built-in proxy compares with nginx: the same two C workers, 32 keep-alive connections, one core a proxy.
+
+    tests/bench/proxy.py [--json] [--seconds 4] [--rounds 5]
+
+Rounds are interleaved, so that what else the machine does hits everybody. The proxy has core 0; wrk and the workers have
+core 1. CPU is that of the proxy's process alone, from /proc. nginx runs one worker process with keep-alive upstreams
+and no access log. The built-in proxy runs with everything it has: strict parsing, places and queue, accounting, timeouts.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SEARCH = HERE.parent.parent / "samples" / "search" / "c" / "search.c"
+PATH = "/api/search?q=test"
+TICKS = os.sysconf("SC_CLK_TCK")
+
+NGINX = """
+daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; keepalive_requests 100000000;
+  client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+  uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+  upstream workers {{ {servers} keepalive 64; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://workers; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;
+    }}
+  }}
+}}
+"""
+
+
+def free_port() -> int:
+    """A port at which nobody listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(core: int, argv: list[str], port: int) -> Iterator[int]:
+    """A process pinned to a core, from when it listens; its PID."""
+    command = ["taskset", "-c", str(core), *argv]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            time.sleep(0.02)
+        yield process.pid
+    finally:
+        process.kill()
+        process.wait()
+
+
+def contenders(folder: Path, workers: list[int]) -> dict[str, tuple[list[str], int]]:
+    """What is compared: name, command and port."""
+    ports = [str(port) for port in workers]
+    ours, nginx, other = free_port(), free_port(), free_port()
+    servers = " ".join(f"server 127.0.0.1:{port};" for port in ports)
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, servers=servers, port=nginx))
+    found = {"cgilab": ([sys.executable, str(HERE / "gateway_process.py"), str(ours), *ports], ours)}
+    binary = shutil.which("nginx") or "/usr/sbin/nginx"
+    if Path(binary).exists():
+        found["nginx"] = ([binary, "-p", str(folder), "-c", str(config)], nginx)
+    if importlib.util.find_spec("aiohttp"):
+        found["aiohttp"] = ([sys.executable, str(HERE / "aiohttp_process.py"), str(other), *ports], other)
+    return found
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def measure(pid: int, port: int, seconds: float) -> dict[str, float]:
+    """One round of wrk against one proxy."""
+    before = cpu_seconds(pid)
+    command = [
+        "taskset",
+        "-c",
+        "1",
+        "wrk",
+        "-t1",
+        "-c32",
+        f"-d{seconds:g}s",
+        "--latency",
+        f"http://127.0.0.1:{port}{PATH}",
+    ]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
+    used = cpu_seconds(pid) - before
+    if "Non-2xx" in text or "Socket errors" in text:
+        raise SystemExit(f"A round had errors, so it measures nothing:\n{text}")
+    requests = int(re.search(r"(\d+) requests in", text)[1])
+    value, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", text).groups()
+    p99 = float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
+    return {
+        "rps": float(re.search(r"Requests/sec:\s+([\d.]+)", text)[1]),
+        "cpu_us": used / requests * 1e6,
+        "p99_ms": p99,
+    }
+
+
+def compare(seconds: float, rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Every proxy's rounds, interleaved."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        subprocess.run(["cc", "-O2", "-o", folder / "search", SEARCH], check=True)
+        workers = [free_port() for _ in range(2)]
+        for port in workers:
+            stack.enter_context(running(1, [str(folder / "search"), str(port)], port))
+        proxies = {
+            proxy: (stack.enter_context(running(0, argv, port)), port)
+            for proxy, (argv, port) in contenders(folder, workers).items()
+        }
+        results: dict[str, list[dict[str, float]]] = {proxy: [] for proxy in proxies}
+        for pid, port in proxies.values():
+            measure(pid, port, 1)
+        for _ in range(rounds):
+            for proxy, (pid, port) in proxies.items():
+                results[proxy].append(measure(pid, port, seconds))
+        return results
+
+
+def summary(results: dict[str, list[dict[str, float]]], rounds: int) -> dict[str, object]:
+    """Medians with their spread, and the ratios that matter."""
+    proxies = {}
+    for proxy, measured in results.items():
+        figures = {key: [one[key] for one in measured] for key in ("rps", "cpu_us", "p99_ms")}
+        proxies[proxy] = {key: round(statistics.median(values), 2) for key, values in figures.items()}
+        proxies[proxy]["rps_spread"] = [round(min(figures["rps"])), round(max(figures["rps"]))]
+    document: dict[str, object] = {"rounds": rounds, "proxies": proxies}
+    ours = proxies["cgilab"]
+    if "nginx" in proxies:
+        document["ratio_to_nginx"] = round(ours["rps"] / proxies["nginx"]["rps"], 3)
+        document["cpu_ratio_to_nginx"] = round(ours["cpu_us"] / proxies["nginx"]["cpu_us"], 3)
+    if "aiohttp" in proxies:
+        document["ratio_to_next_python"] = round(ours["rps"] / proxies["aiohttp"]["rps"], 2)
+    return document
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Compare the built-in proxy with nginx and an aiohttp proxy.")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser.add_argument("--seconds", type=float, default=4, help="length of a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    document = summary(compare(given.seconds, given.rounds), given.rounds)
+    if given.json:
+        print(json.dumps(document))
+        return
+    for proxy, figures in document["proxies"].items():
+        low, high = figures["rps_spread"]
+        print(f"{proxy:8} {figures['rps']:9.0f} requests/s ({low} to {high})", end="")
+        print(f"  {figures['cpu_us']:6.1f} us CPU a request  p99 {figures['p99_ms']:.2f} ms")
+    for name, value in document.items():
+        if "ratio" in name:
+            print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()
