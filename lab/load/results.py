@@ -243,4 +243,4 @@ def _count(histogram: Histogram, latencies: dict[int, int]) -> None:
 
 
 def _milliseconds(histogram: Histogram, *qs: float) -> list[float | None]:
-    return [None if value is None else value * 1000 for value in histogram.quantiles(*qs)]
+    return [None if value is None else round(value * 1000, 4) for value in histogram.quantiles(*qs)]

@@ -33,14 +33,14 @@ _WAIT = 1.0
 async def start(lab: Lab, profile: Profile, html: Path | None = None) -> "LoadRun":
     """Start a run and return when its process exists. Its HTML report goes to `html`, else to the user's state folder.
 
-    Raises `UnknownTargetError` for a target that is not an app, a path or a URL of this lab's listener, and whatever
-    `Lab.start_process` raises.
+    Raises `UnknownTargetError` for a target that is not an app, a path or a URL of this lab's listener,
+    `NotPossibleError` when there is no place for the report, and whatever `Lab.start_process` raises.
     """
     snapshot = await lab.snapshot()
     path = resolve(snapshot, profile.target)
     name = f"load-{secrets.token_hex(3)}"
-    report = (html or paths.state() / "reports" / f"{name}.html").absolute()
-    _make_folder(report.parent)
+    report = (html or _reports() / f"{name}.html").absolute()
+    _make_folders(_reports(), report.parent)
     await lab.start_process(_process(name, snapshot.listener, path, profile, report))
     return LoadRun(lab, name, profile, snapshot.listener + path, report, snapshot.events_next)
 
@@ -143,15 +143,20 @@ def _process(name: str, listener: str, path: str, profile: Profile, report: Path
             *("--report-fd", "{report_fd}"),
         ),
         env={"CGILAB_LOAD_PROFILE": msgspec.json.encode(order).decode()},
-        # Not where the lab stands: locust reads settings from a pyproject.toml that it finds there.
-        cwd=str(report.parent),
+        # Not where the lab or the report is: locust takes settings from a pyproject.toml that it finds beside it.
+        cwd=str(_reports()),
         stop_signal="SIGINT",  # SIGTERM skips the report
         max_seconds=profile.seconds + _GRACE,
     )
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise NotPossibleError(f"The report cannot be written to {folder}: {error.strerror}.") from error
+def _reports() -> Path:
+    return paths.state() / "reports"
+
+
+def _make_folders(*folders: Path) -> None:
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise NotPossibleError(f"The folder {folder} cannot be made: {error.strerror}.") from error

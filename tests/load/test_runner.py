@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from lab import paths
-from lab.core.errors import LabError, UnknownTargetError
+from lab.core.errors import LabError, NotPossibleError, UnknownTargetError
 from lab.core.events import EventKind
 from lab.engine.lab import Lab
 from lab.load import runner
@@ -61,6 +61,18 @@ async def test_a_report_goes_where_it_was_asked_for(lab: Lab, tmp_path: Path) ->
     result = await (await runner.start(lab, Profile(target="search", seconds=1), html=wanted)).result()
     assert result.report == str(wanted)
     assert wanted.exists()
+
+
+async def test_a_report_that_has_no_place_is_refused_before_anything_starts(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotPossibleError, match="cannot be made"):
+        await runner.start(lab, Profile(target="search"), html=tmp_path / "file" / "run.html")
+
+
+async def test_settings_of_locust_that_lie_beside_the_report_are_ignored(lab: Lab, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.locust]\nhost = "http://127.0.0.1:9"\nstop-timeout = "nonsense"\n')
+    run = await runner.start(lab, Profile(target="search", seconds=1), html=tmp_path / "run.html")
+    assert (await run.result()).answered > 0
 
 
 async def test_latencies_are_not_rounded_to_whole_milliseconds(lab: Lab) -> None:
