@@ -140,8 +140,8 @@ class WorkerTable(PaintedScroll):
         before = _joined(cells[1:state], columns[1:state], width, more)
         after = _joined(cells[state + 1 :], columns[state + 1 :], width, more)
         left = width - len(name) - len(before)
-        if not entry.worker.routed and len(cells[state]) > left - len(after):
-            after = ""  # Why it does not serve matters more than figures that it does not have.
+        if len(cells[state]) > left - len(after):
+            after = ""  # What is wrong with it matters more than its figures.
         room = max(0, left - len(after))
         seen = look(entry.worker)
         role = "text" if entry.worker.routed else "dim"
