@@ -159,8 +159,8 @@ class _Conversation:
         elif page.phase in (Phase.ASK, Phase.DONE):
             self._tell_checks(page)
         if page.phase is not Phase.DONE or self._told is None or self._told[1] is not Phase.ASK:
-            for text in (*page.paragraphs, *page.question):
-                self._write(prose.plain(text).strip())
+            for line in "\n".join((*page.paragraphs, *page.question)).splitlines():
+                self._write(prose.plain(line).strip())
         for number, choice in enumerate(page.choices, 1):
             self._write(f"{number}: {choice}")
         if offer := _offer(page):

@@ -1,7 +1,8 @@
 """What a person reads: `text.en.md`, cut into its sections, and templates filled with what was measured.
 
-A section begins with `## key` or `## key: Title`. A paragraph ends at an empty line; lines indented by four spaces stay
-as they are. In a question's section every `- option` is a choice, and a `> reply` below it answers whoever chooses it.
+A section begins with `## key` or `## key: Title`. A paragraph ends at an empty line; its lines are joined, but a line
+indented by four spaces stays as it is, and an item of a list (`- item`) begins a line of its own. In a question's section
+every `- option` is a choice, and a `> reply` below it answers whoever chooses it.
 Inline marks are `code`, **strong** and *emphasis*.
 """
 
@@ -133,13 +134,15 @@ def _paragraphs(lines: list[str]) -> tuple[str, ...]:
     found: list[str] = []
     fresh = True
     for line in lines:
-        if line.startswith("    "):
-            found.append(line)
-        elif line.strip() and (fresh or line.startswith("- ")):
-            found.append(line.strip())
-        elif line.strip():
-            found[-1] += f" {line.strip()}"
-        fresh = not line.strip() or line.startswith("    ")
+        if not line.strip():
+            fresh = True
+            continue
+        kept = line if line.startswith("    ") else line.strip()
+        if fresh:
+            found.append(kept)
+        else:
+            found[-1] += f"\n{kept}" if kept.startswith(("    ", "- ")) else f" {kept}"
+        fresh = False
     return tuple(found)
 
 

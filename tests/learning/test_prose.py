@@ -12,8 +12,12 @@ A paragraph
 over two lines.
 
     kill -9 {{ target.pid }}
+    ps
 
-Another.
+Another:
+- an item
+  of a list
+- and one more
 
 ## ask-why
 Why?
@@ -29,7 +33,11 @@ Why?
 def test_sections_have_titles_joined_paragraphs_and_lines_kept_as_they_are() -> None:
     section = prose.parse(TEXT).sections["one"]
     assert section.title == "First step"
-    assert section.paragraphs == ("A paragraph over two lines.", "    kill -9 {{ target.pid }}", "Another.")
+    assert section.paragraphs == (
+        "A paragraph over two lines.",
+        "    kill -9 {{ target.pid }}\n    ps",
+        "Another:\n- an item of a list\n- and one more",
+    )
 
 
 def test_every_option_of_a_question_has_its_reply() -> None:

@@ -88,7 +88,8 @@ class LessonsScreen(Screen[None]):
         self._session: LessonSession | None = None
         self._progress = progress_file.load()
         self._turn = asyncio.Lock()
-        self._step = ""
+        self._shown: tuple[str, Phase] | None = None
+        """The step and phase that are on screen; what was said about an earlier one is over."""
 
     def compose(self) -> ComposeResult:
         yield Banner()
@@ -250,7 +251,7 @@ class LessonsScreen(Screen[None]):
 
     def _list(self) -> None:
         self.set_class(False, "-open")
-        self._step = ""
+        self._shown = None
         try:
             self.query_one(LessonList).show(lessons.catalogue(self._progress))
         except LabError as error:
@@ -263,8 +264,8 @@ class LessonsScreen(Screen[None]):
         if self._session is None:
             return
         page = self._session.page()
-        if page.step != self._step or page.phase is Phase.OVER:
-            self._step = page.step
+        if (page.step, page.phase) != self._shown:
+            self._shown = (page.step, page.phase)
             self._say("")
             self.query_one("#reading").scroll_home(animate=False)
         self.query_one(LessonTitle).show(self._session.lesson.title, page)

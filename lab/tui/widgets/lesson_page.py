@@ -125,10 +125,15 @@ def _joined(line: Row, text: str, role: str) -> Row:
 
 
 def _paragraph(text: str, width: int, glyphs: Glyphs) -> list[Row]:
-    if not text.startswith("- "):
-        return wrap(text, width)
-    first, *others = wrap(text[2:], width - 2)
-    return [((f"{glyphs.dot} ", "dim"), *first), *((("  ", "text"), *row) for row in others)]
+    """A paragraph's rows; an item of a list hangs on its dot."""
+    rows: list[Row] = []
+    for line in text.split("\n"):
+        if line.startswith("- "):
+            first, *others = wrap(line[2:], width - 2)
+            rows += [((f"{glyphs.dot} ", "dim"), *first), *((("  ", "text"), *row) for row in others)]
+        else:
+            rows += wrap(line, width)
+    return rows
 
 
 def _choices(choices: Sequence[str], chosen: int, width: int, glyphs: Glyphs) -> Iterator[Row]:
