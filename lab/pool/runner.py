@@ -137,7 +137,8 @@ class Runner:
         """Let it continue if it is stopped; returns whether it was."""
         if self._child is None or not self.worker.stopped:
             return False
-        self._send(signal.SIGCONT, By.PERSON)
+        with contextlib.suppress(UnknownTargetError):  # it was killed while it was frozen
+            self._send(signal.SIGCONT, By.PERSON)
         return True
 
     def measure(self) -> None:

@@ -100,6 +100,8 @@ class Supervisor:
         self._stopping = True
         if self._preparation is not None:
             self._preparation.cancel()
+            self._preparation = None
+        self._building = False
         self.reconcile()
 
     async def gone(self) -> None:

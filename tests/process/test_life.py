@@ -287,3 +287,11 @@ async def test_a_slot_that_waits_in_back_off_leaves_at_once_when_it_is_scaled_aw
     await bench.pool.apply((bench.app("raise SystemExit(1)\n", max_workers=0),))
     assert (await bench.state(_S.EXITED, since)).slot == 0
     assert bench.view().workers == ()
+
+
+async def test_an_app_that_is_removed_and_comes_back_at_once_is_started(bench):
+    app = bench.app()
+    await bench.pool.apply((app,))
+    await bench.pool.apply(())
+    await bench.pool.apply((app,))
+    await bench.state(_S.READY)
