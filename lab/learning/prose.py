@@ -1,8 +1,8 @@
 """What a person reads: `text.en.md`, cut into its sections, and templates filled with what was measured.
 
 A section begins with `## key` or `## key: Title`. A paragraph ends at an empty line; its lines are joined, but a line
-indented by four spaces stays as it is, and an item of a list (`- item`) begins a line of its own. In a question's section
-every `- option` is a choice, and a `> reply` below it answers whoever chooses it.
+indented by four spaces stays as it is, and an item of a list (`- item`) begins a line of its own. In a question's
+section every `- option` is a choice, and a `> reply` below it answers whoever chooses it.
 Inline marks are `code`, **strong** and *emphasis*.
 """
 
