@@ -2,9 +2,9 @@
 
     tests/bench/proxy.py [--json] [--seconds 4] [--rounds 5]
 
-Rounds are interleaved, so that what else the machine does hits everybody. The proxy has core 0; wrk and the workers have
-core 1. CPU is that of the proxy's process alone, from /proc. nginx runs one worker process with keep-alive upstreams
-and no access log. The built-in proxy runs with everything it has: strict parsing, places and queue, accounting, timeouts.
+Rounds are interleaved, so that what else the machine does hits everybody. The proxy has core 0; wrk and the workers
+have core 1. CPU is that of the proxy's process alone, from /proc. nginx runs one worker process with keep-alive
+upstreams and no access log. The built-in proxy runs with all it has: strict parsing, queue, accounting, timeouts.
 """
 
 import argparse
