@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.dom import DOMNode
 from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
 
@@ -119,11 +118,12 @@ class CgilabApp(App[None]):
         self.switch_mode(mode)
 
     def action_explain(self) -> None:
-        """Explain the widget under the focus, or the screen."""
+        """Explain the photo finish while it is shown, else the widget under the focus, else the screen."""
         from lab.tui.screens.explain import Explain
 
-        nodes = self.focused.ancestors_with_self if self.focused is not None else [self.screen]
-        help_text = next((node.HELP for node in nodes if isinstance(node, DOMNode) and node.HELP), None)
+        focused = self.focused.ancestors_with_self if self.focused is not None else [self.screen]
+        nodes = [*self.screen.query("PhotoFinish.-shown"), *focused]
+        help_text = next((node.HELP for node in nodes if node.HELP), None)
         if help_text:
             self.push_screen(Explain(help_text))
 

@@ -54,7 +54,6 @@ class Moment:
 
     at: float
     role: str
-    text: str
 
 
 class History:
@@ -92,11 +91,10 @@ def _sample(before: LabSnapshot, now: LabSnapshot) -> Sample:
 
 
 def _moment(event: Event) -> Moment | None:
-    name = event.pid if event.pid is not None else ""
     if event.kind is EventKind.HEALED:
-        return Moment(event.at, "good", f"{name}")
+        return Moment(event.at, "good")
     if event.kind is EventKind.STOPPED or (event.kind is EventKind.STATE and event.state is WorkerState.EXITED):
-        return Moment(event.at, "bad", f"{name}")
+        return Moment(event.at, "bad")
     return None
 
 

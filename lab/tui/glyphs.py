@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """One set of signs. `bars` and `levels` go from empty to full; the ends of `bars` are the same in both sets."""
+    """One set of signs. `bars` and `levels` go from empty to full."""
 
     ready: str
     starting: str
@@ -38,8 +38,6 @@ class Glyphs:
     more: str
     tick: str
     axis: str
-    low: str
-    """Heads the key that makes something fewer."""
     braille: bool
     """Whether lines may be drawn with braille patterns (U+2800 to U+28FF)."""
 
@@ -67,7 +65,6 @@ UNICODE = Glyphs(
     more="…",
     tick="┬",
     axis="─",
-    low="−",
     braille=True,
 )
 
@@ -94,7 +91,6 @@ ASCII = Glyphs(
     more="...",
     tick="+",
     axis="-",
-    low="-",
     braille=False,
 )
 

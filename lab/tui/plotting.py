@@ -14,7 +14,8 @@ Canvas = list[list[tuple[str, int]]]
 
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BRAILLE = 0x2800
-_PLAIN = ".o*+x"
+PLAIN = ".o*"
+"""Signs of the series where there is no braille."""
 EMPTY = (" ", -1)
 
 
@@ -35,7 +36,7 @@ def curves(series: Sequence[Sequence[Point]], width: int, height: int, *, braill
         for x, y in _dots(points, width * columns, height * rows):
             row, column = y // rows, x // columns
             bits[row][column] |= _DOTS[y % 4][x % 2]
-            sign = chr(_BRAILLE + bits[row][column]) if braille else _PLAIN[number % len(_PLAIN)]
+            sign = chr(_BRAILLE + bits[row][column]) if braille else PLAIN[number % len(PLAIN)]
             canvas[row][column] = (sign, number)
     return canvas
 

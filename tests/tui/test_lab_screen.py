@@ -217,6 +217,14 @@ async def test_the_question_mark_explains_the_part_under_the_focus() -> None:
         assert screen.lab.worker("search", 0).generation == 1
 
 
+async def test_the_question_mark_explains_the_photo_finish_while_it_is_shown() -> None:
+    async with opened() as screen:
+        await screen.press("k")
+        await screen.pilot.press("question_mark")
+        assert isinstance(screen.app.screen, Explain)
+        assert screen.app.screen._text == PhotoFinish.HELP
+
+
 async def test_the_command_line_runs_a_command_and_tells_usage_when_it_is_wrong() -> None:
     async with opened() as screen:
         await screen.pilot.press("colon", *"kill auth/1")

@@ -107,8 +107,9 @@ class LabScreen(Screen[None]):
         self._show_finish(message.events, message.snapshot.at)
 
     def on_key(self, event: KeyPressed) -> None:
-        """Any key closes the photo finish, and does what it does."""
-        self.query_one(PhotoFinish).clear()
+        """Any key but the one that explains it closes the photo finish, and does what it does."""
+        if event.key != "question_mark":
+            self.query_one(PhotoFinish).clear()
 
     def on_worker_table_moved(self) -> None:
         """Another worker: disarm, for arming was meant for the one before."""

@@ -7,7 +7,7 @@ from typing import Any
 from lab.tui import figures
 from lab.tui.bridge import WINDOW_S, History, Sample
 from lab.tui.painting import Painted, Row, Span
-from lab.tui.plotting import Canvas, Point, ceiling, columns, curves
+from lab.tui.plotting import PLAIN, Canvas, Point, ceiling, columns, curves
 
 _AXIS = 6
 """Cells left of the plot, for the scale."""
@@ -117,8 +117,7 @@ class LatencyChart(Chart):
     )
 
     def heading(self) -> Row:
-        marks = ("." if not self.glyphs.braille else self.glyphs.axis, "o", "*")
-        signs = marks if not self.glyphs.braille else (self.glyphs.axis * 2,) * 3
+        signs = (self.glyphs.axis * 2,) * 3 if self.glyphs.braille else tuple(PLAIN)
         names = zip(signs, ("p50", "p95", "p99"), ("good", "accent", "bad"), strict=True)
         legend = tuple((f"  {sign} {name}", role) for sign, name, role in names)
         return (("LATENCY ms", "head"), *legend, ("  last minute", "dim"))

@@ -47,7 +47,7 @@ class PhotoFinish(Painted):
         "The signal was sent; the kernel reported the exit (nobody had to poll); a successor was forked; it passed a "
         "probe; it was READY and the balancer may send it requests.\n\n"
         "A signal that came from outside the lab has no first mark: only its sender knows when it was sent.\n\n"
-        "Any key closes it."
+        "The next key closes it."
     )
 
     def __init__(self, **options: Any) -> None:

@@ -23,6 +23,8 @@ class StatusBar(Painted):
         "y copies the address."
     )
 
+    can_focus = True
+
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._snapshot: LabSnapshot | None = None
