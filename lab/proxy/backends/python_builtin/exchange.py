@@ -337,8 +337,7 @@ class Exchange(Timed):
         endpoint, connection = self.endpoint, self.connection
         connection.exchange = None
         endpoint.answered += 1
-        endpoint.latency.record(self._gateway.now() - self._started)
-        self._end(Outcome.ANSWERED)
+        endpoint.latency.record(self._end(Outcome.ANSWERED))
         del endpoint.open[self]
         if reusable and self.upload is None and not connection.blocked:
             endpoint.keep(connection)
@@ -377,12 +376,15 @@ class Exchange(Timed):
             del self.endpoint.open[self]
             self.endpoint.release()
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: Outcome) -> float:
+        """Count how it ended; return how long it took, in seconds."""
         self.phase = Phase.IDLE
         self.deadline = NEVER
         self._gateway.counters[self.downstream.own].end(outcome)
+        took = self._gateway.now() - self._started
         if self.latency is not None and outcome is not Outcome.ABANDONED:
-            self.latency.record(self._gateway.now() - self._started)
+            self.latency.record(took)
+        return took
 
     def _may_keep(self) -> bool:
         return self.request.keep_alive and self.upload is None and not self._gateway.draining
