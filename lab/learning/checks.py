@@ -24,7 +24,7 @@ def judge(expr: str, names: Mapping[str, Any]) -> Verdict:
     """Whether `expr` holds over `names`; unknown if it needs something that was not measured."""
     try:
         return Verdict.PASS if expressions.read(expr, NAMES).value(names) else Verdict.FAIL
-    except expressions.NotMeasured:
+    except expressions.NotMeasuredError:
         return Verdict.UNKNOWN
 
 

@@ -4,7 +4,7 @@ An expression is parsed once, when the lesson is read, and every node is held ag
 names, `facts.part`, `tuple[0]`, comparisons, `and or not`, `+ - * /`, and calls of functions that the lab hands in.
 Nothing of Python's own is reachable, so a lesson from a stranger can look and do no more.
 
-A value that was not measured is None. Computing with it raises `NotMeasured`: the answer is *unknown*, not false.
+A value that was not measured is None. Computing with it raises `NotMeasuredError`: the answer is *unknown*, not false.
 """
 
 import ast
@@ -36,7 +36,7 @@ class ExpressionError(Exception):
     """The expression is not in the language, or asks for something that does not exist. The text says which part."""
 
 
-class NotMeasured(Exception):  # noqa: N818
+class NotMeasuredError(Exception):
     """A value that the expression needs was not measured."""
 
 
@@ -61,7 +61,7 @@ class Expression:
     tree: ast.expr
 
     def value(self, names: Mapping[str, Any]) -> Any:
-        """Its value over `names` (values and functions). Raises `NotMeasured` and `ExpressionError`."""
+        """Its value over `names` (values and functions). Raises `NotMeasuredError` and `ExpressionError`."""
         return _value(self.tree, names)
 
 
@@ -131,7 +131,7 @@ def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:
 def _measured(node: ast.expr, names: Mapping[str, Any]) -> Any:
     value = _value(node, names)
     if value is None:
-        raise NotMeasured(ast.unparse(node))
+        raise NotMeasuredError(ast.unparse(node))
     return value
 
 

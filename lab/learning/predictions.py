@@ -31,7 +31,7 @@ def compare(prediction: Predict, choice: int, names: Mapping[str, Any]) -> Nearn
     try:
         truth = expressions.read(prediction.truth, NAMES).value(names)
         options = [expressions.read(one, NAMES).value(names) for one in prediction.values]
-    except expressions.NotMeasured:
+    except expressions.NotMeasuredError:
         return Nearness.UNKNOWN
     said = options[choice]
     if truth is None or said in (None, ""):

@@ -120,7 +120,7 @@ def counted(number: int | None, noun: str) -> str:
 def _filled(source: str, names: Mapping[str, Any]) -> str:
     try:
         return shown(expressions.read(source, names.keys()).value(names))
-    except expressions.NotMeasured:
+    except expressions.NotMeasuredError:
         return NOT_SEEN
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lab.learning.expressions import ExpressionError, Facts, NotMeasured, read
+from lab.learning.expressions import ExpressionError, Facts, NotMeasuredError, read
 
 NAMES = {
     "n": 3,
@@ -74,7 +74,7 @@ def test_no_attribute_of_a_python_object_can_be_reached(source: str) -> None:
     "source", ["nothing + 1", "nothing > 3", "not nothing", "nothing.part", "pids[7] == 1", "one.none < 2"]
 )
 def test_computing_with_what_was_not_measured_is_not_false_but_not_measured(source: str) -> None:
-    with pytest.raises(NotMeasured):
+    with pytest.raises(NotMeasuredError):
         value(source)
 
 

@@ -12,8 +12,8 @@ class LessonList(Painted):
     HELP = "The lessons. Pick one with the arrow keys; Enter begins it."
     can_focus = True
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
-        super().__init__(id=id)
+    def __init__(self) -> None:
+        super().__init__()
         self._entries: Sequence[Entry] = ()
         self._cursor = 0
 

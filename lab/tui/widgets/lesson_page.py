@@ -70,9 +70,9 @@ class LessonPage(Painted):
             super().__init__()
             self.number = number
 
-    def __init__(self, text: str = "", *, id: str | None = None) -> None:  # noqa: A002
-        super().__init__(id=id)
-        self._text = text
+    def __init__(self) -> None:
+        super().__init__()
+        self._text = ""
         self._page: Page | None = None
         self.cursor = 0
         """The number of the choice under the cursor."""
