@@ -74,8 +74,8 @@ def open_screen(file: Path | None, *, port: int | None, name: str | None, lesson
 
     if lesson is not None:
         lessons.load(lesson)  # a wrong ID is told before a lab is started
-    elif not read_only and not progress.load().done(FIRST_LESSON):
-        lesson = FIRST_LESSON
+    elif file is None and not read_only and not progress.load().done(FIRST_LESSON):
+        lesson = FIRST_LESSON  # whoever brings a manifest has come for that
     with _running(file, port=port, name=name, read_only=read_only, told=sys.stdout) as lab:
         return asyncio.run(_show(lab, lesson=lesson, read_only=read_only))
 
@@ -159,7 +159,8 @@ def _running(
         farewell = lab.stop()
         # The terminal or the pipe may be gone by now; that is no reason to complain.
         with contextlib.suppress(OSError):
-            told.write(f"{farewell.stopped} workers stopped, {farewell.left} left.\n")
+            workers = "1 worker" if farewell.stopped == 1 else f"{farewell.stopped} workers"
+            told.write(f"{workers} stopped, {farewell.left} left.\n")
             told.flush()
 
 
