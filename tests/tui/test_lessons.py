@@ -102,6 +102,8 @@ async def real() -> AsyncIterator[LocalLab]:
 async def test_the_first_page_names_the_workers_that_the_flow_shows(real: LocalLab, size: tuple[int, int]) -> None:
     async with learning(real, size) as learner:
         await learner.until("3 real processes")
+        await learner.app.bridge.poll()
+        await learner.pilot.pause()
         search = (await real.snapshot()).app("search")
         assert search is not None
         for worker in search.workers:
