@@ -145,6 +145,10 @@ class CgilabApp(App[None]):
         """Leave. Stopping the workers is the business of whoever started them."""
         self.exit(return_code=LOST if self._lost is not None else 0)
 
+    def action_help_quit(self) -> None:
+        """Ctrl+C: in a terminal app it is a key like others, but whoever presses it wants to leave."""
+        self.say("q quits, and stops every worker.")
+
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Everything that has a key, and the choice of a theme."""
         for active in screen.active_bindings.values():

@@ -275,6 +275,8 @@ class FakeLab:
 
     def _resize(self, app: FakeApp) -> None:
         wanted = app.spec.pool.max_workers
+        for leaver in app.workers[wanted:]:
+            self._tell_death(app.name, leaver, "SIGTERM", Cause.SCALED_DOWN)
         app.workers = [worker for worker in app.workers if worker.slot < wanted]
         missing = range(len(app.workers), wanted)
         app.workers += [FakeWorker(slot, next(self._pids), born=self.clock.monotonic()) for slot in missing]

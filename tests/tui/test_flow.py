@@ -36,8 +36,6 @@ async def test_a_killed_worker_is_seen_beside_its_successor_and_forgotten_after_
 
 async def test_a_worker_that_is_scaled_away_is_seen_to_go() -> None:
     lab, flow = FakeLab(), Flow()
-    worker = lab.worker("search", 2)
-    lab._tell_death("search", worker, "SIGTERM", "scaled_down")
     await lab.scale("search", 2)
     assert "✗ 4123" in await picture(lab, flow=flow)
 

@@ -286,6 +286,12 @@ async def test_quit_tells_whether_the_lab_was_still_there(gone: NoLabError | Non
     assert screen.app.return_code == code
 
 
+async def test_ctrl_c_tells_how_to_leave() -> None:
+    async with opened() as screen:
+        await screen.press("ctrl+c")
+        assert screen.read(Said) == "q quits, and stops every worker."
+
+
 async def test_a_broken_invariant_is_loud() -> None:
     lab = FakeLab()
     lab.invariants = Invariants(conserved=False, no_zombies=False, within_bounds=True)

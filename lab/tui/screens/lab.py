@@ -73,7 +73,8 @@ class LabScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._armed = False
+        self._armed = ""
+        """The app that the next strike hits as a whole; empty while disarmed."""
         self._since: float | None = None
         """Healings before this monotonic time are history, not news."""
 
@@ -141,11 +142,9 @@ class LabScreen(Screen[None]):
 
     def action_arm(self) -> None:
         """Arm or disarm: armed, the next strike hits every worker of the selected app."""
-        if self._armed or self._chosen() is None:
-            self._disarm()
-        else:
-            self._armed = True
-            self._draw_choice()
+        chosen = self._chosen()
+        self._armed = "" if self._armed or chosen is None else chosen.app.name
+        self._draw_choice()
 
     def action_request(self) -> None:
         """Send one request to the selected app."""
@@ -171,14 +170,14 @@ class LabScreen(Screen[None]):
         if chosen is None or chosen.worker is None:
             self.app.say("There is no worker to act on.", "bad")
         else:
-            self.app.order(f"{word} {chosen.app.name if self._armed else chosen.target}")
+            self.app.order(f"{word} {self._armed or chosen.target}")
             self._disarm()
 
     def _chosen(self) -> Selected | None:
         return self.query_one(WorkerTable).selected
 
     def _disarm(self) -> None:
-        self._armed = False
+        self._armed = ""
         self._draw_choice()
 
     def _draw(self, look: Polled) -> None:
@@ -199,9 +198,12 @@ class LabScreen(Screen[None]):
 
     def _draw_choice(self) -> None:
         chosen = self._chosen()
-        name = chosen.app.name if chosen is not None else "none"
+        if chosen is None or chosen.app.name != self._armed:
+            self._armed = ""  # The cursor may have been moved by workers that went away.
         self.query_one(Flow).pick(chosen.place if chosen is not None else None)
-        self.app.announce("armed", f"ARMED: the next k, t or z hits every worker of {name}" if self._armed else "")
+        self.app.announce(
+            "armed", f"ARMED: the next k, t or z hits every worker of {self._armed}" if self._armed else ""
+        )
         frozen = chosen is not None and chosen.worker is not None and chosen.worker.stopped
         latest = self.app.bridge.latest
         role = "bad" if self._armed else "text"
