@@ -80,8 +80,10 @@ class Client:
         self.reader, self.writer = reader, writer
 
     async def send(self, *pieces: bytes) -> None:
-        """Send pieces, each in a segment of its own as far as the kernel lets us."""
+        """Send pieces, each in a segment of its own as far as the kernel lets us, while the gateway listens."""
         for piece in pieces:
+            if self.writer.transport.is_closing():
+                return
             self.writer.write(piece)
             await self.writer.drain()
             await asyncio.sleep(0)
