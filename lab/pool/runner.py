@@ -57,11 +57,10 @@ class Owner(Protocol):
 class Runner:
     """Hears of the process as the spawner's `Watcher`. At any time it has at most one task and one timer."""
 
-    def __init__(
-        self, worker: Worker, program: Program, owner: Owner, surroundings: Surroundings, output: SlotOutput
-    ) -> None:
+    def __init__(self, worker: Worker, owner: Owner, surroundings: Surroundings, output: SlotOutput) -> None:
         self.worker = worker
-        self.program = program
+        self.program: Program | None = None
+        """What it runs, from `start` on."""
         self.endpoint: Endpoint | None = None
         self.retry_at: float | None = None
         self.lost = 0
@@ -105,8 +104,9 @@ class Runner:
         text = f"{self.worker.id} is to be filled (generation {self.worker.id.generation})"
         self._tell(EventKind.STATE, text, state=self.worker.state, data={"from": before})
 
-    def start(self) -> None:
-        """Fork it."""
+    def start(self, program: Program) -> None:
+        """Its turn has come: fork it and run this program."""
+        self.program = program
         self._step(self.worker.start(), "")
 
     def stop(self, cause: Cause) -> None:
@@ -172,6 +172,7 @@ class Runner:
     # -- Watcher
 
     def forked(self, child: Child) -> None:
+        assert self.program is not None
         self._child = child
         identity = self.worker.id
         self.endpoint = Endpoint(identity.app, _HOST, self._port, identity, child.pid, self.program.concurrency)
@@ -180,6 +181,7 @@ class Runner:
             self._step(self.worker.drained(), f"{self._named} is asked to end")
 
     def refused(self, reason: str) -> None:
+        assert self.program is not None
         self._output.keep(f"{self.program.argv[0]}: {reason}")
         death = self.worker.exited(None, self._with.clock.monotonic())
         self._end(death, f"{self.worker.id} cannot be executed: {reason}")
@@ -210,6 +212,7 @@ class Runner:
             self._deeds[action]()
 
     def _fork(self) -> None:
+        assert self.program is not None
         self._port = sockdiag.free_port()
         self._capture = Capture(self._output)
         fds = {1: self._capture.fd, 2: self._capture.fd}
@@ -274,7 +277,7 @@ class Runner:
         worker, liveness, now = self.worker, self._owner.spec.liveness, self._with.clock.monotonic()
         if worker.state is _S.READY:
             await self._check_ready(now)
-        elif self._in_flight() < self.program.concurrency:
+        elif self.endpoint is not None and self._in_flight() < self.endpoint.concurrency:
             await self._ask()
         if worker.unhealthy_at is not None and 0 < liveness.replace_after <= now - worker.unhealthy_at:
             self._owner.is_unwell(self)

@@ -119,9 +119,8 @@ class Supervisor:
         wanted = self._wanted()
         for place in sorted(filled, key=lambda place: place.reluctance, reverse=True)[: max(0, len(filled) - wanted)]:
             self._leave(place)
-        if self._program is not None:
-            for _ in range(wanted - len(filled)):
-                self._occupy()
+        for _ in range(wanted - len(filled)):
+            self._occupy()
         self._admit()
         if self._stopping and not any(place.runners for place in self._places.values()):
             self._gone.set()
@@ -227,16 +226,15 @@ class Supervisor:
         place.wanted = False
         if place.retry is not None:
             place.retry.cancel()
-        cause = Cause.STOPPED if self._stopping else Cause.SCALED_DOWN
+        cause = Cause.SCALED_DOWN if self._unavailable is None and not self._stopping else Cause.STOPPED
         for runner in tuple(place.runners):
             runner.stop(cause)
             if runner.worker.state is _S.EXITED:
                 place.runners.remove(runner)
 
     def _add(self, place: Place, before: WorkerState | None) -> None:
-        assert self._program is not None
         worker = Worker(WorkerId(self.spec.name, place.slot.number, place.slot.next_generation()))
-        runner = Runner(worker, self._program, self, self._with, place.output)
+        runner = Runner(worker, self, self._with, place.output)
         place.runners.append(runner)
         runner.tell_pending(before)
 
@@ -267,6 +265,8 @@ class Supervisor:
 
     def _admit(self) -> None:
         """Start waiting workers, lowest slot first, as far as the caps on live and on starting workers allow."""
+        if self._program is None:
+            return
         self._begin_replacement()
         runners = [runner for _, place in sorted(self._places.items()) for runner in place.runners]
         live = sum(runner.worker.is_live and runner.worker.intent is None for runner in runners)
@@ -276,7 +276,7 @@ class Supervisor:
         room = min(most_live - live, most_starting - starting)
         waiting = [runner for runner in runners if runner.worker.state is _S.PENDING and not runner.worker.asked]
         for runner in waiting[: max(0, room)]:
-            runner.start()
+            runner.start(self._program)
 
     # -- replacing
 
@@ -298,8 +298,6 @@ class Supervisor:
             elif place.newest.worker.state in _WAITING:
                 place.slot.forgive()
                 self._refill(place)
-            else:
-                place.newest.program = program
 
     # -- the program
 
@@ -343,6 +341,7 @@ class Supervisor:
         if self._program is None:
             self._unavailable = str(error)
             self._tell_status(f"{self.spec.name} is unavailable: {error}")
+            self.reconcile()
         else:
             self._tell_status(f"{self.spec.name} goes on with the program it had: {error}")
 

@@ -26,6 +26,11 @@ async def test_a_worker_becomes_ready_and_enters_its_upstream(bench):
     assert [one.state for one in bench.events.read().events if one.state] == [_S.PENDING, _S.STARTING, _S.READY]
 
 
+async def test_slots_are_shown_as_pending_while_their_program_is_prepared(bench):
+    await bench.pool.apply((bench.app(max_workers=2),))
+    assert [worker.state for worker in bench.view().workers] == [_S.PENDING, _S.PENDING]
+
+
 async def test_a_killed_worker_is_replaced_and_the_photo_finish_is_in_order(bench):
     await bench.pool.apply((bench.app(),))
     await bench.state(_S.READY)
@@ -133,13 +138,14 @@ async def test_a_stop_during_start_completes_within_its_grace(bench):
     assert bench.count(_S.STARTING) == 1
 
 
-async def test_a_stop_before_the_fork_was_answered_leaves_no_process(bench):
-    app = bench.app()
-    await bench.pool.apply((app,))
-    await bench.state(_S.PENDING)
-    await bench.pool.apply(())
-    await bench.pool.close()
-    assert bench.count(_S.STARTING) == bench.count(_S.EXITED)
+async def test_a_stop_before_the_fork_was_answered_ends_the_process_as_soon_as_it_exists(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    await bench.pool.apply((bench.app(max_workers=2),))
+    await bench.pool.apply((bench.app(max_workers=1),))
+    await bench.state(_S.EXITED)
+    states = [event.state for event in bench.events.read().events if event.slot == 1 and event.state]
+    assert states == [_S.PENDING, _S.STARTING, _S.STOPPING, _S.EXITED]
 
 
 async def test_freezing_is_told_and_does_not_change_the_state_by_itself(bench):
