@@ -38,6 +38,10 @@ class State(Enum):
     """Everything has been said; what still arrives is thrown away."""
 
 
+_READY, _BUSY, _LINGERING = State
+"""By name: see exchange.py."""
+
+
 class Downstream(asyncio.Protocol, Timed):
     """One client's connection. Its deadline covers idle times, heads and lingering; a request has its own."""
 
@@ -52,7 +56,7 @@ class Downstream(asyncio.Protocol, Timed):
         self.exchange = Exchange(self, gateway)
         self._gateway = gateway
         self._address = ("", 0)
-        self._state = State.READY
+        self._state = _READY
         self._unread = b""
         self._head_begun = False
         self._serving = False
@@ -72,10 +76,10 @@ class Downstream(asyncio.Protocol, Timed):
         self._arm(self._gateway.spec.timeouts.client_idle)
 
     def data_received(self, data: bytes) -> None:
-        if self._state is State.READY:
+        if self._state is _READY:
             self._unread = self._unread + data if self._unread else data
             self._serve()
-        elif self._state is State.BUSY:
+        elif self._state is _BUSY:
             rest = self.exchange.receive(data)
             if rest:
                 self._unread += rest
@@ -122,7 +126,7 @@ class Downstream(asyncio.Protocol, Timed):
         if not keep:
             self._close()
             return
-        self._state = State.READY
+        self._state = _READY
         self._arm(self._gateway.spec.timeouts.client_idle)
         self.resume_reading()
         if self._unread and not self._serving:
@@ -139,11 +143,11 @@ class Downstream(asyncio.Protocol, Timed):
 
     def drain(self) -> None:
         """Close if nothing is going on; otherwise the request in flight will be the last."""
-        if self._state is State.READY and not self._unread:
+        if self._state is _READY and not self._unread:
             self.transport.close()
 
     def expired(self) -> None:
-        if self._state is State.READY and self._unread not in (b"", b"\r\n"):
+        if self._state is _READY and self._unread not in (b"", b"\r\n"):
             self._refuse(problems.HEAD_TOO_SLOW)
         else:
             self.transport.abort()
@@ -153,7 +157,7 @@ class Downstream(asyncio.Protocol, Timed):
     def _serve(self) -> None:
         """Begin every request that is complete and whose turn it is."""
         self._serving = True
-        while self._unread and self._state is State.READY and not self.blocked:
+        while self._unread and self._state is _READY and not self.blocked:
             try:
                 request = parse_request(self._unread, self._gateway.spec.limits)
             except BadMessageError as bad:
@@ -163,7 +167,7 @@ class Downstream(asyncio.Protocol, Timed):
                 self._await_head()
                 break
             data, self._unread = self._unread[request.end :], b""
-            self._state = State.BUSY
+            self._state = _BUSY
             self._head_begun = False
             self.deadline = NEVER
             self._unread = self.exchange.begin(request, self._end_of(request), data)
@@ -198,7 +202,7 @@ class Downstream(asyncio.Protocol, Timed):
             self.transport.close()
 
     def _linger(self) -> None:
-        self._state = State.LINGERING
+        self._state = _LINGERING
         self._unread = b""
         self.exchange.upload = None
         self._gateway.outbox.flush()
