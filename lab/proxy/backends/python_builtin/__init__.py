@@ -11,8 +11,8 @@
     proxy.py        `PythonBuiltinProxy`, which fulfils the contract with them
 
 Where the time goes (`tests/bench/proxy.py`, keep-alive, 32 clients, two C workers): of about 30 us of CPU a request, 17
-are system calls (one read and one write a side), 4 the two heads, 9 everything else; nginx takes 16 to 20, an aiohttp
-proxy 150. What was tried: writes in one burst per turn of the loop, 43 -> 33 us (outbox.py); fields that the gateway adds
+are system calls (one read and one write a side), 4 the heads, 9 everything else; nginx takes 16 to 20, an aiohttp
+proxy 150. What was tried: writes in one burst per turn of the loop, 43 -> 33 us (outbox.py); what the gateway adds
 made once a connection, routes without a generator, fewer clock readings, enum members by name, together about 3 us;
 another congestion control than the machine's BBR on loopback: nothing, so it was left out.
 """
