@@ -28,12 +28,16 @@ _BACKLOG = 500
 class Polled(Message):
     """One look at the lab: how it is, and what happened since the look before. Posted to the active screen."""
 
-    def __init__(self, snapshot: LabSnapshot, events: tuple[Event, ...], missed: int = 0) -> None:
+    def __init__(
+        self, snapshot: LabSnapshot, events: tuple[Event, ...], missed: int = 0, *, backlog: bool = False
+    ) -> None:
         super().__init__()
         self.snapshot = snapshot
         self.events = events
         self.missed = missed
         """Events that were overwritten before this look."""
+        self.backlog = backlog
+        """The first look: its events are of the time before, so they are no news."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,7 @@ class Bridge:
         """One look, now."""
         try:
             snapshot = await self._lab.snapshot()
+            backlog = self._cursor is None
             if self._cursor is None:
                 self._cursor = max(1, snapshot.events_next - _BACKLOG)
             batch = await self._lab.events(self._cursor, _BATCH)
@@ -137,4 +142,4 @@ class Bridge:
         self.latest = snapshot
         self.log.extend(batch.events)
         self.history.add(snapshot, batch.events)
-        self._deliver(Polled(snapshot, batch.events, batch.missed))
+        self._deliver(Polled(snapshot, batch.events, batch.missed, backlog=backlog))

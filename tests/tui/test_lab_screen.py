@@ -89,6 +89,16 @@ async def test_a_death_before_the_screen_opened_is_no_news() -> None:
         assert not screen.app.screen.query_one(PhotoFinish).display
 
 
+async def test_a_death_right_after_the_screen_came_back_is_news() -> None:
+    async with opened() as screen:
+        await screen.pilot.press("2", "1")
+        screen.lab.clock.advance(0.1)
+        await screen.pilot.press("k")
+        screen.lab.clock.advance(0.1)
+        await screen.look()
+        assert "forked 4126" in screen.read(PhotoFinish)
+
+
 @pytest.mark.parametrize(("key", "signal"), [("k", "SIGKILL"), ("t", "SIGTERM"), ("z", "SIGSTOP")])
 async def test_each_strike_sends_its_signal(key: str, signal: str) -> None:
     async with opened() as screen:

@@ -14,7 +14,7 @@ from textual.events import Key as KeyPressed
 from textual.events import ScreenResume
 from textual.screen import Screen
 
-from lab.core.events import Event, EventKind
+from lab.core.events import EventKind
 from lab.tui.app import CgilabApp
 from lab.tui.bridge import Polled
 from lab.tui.widgets.charts import Chart, LatencyChart, RateChart
@@ -75,8 +75,6 @@ class LabScreen(Screen[None]):
         super().__init__()
         self._armed = ""
         """The app that the next strike hits as a whole; empty while disarmed."""
-        self._since: float | None = None
-        """Healings before this monotonic time are history, not news."""
 
     def compose(self) -> ComposeResult:
         yield StatusBar()
@@ -99,13 +97,16 @@ class LabScreen(Screen[None]):
 
     def on_screen_resume(self, event: ScreenResume) -> None:
         """Catch up with what happened while another mode was on screen."""
-        if self.app.bridge.latest is not None:
-            self._draw(Polled(self.app.bridge.latest, tuple(self.app.bridge.log)))
+        latest = self.app.bridge.latest
+        if latest is not None:
+            self._draw(Polled(latest, tuple(self.app.bridge.log)))
 
     def on_polled(self, message: Polled) -> None:
-        """Draw the lab as it is now."""
+        """Draw the lab as it is now, and hold the newest healing on screen."""
         self._draw(message)
-        self._show_finish(message.events, message.snapshot.at)
+        healed = [event for event in message.events if event.kind is EventKind.HEALED]
+        if healed and not message.backlog:
+            self.query_one(PhotoFinish).show(healed[-1])
 
     def on_key(self, event: KeyPressed) -> None:
         """Any key but the one that explains it closes the photo finish, and does what it does."""
@@ -188,13 +189,6 @@ class LabScreen(Screen[None]):
         for chart in self.query(Chart):
             chart.show(self.app.bridge.history)
         self._draw_choice()
-
-    def _show_finish(self, events: tuple[Event, ...], now: float) -> None:
-        """Hold the newest healing on screen, unless it is older than this screen."""
-        self._since = now if self._since is None else self._since
-        healed = [event for event in events if event.kind is EventKind.HEALED and event.at >= self._since]
-        if healed:
-            self.query_one(PhotoFinish).show(healed[-1])
 
     def _draw_choice(self) -> None:
         chosen = self._chosen()
