@@ -326,6 +326,22 @@ async def test_24_idle_connections_end_on_both_sides(world):
     await world.until(lambda: world.proxy.observe().connections == 0)
 
 
+async def test_24_an_answer_may_take_longer_than_a_connection_may_idle(world):
+    async def handler(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.3)  # three times the idle time
+        writer.write(OK)
+
+    await world.start(timeouts=Timeouts(upstream_idle=0.1))
+    worker = await world.worker(handler=handler)
+    assert await world.get() == 200
+    assert await world.get() == 200
+    assert worker.connections == 1
+    assert world.proxy.observe().totals.in_flight == 0
+
+
 @pytest.mark.parametrize("framing", ["count", "chunked"])
 async def test_26_a_client_that_does_not_read_stops_the_worker(world, framing):
     sent = 0

@@ -26,7 +26,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[LocalLab]:
     )
     await asyncio.to_thread(local.start)
     async with asyncio.timeout(30):
-        while not all(w.routed for app in (await local.snapshot()).apps for w in app.workers):
+        while not all(app.workers and all(w.routed for w in app.workers) for app in (await local.snapshot()).apps):
             await local.events((await local.snapshot()).events_next, wait=0.2)
     yield local
     await local.close()

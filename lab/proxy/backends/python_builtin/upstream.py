@@ -18,6 +18,7 @@ from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.manager import EndpointView, UpstreamSpec, UpstreamView
 from lab.proxy.selection import SelectionPolicy
+from lab.proxy.timeouts import NEVER
 
 
 class EndpointState:
@@ -44,6 +45,7 @@ class EndpointState:
         """The connection that was used last, taken out of the pool; None when there is none."""
         while self._idle:
             connection = self._idle.pop()
+            connection.deadline = NEVER  # its idle stay is over: the exchange has deadlines of its own
             if not connection.transport.is_closing():
                 return connection
         return None
