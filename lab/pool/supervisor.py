@@ -310,6 +310,8 @@ class Supervisor:
                 return
             self._preparation.cancel()
         self._preparing = needed
+        if self._unavailable is not None:  # that was said of the program before
+            self._unavailable, self._building = None, True
         self._preparation = asyncio.get_running_loop().create_task(self._become_prepared())
 
     async def _become_prepared(self) -> None:

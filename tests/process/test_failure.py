@@ -158,6 +158,15 @@ async def test_without_a_compiler_the_app_is_unavailable_with_the_command_that_i
     await bench.state(_S.READY, app="app")
 
 
+async def test_what_kept_one_program_from_running_is_not_said_of_the_next(bench, monkeypatch):
+    monkeypatch.setenv("PATH", str(bench.folder))
+    await bench.pool.apply((bench.app("", name="search", language="c"),))
+    await bench.seen(lambda event: event.kind is EventKind.APP_STATUS)
+    await bench.pool.apply((bench.app(name="search"),))
+    assert bench.view("search").unavailable is None
+    await bench.state(_S.READY, app="search")
+
+
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 async def test_an_unchanged_source_is_compiled_once_and_a_changed_one_again(bench):
     program = "#include <unistd.h>\nint main(void) { pause(); }\n"
