@@ -172,6 +172,7 @@ def heal(name: str) -> None:
 @click.option(
     "--shape", type=click.Choice(["constant", "ramp", "spike", "steps"]), default="constant", show_default=True
 )
+@click.option("--workers", type=int, default=1, show_default=True, help="Generator processes that share the users.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Where the HTML report goes.")
 @_json
 def load(
@@ -181,6 +182,7 @@ def load(
     rate: float | None,
     seconds: float,
     shape: str,
+    workers: int,
     html: Path | None,
     as_json: bool,
 ) -> None:
@@ -188,7 +190,7 @@ def load(
     from lab import report
     from lab.load.profiles import Profile, Shape
 
-    profile = Profile(target=scenario, users=users, rate=rate, seconds=seconds, shape=Shape(shape))
+    profile = Profile(target=scenario, users=users, rate=rate, seconds=seconds, shape=Shape(shape), workers=workers)
     _speak(name, lambda remote: report.load(remote, profile, html, as_json=as_json))
 
 

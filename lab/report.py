@@ -70,9 +70,12 @@ async def load(lab: Lab, profile: Profile, html: Path | None, *, as_json: bool) 
     run = await runner.start(lab, profile, html)
     code = 0
     try:
+        said = ""
         async for sample in run.samples():
-            if not as_json:
-                click.echo(results.line(sample))
+            line = results.line(sample)
+            if not as_json and line != said:  # it warms up for a while
+                click.echo(line)
+            said = line
     except asyncio.CancelledError:
         # Ctrl-C: the generator writes its report when it is asked to stop, and what was measured counts.
         await run.stop()

@@ -18,7 +18,7 @@ import locust.stats
 import msgspec
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 
 from lab.load.profiles import Profile
 from lab.load.results import Report
@@ -36,6 +36,8 @@ def three_digits(milliseconds: float) -> float:
 # Locust looks both names up in its module at each use; the report's charts would have a point every 5 s only.
 locust.stats.bucket_response_time = three_digits
 locust.stats.HISTORY_STATS_INTERVAL_SEC = 1
+# How often the processes of a run tell the one that reports: as often as that one tells the lab.
+locust.runners.WORKER_REPORT_INTERVAL = INTERVAL
 
 
 class Visitor(locust.FastHttpUser):
@@ -86,6 +88,11 @@ class Reporter:
         self._environment = environment
         self._descriptor = descriptor
         self._seen: dict[float, int] = {}
+        self._processes: dict[str, dict[str, Any]] = {}
+
+    def heard(self, client_id: str, data: dict[str, Any]) -> None:
+        """What another process of this run says of itself, beside what locust adds up by itself."""
+        self._processes[client_id] = data["lab"]
 
     def run(self) -> None:
         """Report until the process ends. When nobody reads any more there is nothing to run for."""
@@ -105,19 +112,36 @@ class Reporter:
     def _measure(self) -> Report:
         stats = self._environment.stats
         total = stats.total
+        processes = [*self._processes.values()] or [_myself()]
         latest: dict[float, int] = dict(total.response_times)
         latencies = {round(ms * 1000): many - self._seen.get(ms, 0) for ms, many in latest.items()}
         self._seen = latest
         return Report(
             at=time.monotonic(),
             users=self._environment.runner.user_count,
-            sent=total.num_requests + Visitor.in_flight,
+            sent=total.num_requests + sum(process["in_flight"] for process in processes),
             answered=total.num_requests - total.num_failures,
             failed=total.num_failures,
+            ended_at=_monotonic(total.last_request_timestamp),
             latencies={us: many for us, many in latencies.items() if many},
             errors={str(error.error): error.occurrences for error in stats.errors.values()},
-            cpu_s=time.process_time(),
+            cpu_s=sum(process["cpu_s"] for process in processes) / len(processes),
+            processes=len(processes),
         )
+
+
+def _monotonic(wall: float | None) -> float | None:
+    """A time of day as locust keeps it, on the clock that the lab measures with."""
+    return None if not wall else time.monotonic() - (time.time() - wall)
+
+
+def _myself() -> dict[str, Any]:
+    return {"in_flight": Visitor.in_flight, "cpu_s": time.process_time()}
+
+
+def tell(client_id: str, data: dict[str, Any]) -> None:
+    """Add to a process's regular message what locust does not count."""
+    data["lab"] = _myself()
 
 
 @locust.events.init_command_line_parser.add_listener
@@ -130,6 +154,7 @@ def add_arguments(parser: LocustArgumentParser) -> None:
 def begin(environment: Environment, **_: Any) -> None:
     """Start reporting. A worker of a distributed run tells its master, and the master reports."""
     if isinstance(environment.runner, WorkerRunner):
+        environment.events.report_to_master.add_listener(tell)
         return
     reporter = Reporter(environment, environment.parsed_options.report_fd)
     greenlet = gevent.spawn(reporter.run)
@@ -140,6 +165,9 @@ def begin(environment: Environment, **_: Any) -> None:
         reporter.report()
 
     environment.events.test_stop.add_listener(end)
+    if isinstance(environment.runner, MasterRunner):
+        environment.events.worker_report.add_listener(reporter.heard)
+        environment.events.quit.add_listener(lambda **_: reporter.report())  # the last words of the workers are in
     signal.signal(signal.SIGINT, interrupt_once)
 
 

@@ -12,6 +12,7 @@ from lab.core.errors import NotPossibleError
 MAX_USERS = 2_000
 MAX_RATE = 10_000.0
 MAX_SECONDS = 3_600.0
+MAX_WORKERS = 32
 RATE_PER_USER = 10.0
 """Requests/s that each user sends unless told otherwise: enough to see, little enough to measure the lab and not
 the generator."""
@@ -39,12 +40,15 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The most users at a time. Each waits for an answer before it asks again."""
     rate: float | None = None
     """Requests/s of all users together when all are there; None means 10 for each."""
+    workers: int = 1
+    """Generator processes that share the users. One is enough for about 1,000 requests/s."""
     seconds: float = 10.0
     """How long. The generator looks at its clock once a second."""
     shape: Shape = Shape.CONSTANT
 
     def __post_init__(self) -> None:
         _within("users", self.users, 1, MAX_USERS)
+        _within("workers", self.workers, 1, MAX_WORKERS)
         _within("seconds", self.seconds, 1, MAX_SECONDS)
         if self.rate is not None:
             _within("rate", self.rate, 0.1, MAX_RATE)

@@ -21,6 +21,9 @@ _WINDOW = 5
 """Reports that a sample looks at: four intervals of half a second."""
 
 
+_MORE = " (--workers shares the users out)"
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One JSON line of a generator. Counts are since its start."""
 
@@ -32,12 +35,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """With a status below 400."""
     failed: int
     """With any other status, or without an answer."""
+    ended_at: float | None = None
+    """When the last request ended, in monotonic seconds; None before the first one."""
     latencies: dict[int, int]
     """Microseconds -> how many took that long, since the report before this one."""
     errors: dict[str, int] = {}
     """Why requests failed -> how many."""
     cpu_s: float = 0.0
-    """Seconds of processor time that the generator used."""
+    """Seconds of processor time that the generator used: the mean of its processes."""
+    processes: int = 1
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +59,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     p95_ms: float | None = None
     p99_ms: float | None = None
     cpu_percent: float = 0.0
+    """Of a core, the mean of the generator's processes."""
+    processes: int = 1
 
     @property
     def warming_up(self) -> bool:
@@ -62,7 +70,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def warning(self) -> str:
         """Why these figures tell of the generator as much as of the lab; empty when they do not."""
-        return _busy(self.cpu_percent, self.rps)
+        return _busy(self.cpu_percent, self.rps / self.processes)
 
 
 class Ending(StrEnum):
@@ -121,8 +129,11 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """From the last report before the first request to the newest one."""
-        return self._window[-1].at - self._began if self._began is not None else 0.0
+        """From the last report before the first request to the newest one, or to the last answer when all have left."""
+        if self._began is None:
+            return 0.0
+        last = self._window[-1]
+        return (last.at if last.users or last.ended_at is None else last.ended_at) - self._began
 
     def warn(self, text: str) -> None:
         """Have the result carry this warning."""
@@ -137,7 +148,7 @@ class Tally:
         self._slowest_us = max(self._slowest_us, *report.latencies, 0)
         sample = self._sample(report)
         self._peak_cpu = max(self._peak_cpu, sample.cpu_percent)
-        self._peak_rps = max(self._peak_rps, sample.rps)
+        self._peak_rps = max(self._peak_rps, sample.rps / sample.processes)
         return sample
 
     def result(self, profile: Profile, url: str, ending: Ending, report: str) -> Result:
@@ -182,6 +193,7 @@ class Tally:
             p95_ms=p95,
             p99_ms=p99,
             cpu_percent=100 * _rate(report.cpu_s - first.cpu_s, report.at - first.at),
+            processes=report.processes,
         )
 
 
@@ -215,9 +227,9 @@ def table(result: Result) -> str:
 
 def _busy(cpu_percent: float, rps: float) -> str:
     if cpu_percent > BUSY_CPU:
-        return f"the generator used {cpu_percent:.0f} % of a core: above {BUSY_CPU:.0f} % it measures itself"
+        return f"the generator used {cpu_percent:.0f} % of a core: above {BUSY_CPU:.0f} % it measures itself{_MORE}"
     if rps > BUSY_RATE:
-        return f"the generator sent {rps:.0f} requests/s: above {BUSY_RATE:.0f} it measures itself"
+        return f"the generator sent {rps:.0f} requests/s a process: above {BUSY_RATE:.0f} it measures itself{_MORE}"
     return ""
 
 

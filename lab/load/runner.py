@@ -7,6 +7,7 @@ that is attached, and dies with the lab. Only the lab's own listener can be a ta
 import contextlib
 import re
 import secrets
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -141,6 +142,7 @@ def _process(name: str, listener: str, path: str, profile: Profile, report: Path
             *("--web-host", "127.0.0.1", "--master-bind-host", "127.0.0.1"),
             *("--stop-timeout", "2", "--exit-code-on-error", "0", "--only-summary", "--html", str(report)),
             *("--report-fd", "{report_fd}"),
+            *_distribution(profile.workers),
         ),
         env={"CGILAB_LOAD_PROFILE": msgspec.json.encode(order).decode()},
         # Not where the lab or the report is: locust takes settings from a pyproject.toml that it finds beside it.
@@ -148,6 +150,16 @@ def _process(name: str, listener: str, path: str, profile: Profile, report: Path
         stop_signal="SIGINT",  # SIGTERM skips the report
         max_seconds=profile.seconds + _GRACE,
     )
+
+
+def _distribution(workers: int) -> tuple[str, ...]:
+    """Locust's words for several processes. They meet at a port that is free now, so that two runs do not meet."""
+    if workers == 1:
+        return ()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return ("--processes", str(workers), "--master-bind-port", port, "--master-port", port)
 
 
 def _reports() -> Path:

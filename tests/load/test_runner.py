@@ -38,8 +38,9 @@ async def insist(run: LoadRun) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_locust_and_the_proxy_count_the_same_requests(lab: Lab) -> None:
-    run = await runner.start(lab, Profile(target="search", users=20, seconds=2))
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_locust_and_the_proxy_count_the_same_requests(lab: Lab, workers: int) -> None:
+    run = await runner.start(lab, Profile(target="search", users=20, seconds=2, workers=workers))
     samples = [sample async for sample in run.samples()]
     result = await run.result()
     totals = (await lab.snapshot()).totals
@@ -48,6 +49,15 @@ async def test_locust_and_the_proxy_count_the_same_requests(lab: Lab) -> None:
     assert (result.ending, result.failed) == (Ending.FINISHED, 0)
     assert result.sent == result.answered == totals.accepted == totals.answered
     assert result.rps == pytest.approx(200, rel=0.3)
+
+
+async def test_a_run_of_several_processes_is_stopped_with_its_figures(lab: Lab) -> None:
+    run = await runner.start(lab, Profile(target="search", users=4, seconds=60, workers=2))
+    await until_measuring(run)
+    await run.stop()
+    result = await run.result()
+    assert result.ending is Ending.STOPPED
+    assert result.answered == (await lab.snapshot()).totals.answered > 0
 
 
 async def test_a_report_is_left_in_the_users_state_folder(lab: Lab) -> None:
