@@ -116,9 +116,9 @@ class Runner:
             self._quiet()
 
     def wait(self, state: WorkerState, delay: float, why: str) -> None:
-        """Its slot waits before it tries again."""
+        """Its slot waits before it tries again. Until when is told apart from why, so that a screen can count down."""
         self.retry_at = self._with.clock.monotonic() + delay
-        self._why = f"It waits {_duration(delay)}: {why}."
+        self._why = why
         self.worker.wait(state)
         verb = "waits" if state is _S.BACKOFF else "failed and tries once more in"
         self._tell_state(f"{self.worker.id} {verb} {_duration(delay)}: {why}")
