@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
+from textual.driver import Driver
+from textual.drivers.linux_driver import LinuxDriver
 from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
 
@@ -18,6 +20,7 @@ from lab.core.errors import LabError
 from lab.engine.commands import execute
 from lab.engine.lab import Lab, LabSpec
 from lab.tui.bridge import Bridge, Polled
+from lab.tui.terminal import Terminal
 from lab.tui.widgets.said import Banner, Said
 
 LOST = 3
@@ -88,6 +91,11 @@ class CgilabApp(App[None]):
         self.switch_mode("lessons" if self.open_lesson else "lab")
         self.run_worker(self.bridge.run(), name="bridge")
         self.call_after_refresh(gc.freeze)
+
+    def get_driver_class(self) -> type[Driver]:
+        """Textual's choice, but on a terminal one that survives its end."""
+        chosen = super().get_driver_class()
+        return Terminal if chosen is LinuxDriver else chosen
 
     def order(self, line: str) -> None:
         """Give the lab a command (see `lab.engine.commands`). What came of it is said on the screen, not returned."""

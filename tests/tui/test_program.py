@@ -12,7 +12,6 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,8 +54,10 @@ class Terminal:
                 self.pid = 0
                 return os.waitstatus_to_exitcode(status)
             assert time.monotonic() < deadline, "it did not end"
-            with suppress(OSError):
+            try:
                 self.text += self._read(time.monotonic() + 0.05)
+            except OSError:  # closed, from this side or from the other
+                time.sleep(0.05)
 
     def _read(self, deadline: float) -> str:
         ready, _, _ = select.select([self.descriptor], [], [], max(0.0, deadline - time.monotonic()))

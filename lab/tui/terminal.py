@@ -1,0 +1,39 @@
+"""The terminal that the screen is drawn on. It may be closed at any moment, and the lab has to end in order then.
+
+Textual hands its output to a thread, through a queue of thirty places. Writing to a closed terminal fails (EIO) and ends
+that thread; the next thirty writes fill the queue, and the one after them would wait for ever, workers and all.
+"""
+
+from contextlib import suppress
+from typing import IO, Any
+
+from textual.drivers.linux_driver import LinuxDriver
+
+
+class Output:
+    """A text file that takes everything, also when nobody can read it any more."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def fileno(self) -> int:
+        """The descriptor of the terminal."""
+        return self._file.fileno()
+
+    def write(self, text: str) -> None:
+        """Write `text`; what a closed terminal does not take is forgotten."""
+        with suppress(OSError):
+            self._file.write(text)
+
+    def flush(self) -> None:
+        """As `write`."""
+        with suppress(OSError):
+            self._file.flush()
+
+
+class Terminal(LinuxDriver):
+    """Textual's driver, with an output that outlives its terminal."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._file: Any = Output(self._file)
