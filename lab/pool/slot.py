@@ -65,10 +65,14 @@ class Slot:
         self._ports_taken += 1
         return self._ports_taken <= _PORTS_TRIED
 
-    def died(self, death: Death, lost: int, settings: PoolSettings, rng: random.Random) -> Verdict:
-        """What follows a death that nobody asked this pool for."""
+    def interrupted(self, death: Death, lost: int) -> None:
+        """A worker died that nobody had asked to stop: if it had been READY, the slot is out of service from now on."""
         if death.ready_at is not None and self.outage is None:
             self.outage = (death, lost)
+
+    def died(self, death: Death, lost: int, settings: PoolSettings, rng: random.Random) -> Verdict:
+        """What follows a death that nobody asked this pool for."""
+        self.interrupted(death, lost)
         stable = death.ready_at is not None and death.at - death.ready_at >= settings.stable_after
         if stable:
             self._deaths = 0

@@ -1,13 +1,13 @@
 """One pool: compares the workers there should be with the workers there are, and does the next thing about it.
 
 It promises that no more workers are wanted at once than the policy says, save one: the successor in a replacement,
-which has to be READY before the worker that it replaces is drained. Replacements go one at a time.
+which has to be READY before the worker that it replaces is drained. Replacements go one at a time. A changed program
+is on trial until a worker of it is READY: till then every other start is one of the program that serves.
 """
 
 import asyncio
 import os
 import random
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,11 +20,12 @@ from lab.pool.manager import AppView
 from lab.pool.output import SlotOutput
 from lab.pool.policies import POLICIES, Census
 from lab.pool.runner import Runner, Surroundings
-from lab.pool.slot import Slot, Verdict
+from lab.pool.slot import Slot
 from lab.pool.worker import Death, Worker
 
 _S = WorkerState
 _WANTED = frozenset({_S.STARTING, _S.READY, _S.UNHEALTHY})
+_SERVING = frozenset({_S.READY, _S.UNHEALTHY})
 _WAITING = frozenset({_S.BACKOFF, _S.FAILED})
 
 
@@ -52,6 +53,16 @@ class Place:
         return int(self.newest.is_idle), self.slot.number
 
 
+def _is_replaceable(place: Place) -> bool:
+    """It holds a worker that was started and is wanted."""
+    return bool(place.runners) and place.newest.worker.is_live and place.newest.worker.intent is None
+
+
+def _serves(place: Place) -> bool:
+    """It holds a worker that got READY and is wanted."""
+    return any(one.worker.state in _SERVING for one in place.runners)
+
+
 class Supervisor:
     """The pool of one app. All calls come on the engine's loop."""
 
@@ -71,11 +82,15 @@ class Supervisor:
         self._policy = POLICIES[spec.pool.policy]()
         self._places: dict[int, Place] = {}
         self._program: Program | None = None
+        """What workers run."""
+        self._trial: Program | None = None
+        """What they are to run as soon as one worker of it is READY."""
+        self._refused: Program | None = None
+        """The last one that did not get READY. It is not tried again until it changes."""
         self._unavailable: str | None = None
         self._building = False
         self._stopping = False
         self._preparation: asyncio.Task[None] | None = None
-        self._to_replace: deque[tuple[Place, Cause]] = deque()
         self._replacing: tuple[Place, Cause] | None = None
         self._preparing: tuple[object, ...] = ()
         self._gone = asyncio.Event()
@@ -168,39 +183,47 @@ class Supervisor:
         outage = place.slot.recovered()
         if outage is not None:
             self._tell_healed(runner, *outage)
-        if self._replacing is not None and self._replacing[0] is place:
+        if self._replacing is not None and self._replacing[0] is place and place.newest is runner:
             cause = self._replacing[1]
+            self._replacing = None
             for older in place.runners[:-1]:
                 older.stop(cause)
-            self._replacing = None
+        if runner.program is not None and runner.program == self._trial:
+            self._adopt(runner.program)
         self.reconcile()
 
     def is_unwell(self, runner: Runner) -> None:
         place = self._places[runner.worker.id.slot]
-        queued = any(waiting is place for waiting, _ in self._to_replace)
-        if place.newest is runner and not queued:
-            self._to_replace.append((place, Cause.UNHEALTHY))
+        if place.newest is runner and self._replacing is None:  # else it is said again
+            self._replace(place, Cause.UNHEALTHY)
             self._admit()
 
     def is_gone(self, runner: Runner, death: Death) -> None:
         place = self._places[runner.worker.id.slot]
         others = [other for other in place.runners if other is not runner and other.worker.intent is None]
+        unlucky = runner.port_was_taken and place.slot.lost_port()
         if self._replacing is not None and self._replacing[0] is place and place.newest is runner:
             self._replacing = None
-            if others:
-                self._keep(others[-1], death)
+            if not unlucky:
+                self._give_up(runner, others, death)
+        if others and runner.worker.intent is None:
+            place.slot.interrupted(death, runner.lost)
         if others or runner.worker.intent is not None:
             place.runners.remove(runner)
+        elif unlucky:
+            self._refill(place)
         else:
             self._follow(place, runner, death)
         self.reconcile()
 
-    def _keep(self, runner: Runner, death: Death) -> None:
-        """The replacement of this worker did not get ready: it stays, and a reload goes no further."""
-        self._to_replace = deque(one for one in self._to_replace if one[1] is not Cause.RELOADED)
-        runner.worker.not_replaced(death.at)
-        text = f"{runner.worker.id}: the replacement did not get ready; pid {runner.worker.pid} stays"
-        self._tell(EventKind.NOTE, text, slot=runner.worker.id.slot)
+    def _give_up(self, successor: Runner, others: list[Runner], death: Death) -> None:
+        """A successor did not get ready: the worker that it was to replace stays, and a reload goes no further."""
+        if successor.program == self._trial:
+            self._refused, self._trial = self._trial, None
+        for kept in others:
+            kept.worker.not_replaced(death.at)
+            text = f"{kept.worker.id}: the replacement did not get ready; pid {kept.worker.pid} stays"
+            self._tell(EventKind.NOTE, text, slot=kept.worker.id.slot)
 
     # -- slots
 
@@ -226,6 +249,8 @@ class Supervisor:
         place.wanted = False
         if place.retry is not None:
             place.retry.cancel()
+        if self._replacing is not None and self._replacing[0] is place:
+            self._replacing = None
         cause = Cause.SCALED_DOWN if self._unavailable is None and not self._stopping else Cause.STOPPED
         for runner in tuple(place.runners):
             runner.stop(cause)
@@ -248,10 +273,7 @@ class Supervisor:
 
     def _follow(self, place: Place, runner: Runner, death: Death) -> None:
         """A worker ended that was wanted: refill its slot now or later."""
-        if runner.port_was_taken and place.slot.lost_port():
-            verdict = Verdict(_S.PENDING)
-        else:
-            verdict = place.slot.died(death, runner.lost, self.spec.pool, self._rng)
+        verdict = place.slot.died(death, runner.lost, self.spec.pool, self._rng)
         if verdict.state is _S.PENDING:
             self._refill(place)
             return
@@ -267,7 +289,8 @@ class Supervisor:
         """Start waiting workers, lowest slot first, as far as the caps on live and on starting workers allow."""
         if self._program is None:
             return
-        self._begin_replacement()
+        if self._replacing is None:
+            self._begin_replacement()
         runners = [runner for _, place in sorted(self._places.items()) for runner in place.runners]
         live = sum(runner.worker.is_live and runner.worker.intent is None for runner in runners)
         starting = sum(runner.worker.is_starting for runner in runners)
@@ -276,26 +299,36 @@ class Supervisor:
         room = min(most_live - live, most_starting - starting)
         waiting = [runner for runner in runners if runner.worker.state is _S.PENDING and not runner.worker.asked]
         for runner in waiting[: max(0, room)]:
-            runner.start(self._program)
+            runner.start(self._program_of(runner))
 
     # -- replacing
 
     def _begin_replacement(self) -> None:
-        while self._replacing is None and self._to_replace:
-            place, cause = self._to_replace.popleft()
-            worker = place.newest.worker if place.runners else None
-            if worker is not None and worker.is_live and worker.intent is None:
-                self._replacing = (place, cause)
-                self._add(place, None)
+        """Add a successor beside a worker that runs another program than it should."""
+        wanted = self._trial or self._program
+        places = (place for _, place in sorted(self._places.items()) if _is_replaceable(place))
+        outdated = next((place for place in places if place.newest.program != wanted), None)
+        if outdated is not None:
+            self._replace(outdated, Cause.RELOADED)
 
-    def _reload(self, program: Program) -> None:
-        """Replace every worker that runs another program."""
-        for _, place in sorted(self._places.items()):
-            if not place.wanted or place.newest.program == program:
-                continue
-            if place.newest.worker.is_live:
-                self._to_replace.append((place, Cause.RELOADED))
-            elif place.newest.worker.state in _WAITING:
+    def _replace(self, place: Place, cause: Cause) -> None:
+        self._replacing = (place, cause)
+        self._add(place, None)
+
+    def _program_of(self, runner: Runner) -> Program:
+        """What this worker is to run: only the successor of a reload tries a program that has not proved itself."""
+        assert self._program is not None
+        if self._trial is not None and self._replacing is not None:
+            place, cause = self._replacing
+            if cause is Cause.RELOADED and place.newest is runner:
+                return self._trial
+        return self._program
+
+    def _adopt(self, program: Program) -> None:
+        """Run this program from now on. Slots that failed with another one try it at once."""
+        self._program, self._trial, self._refused = program, None, None
+        for place in self._places.values():
+            if place.wanted and place.runners and place.newest.worker.state in _WAITING:
                 place.slot.forgive()
                 self._refill(place)
 
@@ -331,11 +364,14 @@ class Supervisor:
     def _can(self, program: Program) -> None:
         news = self._building or self._unavailable is not None
         self._building, self._unavailable = False, None
-        before, self._program = self._program, program
         if news:
             self._tell_status(f"{self.spec.name} can be started")
-        if before is not None and before != program:
-            self._reload(program)
+        if program == self._program:
+            self._trial = self._refused = None
+        elif self._program is None or not any(_serves(place) for place in self._places.values()):
+            self._adopt(program)
+        elif program != self._refused:
+            self._trial = program
         self.reconcile()
 
     def _cannot(self, error: LabError) -> None:

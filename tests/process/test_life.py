@@ -13,6 +13,11 @@ from lab.core.states import Cause, WorkerState
 _S = WorkerState
 
 IGNORES_SIGTERM = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+WAITS_AT_ITS_GATE = """
+import os, time
+while os.environ.get("GATE") and not os.path.exists(os.environ["GATE"]):
+    time.sleep(0.005)
+"""
 NEVER_LISTENS = "import time\nprint('thinking', flush=True)\ntime.sleep(1000)\n"
 
 
@@ -243,6 +248,68 @@ async def test_a_new_program_that_does_not_get_ready_leaves_the_old_worker_servi
     await bench.pool.apply((bench.app("raise SystemExit(3)\n"),))
     await bench.seen(lambda event: event.kind is EventKind.NOTE and "did not get ready" in event.text)
     assert [(worker.pid, worker.state) for worker in bench.view().workers] == [(before, _S.READY)]
+
+
+async def test_while_a_new_program_is_on_trial_other_slots_are_refilled_with_the_old_one(bench):
+    app = bench.app(WAITS_AT_ITS_GATE + bench.PROGRAM, max_workers=2)
+    await bench.pool.apply((app,))
+    for slot in range(2):
+        await bench.state(_S.READY, slot=slot)
+    gate = bench.folder / "gate"
+    await bench.pool.apply((msgspec.structs.replace(app, env={"GATE": str(gate)}),))
+    await bench.state(_S.STARTING, slot=0, generation=2)
+    bench.pool.signal(bench.view().workers[-1].worker, signal.SIGKILL)
+    await bench.state(_S.READY, slot=1, generation=2)
+    gate.touch()
+    await bench.state(_S.READY, slot=0, generation=2)
+    await bench.state(_S.READY, slot=1, generation=3)
+
+
+async def test_after_a_failed_reload_the_old_program_goes_on_refilling(bench):
+    app = bench.app("import os\nif os.environ.get('BROKEN'):\n    raise SystemExit(3)\n" + bench.PROGRAM)
+    await bench.pool.apply((app,))
+    await bench.state(_S.READY)
+    await bench.pool.apply((msgspec.structs.replace(app, env={"BROKEN": "1"}),))
+    note = await bench.seen(lambda event: event.kind is EventKind.NOTE and "did not get ready" in event.text)
+    bench.pool.signal(bench.worker().worker, signal.SIGKILL)
+    successor = await bench.state(_S.READY, note.seq)
+    assert successor.generation == 3
+    assert bench.count(_S.BACKOFF) == 0
+
+
+async def test_a_worker_that_gets_ready_while_its_successor_starts_serves_until_the_successor_is_ready(bench):
+    gates = [bench.folder / "old", bench.folder / "new"]
+    app = bench.app(WAITS_AT_ITS_GATE + bench.PROGRAM)
+    old, new = (msgspec.structs.replace(app, env={"GATE": str(gate)}) for gate in gates)
+    await bench.pool.apply((old,))
+    await bench.state(_S.STARTING, generation=1)
+    await bench.pool.apply((new,))
+    await bench.state(_S.STARTING, generation=2)
+    gates[0].touch()
+    await bench.state(_S.READY, generation=1)
+    assert [worker.state for worker in bench.view().workers] == [_S.READY, _S.STARTING]
+    gates[1].touch()
+    ready = await bench.state(_S.READY, generation=2)
+    assert (await bench.state(_S.EXITED, generation=1)).seq > ready.seq
+
+
+async def test_a_successor_that_is_scaled_away_before_its_turn_does_not_hold_up_the_reload(bench):
+    flag = bench.folder / "flag"
+    waits = f"import os, time\nwhile os.path.exists({str(flag)!r}):\n    time.sleep(0.005)\n"
+    app = bench.app(waits + bench.PROGRAM, max_workers=2, concurrent_starts=1)
+    await bench.pool.apply((app,))
+    for slot in range(2):
+        await bench.state(_S.READY, slot=slot)
+    flag.touch()
+    wider = msgspec.structs.replace(app, pool=msgspec.structs.replace(app.pool, max_workers=3))
+    await bench.pool.apply((wider,))
+    await bench.state(_S.STARTING, slot=2)
+    await bench.pool.apply((msgspec.structs.replace(wider, env={"COLOUR": "green"}),))
+    await bench.state(_S.PENDING, slot=0, generation=2)
+    await bench.pool.apply((msgspec.structs.replace(app, env={"COLOUR": "green"}),))
+    flag.unlink()
+    await bench.state(_S.EXITED, slot=0, generation=1)
+    await bench.state(_S.READY, slot=1, generation=2)
 
 
 async def test_settings_alone_restart_nobody(bench):
