@@ -17,7 +17,8 @@ HOP_BY_HOP = (b"connection", b"keep-alive", b"proxy-connection", b"te", b"transf
 """Fields that speak to the neighbour only (RFC 9110 7.6.1)."""
 
 _CARRIES_ROUTING = re.compile(rb"host|content-length|transfer-encoding|forwarded|x-forwarded-.*|via", re.DOTALL)
-_FIELD_LINE = re.compile(rb"(" + TOKEN + rb"):[^\n]*\n")
+_FIELD_LINE = re.compile(rb"(?m)^(" + TOKEN + rb"):[^\n]*\n")
+"""Only at the beginning of a line: `GET /a:b` holds no field called a."""
 _NOT_IN_TRAILERS = frozenset(
     {*HOP_BY_HOP, b"content-length", b"host", b"trailer", b"content-encoding", b"content-type", b"content-range"}
     | {b"authorization", b"cookie", b"set-cookie", b"cache-control", b"expect", b"max-forwards", b"range", b"age"}

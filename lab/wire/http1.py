@@ -134,10 +134,10 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
         close, stays, named = _connection(options)
         keep_alive = not close and (modern or stays)
         lines = without(lines, named) if named else lines
-    if target[0] != 0x2F or method == b"CONNECT":
-        target, host, lines = _other_form(method, target, host, lines)
     if not modern:
         lines = lines.replace(b" HTTP/1.0\r\n", b" HTTP/1.1\r\n", 1)
+    if target[0] != 0x2F or method == b"CONNECT":
+        target, host, lines = _other_form(method, target, host, lines)
     return RequestHead(method, target, modern, host, length or 0, keep_alive, expects, lines, end)
 
 

@@ -66,3 +66,15 @@ def test_what_was_mended_keeps_its_body_where_it_was():
     head = parse_response(data, False)
     assert data[head.end :] == b"ok"
     assert b"A: b\r\n" in head.lines
+
+
+def test_a_connection_option_removes_a_field_and_never_a_piece_of_the_start_line():
+    request = parse_request(b"GET /a:b HTTP/1.1\r\nHost: x\r\nConnection: a\r\nA: c\r\n\r\n", LIMITS)
+    assert request.lines == b"GET /a:b HTTP/1.1\r\nHost: x\r\n"
+    response = parse_response(b"HTTP/1.1 200 a:b\r\nConnection: a\r\nContent-Length: 0\r\n\r\n", False)
+    assert response.lines == b"HTTP/1.1 200 a:b\r\nContent-Length: 0\r\n"
+
+
+def test_only_the_request_line_of_an_older_client_is_raised_to_our_version():
+    head = parse_request(b"GET http://y/ HTTP/1.0\r\nA: b HTTP/1.0\r\n\r\n", LIMITS)
+    assert head.lines == b"GET / HTTP/1.1\r\nHost: y\r\nA: b HTTP/1.0\r\n"
