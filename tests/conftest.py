@@ -19,6 +19,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("CGILAB_CONTROL", None)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without a C compiler the lab runs without its C app, and the tests without those of compiled programs."""
+    if any(map(shutil.which, ("cc", "gcc", "clang"))):
+        return
+    for item in items:
+        if item.get_closest_marker("compiler") or "search-c" in item.name or item.name.endswith("[c]"):
+            item.add_marker(pytest.mark.skip(reason="needs a C compiler"))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove it."""
     shutil.rmtree(config.stash[_FOLDERS], ignore_errors=True)

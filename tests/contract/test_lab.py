@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -210,7 +211,7 @@ async def test_request_refuses_a_path_that_would_split_the_request(lab: Lab) -> 
 async def test_a_process_reports_its_lines_as_events_and_its_end(lab: Lab) -> None:
     since = (await lab.snapshot()).events_next
     script = 'import os,sys; os.write(int(sys.argv[1]), b"one\\ntwo\\n"); sys.exit(3)'
-    pid = await lab.start_process(ProcessSpec(name="reporter", argv=("python3", "-c", script, "{report_fd}")))
+    pid = await lab.start_process(ProcessSpec(name="reporter", argv=(sys.executable, "-c", script, "{report_fd}")))
     lines = [(await until_event(lab, EventKind.PROCESS_REPORT, since, text=text)).text for text in ("one", "two")]
     ended = await until_event(lab, EventKind.PROCESS_ENDED, since)
     assert lines == ["one", "two"]
@@ -220,7 +221,7 @@ async def test_a_process_reports_its_lines_as_events_and_its_end(lab: Lab) -> No
 async def test_a_process_is_stopped_by_its_signal_and_by_force_when_it_does_not_listen(lab: Lab) -> None:
     since = (await lab.snapshot()).events_next
     deaf = "import os,signal,sys; signal.signal(2, 1); os.write(int(sys.argv[1]), b'up\\n'); signal.pause()"
-    argv = ("python3", "-c", deaf, "{report_fd}")
+    argv = (sys.executable, "-c", deaf, "{report_fd}")
     await lab.start_process(ProcessSpec(name="deaf", argv=argv, stop_timeout=0.2))
     await until_event(lab, EventKind.PROCESS_REPORT, since, text="up")
     with pytest.raises(NotPossibleError, match="deaf"):

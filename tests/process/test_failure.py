@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import time
@@ -141,6 +140,7 @@ async def test_a_start_whose_port_was_taken_takes_another_and_is_no_crash(bench,
     assert f"did not get port {taken}" in (await bench.state(_S.EXITED)).text
 
 
+@pytest.mark.compiler
 async def test_a_program_that_does_not_compile_makes_its_app_unavailable_and_the_rest_runs(bench):
     broken = bench.app("int main(void) { return nonsense; }\n", name="broken", language="c")
     await bench.pool.apply((broken, bench.app()))
@@ -168,7 +168,7 @@ async def test_what_kept_one_program_from_running_is_not_said_of_the_next(bench,
     await bench.state(_S.READY, app="search")
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.compiler
 async def test_an_unchanged_source_is_compiled_once_and_a_changed_one_again(bench):
     program = "#include <unistd.h>\nint main(void) { pause(); }\n"
     app = bench.app(program, name="search", language="c")

@@ -40,6 +40,7 @@ def test_an_answer_names_query_results_pid_and_language(worker: Any) -> None:
     assert answer["results"] == ["A zombie is a process that has ended and whose parent has not asked how."]
 
 
+@pytest.mark.compiler
 def test_both_languages_find_the_same(start: Start) -> None:
     c, python = start("search-c"), start("search-python")
     for query in (
@@ -272,7 +273,7 @@ def test_a_wrong_port_is_named_and_nothing_is_started(
 def test_a_taken_port_ends_it_with_the_kernels_reason(
     programs: dict[str, tuple[str, ...]], start: Start, name: str
 ) -> None:
-    port = str(start("search-c").port)
+    port = str(start("search-python").port)
     done = subprocess.run((*programs[name], port), capture_output=True, timeout=10, check=False, text=True)
     assert done.returncode > 0
     assert "Address already in use" in done.stderr
@@ -292,6 +293,7 @@ def test_facts_fit_into_the_c_program_and_are_plain_ascii() -> None:
     assert len(set(facts)) == len(facts)
 
 
+@pytest.mark.compiler
 def test_random_bytes_find_no_memory_error(tmp_path: Path, start: Start) -> None:
     """The C program under the address and the undefined-behaviour sanitizer, fed with damaged requests."""
     program = str(tmp_path / "search")

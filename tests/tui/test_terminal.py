@@ -118,6 +118,7 @@ def test_it_opens_on_the_first_lesson_kills_a_worker_and_leaves_nothing(
         until_gone(family)
 
 
+@pytest.mark.compiler
 def test_apps_that_cannot_work_have_a_place_on_the_screen_and_the_lab_goes_on(tmp_path: Path) -> None:
     programs = {
         "broken.c": "int main(void) { return x }\n",
