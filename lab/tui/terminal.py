@@ -1,7 +1,7 @@
 """The terminal that the screen is drawn on. It may be closed at any moment, and the lab has to end in order then.
 
-Textual hands its output to a thread, through a queue of thirty places. Writing to a closed terminal fails (EIO) and ends
-that thread; the next thirty writes fill the queue, and the one after them would wait for ever, workers and all.
+Textual hands its output to a thread, through a queue of thirty places. Writing to a closed terminal fails (EIO) and
+ends that thread; thirty writes later the queue is full, and the next one would wait for ever, workers and all.
 """
 
 from contextlib import suppress

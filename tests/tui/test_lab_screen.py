@@ -277,6 +277,22 @@ async def test_a_read_only_lab_says_so_loudly_and_why_nothing_happened() -> None
         assert screen.lab.worker("search", 0).generation == 1
 
 
+async def test_read_only_is_a_loud_banner_in_every_mode() -> None:
+    async with opened(read_only=True) as screen:
+        assert "READ-ONLY" in screen.read(Banner)
+        await screen.press("2")
+        assert "READ-ONLY" in screen.read(Banner)
+
+
+async def test_what_is_announced_before_there_is_a_screen_is_on_the_first_one() -> None:
+    app = CgilabApp(FakeLab())
+    app.announce("test", "SAID EARLY")
+    async with app.run_test(size=SMALL) as pilot:
+        await app.bridge.poll()
+        await pilot.pause()
+        assert "SAID EARLY" in seen(app.screen.query_one(Banner))
+
+
 async def test_a_lab_that_went_away_is_a_loud_banner_and_not_the_end() -> None:
     async with opened() as screen:
         screen.lab.gone = NoLabError("The lab went away.", "Start one: cgilab")

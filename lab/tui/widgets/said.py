@@ -32,7 +32,9 @@ class Banner(Painted):
         self._texts: tuple[str, ...] = ()
 
     def show(self, texts: Sequence[str]) -> None:
-        """Say these sentences loudly."""
+        """Say these sentences loudly; those that are said already cost nothing."""
+        if self._texts == tuple(texts):
+            return
         self._texts = tuple(texts)
         self.set_class(bool(texts), "-shown")
         self.repaint()
