@@ -77,7 +77,7 @@ def open_screen(file: Path | None, *, port: int | None, name: str | None, lesson
     elif file is None and not read_only and not progress.load().done(FIRST_LESSON):
         lesson = FIRST_LESSON  # whoever brings a manifest has come for that
     with _running(file, port=port, name=name, read_only=read_only, told=sys.stdout) as lab:
-        return asyncio.run(_show(lab, lesson=lesson, read_only=read_only))
+        return asyncio.run(_show(lab, lesson=lesson, read_only=read_only, lab_stays=False))
 
 
 def run_lesson(lesson_id: str, name: str) -> int:
@@ -120,7 +120,8 @@ def attach_screen(name: str, *, read_only: bool) -> int:
 
     async def session() -> int:
         async with _attached(name, read_only=read_only) as remote:
-            return await _show(remote, lesson=None, read_only=read_only or remote.greeting.read_only)
+            read_only_here = read_only or remote.greeting.read_only
+            return await _show(remote, lesson=None, read_only=read_only_here, lab_stays=True)
 
     return asyncio.run(session())
 
@@ -188,11 +189,11 @@ async def _print_events(lab: LocalLab, *, as_json: bool) -> None:
         sys.stdout.flush()
 
 
-async def _show(lab: Lab, *, lesson: str | None, read_only: bool) -> int:
+async def _show(lab: Lab, *, lesson: str | None, read_only: bool, lab_stays: bool) -> int:
     """The screen, until the person quits or a signal says so."""
     from lab.tui.app import CgilabApp
 
-    app = CgilabApp(lab, open_lesson=lesson, read_only=read_only)
+    app = CgilabApp(lab, open_lesson=lesson, read_only=read_only, lab_stays=lab_stays)
     _on_signals(lambda code: app.exit(return_code=code))
     await app.run_async()
     return app.return_code or 0

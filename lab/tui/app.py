@@ -74,9 +74,13 @@ class CgilabApp(App[None]):
         Binding("q", "quit", "Quit", tooltip="Stop every worker and leave"),
     ]
 
-    def __init__(self, lab: Lab, *, open_lesson: str | None = None, read_only: bool = False) -> None:
+    def __init__(
+        self, lab: Lab, *, open_lesson: str | None = None, read_only: bool = False, lab_stays: bool = True
+    ) -> None:
         super().__init__()
         self.lab = lab
+        self.lab_stays = lab_stays
+        """Whether the lab goes on when the screen is left, so that it has to be left as it was found."""
         self.open_lesson = open_lesson
         """The lesson to open on; None opens on the lab."""
         self.bridge = Bridge(lab, self._deliver, self._lose)
@@ -103,17 +107,19 @@ class CgilabApp(App[None]):
 
     def say(self, text: str, role: str = "strong") -> None:
         """Answer the person: in the screen's line for answers, or as a notification where it has none."""
-        lines = self._base.query(Said)
+        base = self._base
+        lines = list(base.query(Said)) if base is not None else []
         if lines:
-            lines.first().show(text, role)
+            lines[0].show(text, role)
         else:
             self.notify(text, severity="error" if role == "bad" else "information", markup=False)
 
     def announce(self, subject: str, text: str) -> None:
         """Say something loudly for as long as it holds; an empty text ends it. One sentence a subject."""
-        if self._loud.get(subject, "") != text:
+        self._loud.pop(subject, None)
+        if text:
             self._loud[subject] = text
-            self._draw_banner()
+        self._draw_banner()
 
     def toggle_traffic(self, rate: float) -> None:
         """Stop the lab's own requests, which come at `rate`/s now, or let them come again as they did before."""
@@ -168,9 +174,9 @@ class CgilabApp(App[None]):
         yield SystemCommand("Theme", "Choose other colours", self.action_change_theme)
 
     @property
-    def _base(self) -> Screen[object]:
-        """The screen of the mode, under whatever asks or explains something."""
-        return next(screen for screen in reversed(self.screen_stack) if not isinstance(screen, ModalScreen))
+    def _base(self) -> Screen[object] | None:
+        """The screen of the mode, under whatever asks or explains something; None while there is none."""
+        return next((screen for screen in reversed(self.screen_stack) if not isinstance(screen, ModalScreen)), None)
 
     async def _execute(self, line: str) -> None:
         try:
@@ -180,21 +186,21 @@ class CgilabApp(App[None]):
 
     def _deliver(self, look: Polled) -> None:
         self._lost = None
-        self.announce("lost", "")
-        self.announce("read-only", _READ_ONLY if look.snapshot.read_only or self._loud.get("read-only") else "")
-        self._base.post_message(look)
+        self._loud.pop("lost", None)
+        if look.snapshot.read_only:
+            self._loud["read-only"] = _READ_ONLY
+        self._draw_banner()  # with every look, for the screen may be another one by now
+        if (base := self._base) is not None:
+            base.post_message(look)
 
     def _lose(self, error: LabError) -> None:
         self._lost = error
         self.announce("lost", f"THE LAB DOES NOT ANSWER: {error}")
 
     def _draw_banner(self) -> None:
-        """On the screen that is shown; one that has no place for it gets one on top."""
-        banners = self._base.query(Banner)
-        banner = banners.first() if banners else Banner()
-        if not banner.is_attached:
-            self._base.mount(banner, before=0)
-        banner.show([text for text in self._loud.values() if text])
+        base = self._base
+        for banner in base.query(Banner) if base is not None else ():
+            banner.show(tuple(self._loud.values()))
 
 
 _READ_ONLY = "READ-ONLY: you can watch this lab, not change it"

@@ -78,9 +78,9 @@ class Learner:
 
 @asynccontextmanager
 async def learning(
-    lab: Lab, size: tuple[int, int] = SMALL, lesson: str | None = "first-look"
+    lab: Lab, size: tuple[int, int] = SMALL, lesson: str | None = "first-look", *, lab_stays: bool = True
 ) -> AsyncIterator[Learner]:
-    app = CgilabApp(lab, open_lesson=lesson)
+    app = CgilabApp(lab, open_lesson=lesson, lab_stays=lab_stays)
     async with app.run_test(size=size) as pilot:
         learner = Learner(app, pilot)
         if lesson is None:
@@ -160,6 +160,14 @@ async def test_quitting_in_the_middle_brings_the_lab_back(real: LocalLab) -> Non
         await learner.until("3 real processes")
         await learner.press("q")
     assert await real.spec() == before
+
+
+async def test_a_lab_that_ends_with_the_screen_is_not_changed_just_before(real: LocalLab) -> None:
+    async with learning(real, lab_stays=False) as learner:
+        await learner.until("3 real processes")
+        during = await real.spec()
+        await learner.press("q")
+    assert await real.spec() == during
 
 
 async def test_the_list_says_what_is_done_and_begins_what_is_picked() -> None:

@@ -93,8 +93,8 @@ class LessonsScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Banner()
-        yield LessonList()
         yield LessonTitle()
+        yield LessonList()
         with Container(id="lesson"):
             with VerticalScroll(id="reading", can_focus=False):
                 yield LessonPage()
@@ -115,8 +115,8 @@ class LessonsScreen(Screen[None]):
             self._begin(self.app.open_lesson)
 
     async def on_unmount(self) -> None:
-        """Whoever quits in the middle of a lesson finds the lab as it was before."""
-        if self._session is not None:
+        """Whoever quits in the middle of a lesson finds the lab as it was before, if it is still to be found."""
+        if self._session is not None and self.app.lab_stays:
             await self._quietly(self._session.leave)
 
     def on_polled(self, message: Polled) -> None:
@@ -187,6 +187,7 @@ class LessonsScreen(Screen[None]):
 
     def _begin(self, lesson_id: str) -> None:
         self.set_class(True, "-open")
+        self.query_one("#keys", KeyBar).show(())
         self.query_one(LessonPage).say("The stage is being set: three workers, one program.")
         self.query_one(LessonPage).focus()
         self.run_worker(self._open(lesson_id))
