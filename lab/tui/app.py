@@ -4,6 +4,7 @@ The app knows the lab by its façade alone, in this process or in another. Scree
 shown, so that the first picture comes soon.
 """
 
+import asyncio
 import gc
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -85,6 +86,7 @@ class CgilabApp(App[None]):
         """The lesson to open on; None opens on the lab."""
         self.bridge = Bridge(lab, self._deliver, self._lose)
         self._lost: LabError | None = None
+        self._scaling = asyncio.Lock()
         self._paused_rate = LabSpec().own_rate
         self._loud: dict[str, str] = {"read-only": _READ_ONLY} if read_only else {}
 
@@ -104,6 +106,10 @@ class CgilabApp(App[None]):
     def order(self, line: str) -> None:
         """Give the lab a command (see `lab.engine.commands`). What came of it is said on the screen, not returned."""
         self.run_worker(self._execute(line), name=line)
+
+    def scale(self, name: str, by: int) -> None:
+        """Change how many workers the app `name` has. However fast these come, each counts from the one before."""
+        self.run_worker(self._scale(name, by))
 
     def say(self, text: str, role: str = "strong") -> None:
         """Answer the person: in the screen's line for answers, or as a notification where it has none."""
@@ -183,6 +189,16 @@ class CgilabApp(App[None]):
             self.say(await execute(self.lab, line))
         except LabError as error:
             self.say(str(error), "bad")
+
+    async def _scale(self, name: str, by: int) -> None:
+        async with self._scaling:
+            try:
+                app = (await self.lab.spec()).app(name)
+            except LabError as error:
+                self.say(str(error), "bad")
+                return
+            if app is not None:
+                await self._execute(f"scale {name} {max(0, app.pool.max_workers + by)}")
 
     def _deliver(self, look: Polled) -> None:
         self._lost = None

@@ -181,7 +181,7 @@ class FakeLab:
 
     async def spec(self) -> LabSpec:
         self._check_here()
-        return self._spec
+        return replace(self._spec, apps=tuple(app.spec for app in self.apps))
 
     async def apply(self, spec: LabSpec) -> LabSpec:
         self._check_writable()

@@ -133,6 +133,12 @@ async def test_moving_to_another_worker_disarms() -> None:
         assert [worker.generation for worker in screen.lab.apps[0].workers] == [1, 2, 1]
 
 
+async def test_two_quick_presses_scale_by_two() -> None:
+    async with opened() as screen:
+        await screen.press("plus", "plus")
+        assert len(screen.lab.apps[0].workers) == 5
+
+
 async def test_scale_goes_one_up_and_down_and_never_below_none() -> None:
     async with opened() as screen:
         await screen.press("plus")

@@ -21,7 +21,7 @@ class CommandLine(ModalScreen[str]):
     def compose(self) -> ComposeResult:
         with Container(id="ask"):
             yield Said("Enter runs it, Esc leaves. TARGET: PID, APP, APP/SLOT or random.")
-            yield Input(placeholder=", ".join(USAGE.values()), suggester=SuggestFromList(list(USAGE)), compact=True)
+            yield Input(placeholder=", ".join(USAGE), suggester=SuggestFromList(list(USAGE)), compact=True)
 
     def on_input_changed(self, event: Input.Changed) -> None:
         """Tell the arguments of the command that is being typed."""

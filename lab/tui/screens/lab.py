@@ -135,7 +135,7 @@ class LabScreen(Screen[None]):
         """Change how many workers the selected app has."""
         chosen = self._chosen()
         if chosen is not None:
-            self.app.order(f"scale {chosen.app.name} {max(0, chosen.app.wanted + by)}")
+            self.app.scale(chosen.app.name, by)
 
     def action_heal(self) -> None:
         """Undo every fault."""

@@ -9,7 +9,7 @@ from textual.events import Resize
 from lab.core.events import Event, EventKind
 from lab.core.states import Cause, WorkerState
 from lab.tui import figures
-from lab.tui.painting import PaintedScroll, Row
+from lab.tui.painting import PaintedScroll, Row, fit
 
 _KEPT = 500
 _QUIET = frozenset({EventKind.ENDPOINT_IN, EventKind.ENDPOINT_OUT, EventKind.PROCESS_REPORT})
@@ -75,7 +75,8 @@ class EventLog(PaintedScroll):
         return (("EVENTS", "head"), (missed, "warn"))
 
     def line(self, number: int, width: int) -> Row:
-        return self._lines[number]
+        (clock, told) = self._lines[number]
+        return (clock, (fit(told[0], width - len(clock[0]), self.glyphs.more).rstrip(), told[1]))
 
     def on_resize(self, event: Resize) -> None:
         """Stay at the newest line."""

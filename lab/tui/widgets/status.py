@@ -78,7 +78,7 @@ def _parts(snapshot: LabSnapshot) -> Sequence[Row]:
             (f"p50{whose} ", "dim"),
             (figures.plain(timed.p50_ms), "text"),
             ("  p99 ", "dim"),
-            (f"{figures.plain(timed.p99_ms)} ms", "text"),
+            (figures.milliseconds(timed.p99_ms), "text"),
         ),
         (("errors ", "dim"), (errors, "text" if errors == "0 %" else "bad")),
         (("restarts ", "dim"), (str(sum(worker.restarts for worker in workers)), "text")),
