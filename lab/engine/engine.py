@@ -21,7 +21,7 @@ from lab.engine import observe, status_page, targets
 from lab.engine.endpoints import Endpoints
 from lab.engine.lab import Answer, LabSpec, ProcessSpec, Scaled, Signalled
 from lab.engine.processes import Processes
-from lab.engine.traffic import OwnTraffic
+from lab.engine.traffic import OwnTraffic, check_rate
 from lab.pool.manager import PoolManager, Routing
 from lab.proxy.manager import ProxyManager, ProxySpec, UpstreamSpec
 
@@ -152,7 +152,7 @@ class Engine:
         before = self._spec
         _check(spec, before)
         await self._become(spec)
-        if spec.own_rate != before.own_rate:
+        if not self._own.is_at(spec.own_rate):
             self._own.set(spec.own_rate)
         return before
 
@@ -200,7 +200,9 @@ class Engine:
         self._writable()
         if app is not None:
             self._known(app)
-        return self._own.set(rate, app)
+        before = self._own.set(rate, app)
+        self._spec = msgspec.structs.replace(self._spec, own_rate=rate)
+        return before
 
     async def start_process(self, process: ProcessSpec) -> int:
         self._writable()
@@ -295,7 +297,12 @@ def _upstream(app: AppSpec, unavailable: str | None) -> UpstreamSpec:
 
 
 def _check(spec: LabSpec, before: LabSpec) -> None:
-    """Refuse what a running lab cannot become."""
+    """Refuse what a running lab cannot become, and values that the model does not allow."""
+    try:
+        msgspec.convert(msgspec.to_builtins(spec), LabSpec)
+    except msgspec.ValidationError as error:
+        raise NotPossibleError(f"This is no lab that could run: {error}.") from error
+    check_rate(spec.own_rate)
     if spec.name != before.name or spec.listener != before.listener:
         raise NotPossibleError("A running lab keeps its name and its listener.", "Stop it and start another one.")
     for what, values in (("name", [app.name for app in spec.apps]), ("route", [app.route for app in spec.apps])):

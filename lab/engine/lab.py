@@ -123,7 +123,10 @@ class Lab(Protocol):
         ...
 
     async def traffic(self, rate: float, app: str | None = None) -> float:
-        """Set the rate of the lab's own requests (0 to 200/s), to one app or in turn to all; returns the one before."""
+        """Set the rate of the lab's own requests (0 to 200/s), to one app or in turn to all; returns the one before.
+
+        It is the spec's `own_rate` from then on. One app alone is asked until the next `apply`.
+        """
         ...
 
     async def output(self, app: str, slot: int) -> tuple[str, ...]:

@@ -39,14 +39,17 @@ class OwnTraffic:
         """Requests/s now; 0 when off."""
         return self._rate
 
+    def is_at(self, rate: float) -> bool:
+        """Whether this is the rate now, to all apps in turn."""
+        return self._rate == rate and self._only is None
+
     def aim(self, host: str, port: int) -> None:
         """Set the listener's address."""
         self._address = (host, port)
 
     def set(self, rate: float, app: str | None = None) -> float:
         """Change the rate, and the only app to ask (None: all in turn); returns the rate before."""
-        if not 0 <= rate <= MAX_RATE:
-            raise NotPossibleError(f"Found a rate of {rate:g}/s; expected 0 to {MAX_RATE:g}.")
+        check_rate(rate)
         before, self._rate, self._only = self._rate, rate, app
         if self._pacer is not None:
             self._pacer.cancel()
@@ -108,6 +111,12 @@ class OwnTraffic:
         # The proxy counted what became of it; here nobody waits for the answer.
         with contextlib.suppress(DeadlineError, NoLabError):
             await self.ask(app, path)
+
+
+def check_rate(rate: float) -> None:
+    """Raise `NotPossibleError` for a rate that the lab does not send at."""
+    if not 0 <= rate <= MAX_RATE:
+        raise NotPossibleError(f"Found a rate of {rate:g}/s; expected 0 to {MAX_RATE:g}.")
 
 
 def _pid(body: bytes) -> int | None:

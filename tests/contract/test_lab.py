@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from lab import bootstrap
-from lab.core.errors import NotPossibleError, ReadOnlyError, UnknownTargetError
+from lab.core.errors import NotPossibleError, ProtocolError, ReadOnlyError, UnknownTargetError
 from lab.core.events import Event, EventKind
 from lab.core.model import AppSpec, ListenerSpec, PoolSettings
 from lab.core.snapshot import LabSnapshot
@@ -186,8 +186,10 @@ async def test_apply_refuses_a_spec_that_no_running_lab_can_become_and_changes_n
         msgspec.structs.replace(spec, name="another"),
         msgspec.structs.replace(spec, listener=ListenerSpec(port=1)),
         msgspec.structs.replace(spec, apps=(app(), app())),
+        msgspec.structs.replace(spec, apps=(app(workers=5),), own_rate=201.0),
+        msgspec.structs.replace(spec, apps=(app(workers=5), app("No name"))),
     ):
-        with pytest.raises(NotPossibleError):
+        with pytest.raises((NotPossibleError, ProtocolError)):
             await lab.apply(wrong)
     assert await lab.spec() == spec
 
@@ -201,6 +203,14 @@ async def test_traffic_sends_own_requests_at_a_rate(lab: Lab) -> None:
     assert await lab.traffic(0) == 100
     with pytest.raises(NotPossibleError, match="201"):
         await lab.traffic(201)
+
+
+async def test_the_spec_tells_the_rate_of_own_requests_and_applying_it_brings_it_back(lab: Lab) -> None:
+    before = await lab.spec()
+    await lab.traffic(50, "search")
+    assert (await lab.spec()).own_rate == 50
+    await lab.apply(before)
+    assert await lab.traffic(0) == 0
 
 
 async def test_request_refuses_a_path_that_would_split_the_request(lab: Lab) -> None:
