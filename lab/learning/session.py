@@ -376,6 +376,8 @@ class LessonSession:
             return "Commit your prediction first: a guess made before the measurement is what makes it teach."
         if self.phase is Phase.ASK:
             return "Answer the question first."
+        if self.phase is Phase.DONE:
+            return "This step is done: Enter goes on."
         if action is Action.CONTINUE:
             missing = [one.label for one in self.page().checks if one.verdict is not Verdict.PASS]
             return f"Not yet: {'; '.join(missing)}." if missing else "Not yet: this step still runs."

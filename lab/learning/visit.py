@@ -86,7 +86,7 @@ class Visit:
             case Phase.DO if not self.draining:
                 return (*self.step.allow, *((Action.SKIP,) if hinted else ()))
             case Phase.DONE:
-                copying = (Action.COPY,) if Action.COPY in self.step.allow else ()
+                copying = (Action.COPY,) if Action.COPY in self.step.allow and not self.step.check else ()
                 again = (Action.AGAIN,) if self.step.seconds is not None else ()
                 return (*copying, *again, Action.CONTINUE)
         return ()

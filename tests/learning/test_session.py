@@ -70,6 +70,8 @@ async def test_a_kill_is_seen_quoted_compared_and_asked_about(
         assert await session.choose(0) == "Somebody did."
         assert session.phase is Phase.ASK, "a wrong answer leaves the question open"
         assert await session.choose(1) == "Yes."
+        with pytest.raises(NotPossibleError, match="Enter goes on"):
+            await session.act(Action.KILL)
         await session.act(Action.CONTINUE)
         assert session.phase is Phase.OVER
         assert progress.done("short")

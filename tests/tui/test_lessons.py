@@ -198,6 +198,10 @@ def test_text_is_wrapped_at_words_and_marks_keep_their_role() -> None:
     assert read(wrap("    kill -9 4121", 8)) == ["    kill -9 4121"]
 
 
+def test_a_number_is_not_parted_from_its_unit() -> None:
+    assert read(wrap("It was READY as PID 4188 after 23 ms.", 17)) == ["It was READY as", "PID 4188 after", "23 ms."]
+
+
 @pytest.mark.parametrize("width", [0, 1, 20, 200])
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII])
 def test_an_odd_page_at_any_width_is_drawn(width: int, glyphs: object) -> None:
