@@ -159,7 +159,9 @@ class _Conversation:
         elif page.phase in (Phase.ASK, Phase.DONE):
             self._tell_checks(page)
         if page.phase is not Phase.DONE or self._told is None or self._told[1] is not Phase.ASK:
-            for line in "\n".join((*page.paragraphs, *page.question)).splitlines():
+            told = page.facts[: self._facts]
+            fresh = [text for text in page.paragraphs if text not in told]
+            for line in "\n".join((*fresh, *page.question)).splitlines():
                 self._write(prose.plain(line).strip())
         for number, choice in enumerate(page.choices, 1):
             self._write(f"{number}: {choice}")

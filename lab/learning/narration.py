@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator
 
 from lab.core.events import Event, EventKind
 from lab.core.states import WorkerState
-from lab.learning.observation import out_ms
 from lab.learning.prose import counted, shown
 
 _SENDERS = {"person": ", sent through this lab", "outside": ", not sent by this lab", "lab": ", sent by the lab itself"}
@@ -53,15 +52,37 @@ class Narrator:
             yield f"Balancer: {pid} is out, {shown(took)} ms after it froze. Its probes went unanswered."
 
 
-def _healing(event: Event) -> Iterator[str]:
+def obituary(event: Event) -> str:
+    """A healing (`worker.healed`) in a sentence or two: who died, how, by whom, and who came after how long."""
     data = event.data
     sender = _SENDERS.get(data.get("by", ""), "")
-    yield (
+    return (
         f"PID {data.get('old_pid')} died by {data.get('death')}{sender}. "
         f"Slot {event.slot} was READY again as PID {event.pid} after {shown(data.get('heal_ms'))} ms."
     )
-    if data.get("lost"):
-        yield f"Lost with it: {counted(data['lost'], 'request')} that it was answering."
+
+
+def _healing(event: Event) -> Iterator[str]:
+    yield obituary(event)
+    if event.data.get("lost"):
+        yield f"Lost with it: {counted(event.data['lost'], 'request')} that it was answering."
+
+
+def out_ms(events: Iterable[Event], pid: int) -> float | None:
+    """Milliseconds from the kernel's report that `pid` was stopped until it left its upstream for not answering probes.
+
+    None until then. Leaving for another reason (somebody killed the frozen worker) does not count.
+    """
+    stopped_at, out_at, unhealthy = None, None, False
+    for event in events:
+        if event.pid != pid:
+            continue
+        if event.kind is EventKind.STOPPED:
+            stopped_at = event.at
+        elif event.kind is EventKind.ENDPOINT_OUT and stopped_at is not None:
+            out_at = event.at
+        unhealthy = unhealthy or event.state is WorkerState.UNHEALTHY
+    return (out_at - stopped_at) * 1000 if stopped_at is not None and out_at is not None and unhealthy else None
 
 
 def photo(event: Event) -> Iterator[str]:

@@ -4,7 +4,7 @@ Nothing that a person types is evidence. An observation is one frozen value, so 
 again; `names` turns it into the vocabulary of expressions and templates.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,6 +16,7 @@ from lab.core.snapshot import AppSnapshot, LabSnapshot, Totals
 from lab.core.states import LIVE, Cause, WorkerState
 from lab.engine.lab import Answer
 from lab.learning.expressions import Facts
+from lab.learning.narration import obituary, out_ms
 from lab.learning.prose import counted
 
 NAMES = frozenset(
@@ -82,23 +83,6 @@ def deaths(observation: Observation, cause: str | None = None) -> list[Event]:
         and event.state is WorkerState.EXITED
         and cause in (None, event.cause)
     ]
-
-
-def out_ms(events: Iterable[Event], pid: int) -> float | None:
-    """Milliseconds from the kernel's report that `pid` was stopped until it left its upstream for not answering probes.
-
-    None until then. Leaving for another reason (somebody killed the frozen worker) does not count.
-    """
-    stopped_at, out_at, unhealthy = None, None, False
-    for event in events:
-        if event.pid != pid:
-            continue
-        if event.kind is EventKind.STOPPED:
-            stopped_at = event.at
-        elif event.kind is EventKind.ENDPOINT_OUT and stopped_at is not None:
-            out_at = event.at
-        unhealthy = unhealthy or event.state is WorkerState.UNHEALTHY
-    return (out_at - stopped_at) * 1000 if stopped_at is not None and out_at is not None and unhealthy else None
 
 
 def measure(observation: Observation) -> Facts:
@@ -203,4 +187,5 @@ def _death(observation: Observation) -> Facts | None:
         new_pid=last.pid,
         heal_ms=last.data.get("heal_ms"),
         lost=last.data.get("lost"),
+        told=obituary(last),
     )

@@ -80,6 +80,15 @@ async def test_a_command_of_the_lab_counts_as_well_as_a_key(lab: LocalLab, tmp_p
     assert any("sent through this lab" in line for line in said)
 
 
+async def test_a_death_that_the_page_quotes_is_told_once(
+    lab: LocalLab, write_lesson: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_lesson("PID {{ death.pid }} died by {{ death.signal }}.", "{{ death.told }}")
+    monkeypatch.setattr("lab.paths.content", lambda kind: folder if kind == "lessons" else CONTENT(kind))
+    _, said = await talk(lab, tmp_path / "p.json", "1\nk\n1\n2\n\n")
+    assert sum("died by SIGKILL, sent through this lab" in line for line in said) == 1
+
+
 @pytest.mark.usefixtures("short")
 async def test_damaged_progress_is_told_first(lab: LocalLab, tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text("{")

@@ -4,8 +4,8 @@ from lab.core.clock import ManualClock
 from lab.core.events import Event, EventKind, EventRing
 from lab.core.snapshot import Invariants, LabSnapshot, Totals, Traffic
 from lab.core.states import Cause, WorkerState
-from lab.learning.narration import Narrator, photo
-from lab.learning.observation import Observation, measure, names, out_ms
+from lab.learning.narration import Narrator, photo, out_ms
+from lab.learning.observation import Observation, measure, names
 
 HEALING = {
     "old_pid": 4121,
