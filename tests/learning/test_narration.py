@@ -4,7 +4,7 @@ from lab.core.clock import ManualClock
 from lab.core.events import Event, EventKind, EventRing
 from lab.core.snapshot import Invariants, LabSnapshot, Totals, Traffic
 from lab.core.states import Cause, WorkerState
-from lab.learning.narration import Narrator, photo, out_ms
+from lab.learning.narration import Narrator, out_ms, photo
 from lab.learning.observation import Observation, measure, names
 
 HEALING = {
