@@ -7,8 +7,6 @@ from http import HTTPStatus
 
 from lab.proxy.accounting import Outcome
 
-VIA = b"Via: 1.1 cgilab\r\n"
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -22,9 +20,9 @@ class Problem:
     retry_after: int | None = None
     """Seconds."""
 
-    def response(self, close: bool, with_body: bool) -> bytes:
-        """The whole response. `with_body` is false for HEAD."""
-        return self._head + (b"Connection: close\r\n\r\n" if close else b"\r\n") + (self._body if with_body else b"")
+    def response(self, end: bytes, with_body: bool) -> bytes:
+        """The whole response. `end` completes its head (see forwarding.py); `with_body` is false for HEAD."""
+        return self._head + end + (self._body if with_body else b"")
 
     @cached_property
     def _body(self) -> bytes:
@@ -40,17 +38,16 @@ class Problem:
 def head(status: int, content_type: str, length: int, fields: bytes = b"") -> bytes:
     """Head of a response made here, without its empty line."""
     phrase = HTTPStatus(status).phrase.encode()
-    return b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b%b" % (
+    return b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b" % (
         status,
         phrase,
         content_type.encode(),
         length,
         fields,
-        VIA,
     )
 
 
-OPTIONS = b"HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n" + VIA
+OPTIONS = b"HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
 """Answer to `OPTIONS *`: what the gateway itself can do (RFC 9110 9.3.7)."""
 
 STATUS_METHOD = Problem(405, "/pool-status is only read.", "Use GET.")

@@ -227,6 +227,7 @@ async def test_2_options_asterisk_is_answered_by_the_gateway(world):
     status, head, _ = await client.response()
     assert status == 204
     assert b"\r\nAllow: GET" in head
+    assert head.count(b"\r\nVia: ") == 1
     assert worker.requests == []
     assert await client.is_open()
 

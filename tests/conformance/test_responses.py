@@ -209,6 +209,23 @@ async def test_10_an_endless_answer_that_ends_by_a_reset_is_reset_for_an_http_1_
     assert await client.ended() is ConnectionResetError
 
 
+async def test_10_interim_responses_without_end_become_a_502(world):
+    async def handler(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        while True:
+            writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 100)
+            await writer.drain()
+
+    await world.start()
+    await world.worker(handler=handler)
+    client = await world.client()
+    await client.send(GET)
+    interims = 0
+    while (status := (await client.response())[0]) == 102:
+        interims += 1
+    assert (status, interims) == (502, 32)
+
+
 async def test_10_a_second_answer_to_one_request_is_thrown_away(world):
     await world.start()
     once = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

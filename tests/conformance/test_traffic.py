@@ -46,6 +46,15 @@ async def read_to_empty_line(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
+async def standstill(sent) -> None:
+    """Return when nobody has been able to send anything for a while; fail after 10 s."""
+    async with asyncio.timeout(10):
+        before = -1
+        while before != sent():
+            before = sent()
+            await asyncio.sleep(0.3)
+
+
 def free_port() -> int:
     """A port at which nobody listens."""
     with socket.socket() as sock:
@@ -183,6 +192,26 @@ async def test_a_worker_never_has_more_requests_than_places_and_the_rest_wait_in
     assert gate.most == 2
     view = world.proxy.observe().upstreams[0]
     assert (view.queue, view.max_queue) == (0, 4)
+
+
+async def test_20_who_could_not_connect_waits_for_another_endpoint(world):
+    await world.start()
+    gate = Gate()
+    busy = await world.worker(handler=gate, concurrency=1)
+    first = await world.client()
+    await first.send(GET)
+    await gate.arrived.acquire()
+    world.route(free_port(), concurrency=1)
+    second = await world.client()
+    await second.send(GET)
+    await world.until(lambda: world.proxy.observe().totals.retries == 1)
+    await asyncio.sleep(0.05)  # time enough to knock at the closed door again
+    assert world.proxy.observe().upstreams[0].queue == 1
+    gate.go.release()
+    assert (await first.response())[0] == 200
+    gate.go.release()
+    assert (await second.response())[0] == 200
+    assert busy.connections == 1
 
 
 async def test_with_the_queue_at_the_worker_everything_is_sent_at_once(world):
@@ -364,10 +393,7 @@ async def test_26_a_client_that_does_not_read_stops_the_worker(world, framing):
     await world.worker(handler=handler)
     client = await world.client()
     await client.send(GET)
-    before = -1
-    while before != sent:
-        before = sent
-        await asyncio.sleep(0.2)
+    await standstill(lambda: sent)
     assert sent < 32 * 1024 * 1024
     status, _, body = await client.response()
     assert (status, len(body)) == (200, 64 * 1024 * 1024)
@@ -397,6 +423,51 @@ async def test_26_a_worker_that_does_not_read_stops_the_client(world):
     await upload
 
 
+async def test_26_a_client_that_asks_on_and_on_but_never_reads_is_not_read_on_and_on(world):
+    await world.start()
+    await world.worker(b"HTTP/1.1 200 OK\r\nContent-Length: 50000\r\n\r\n" + b"x" * 50000)
+    sent = 0
+
+    async def ask():
+        nonlocal sent
+        client = await world.client()
+        client.writer.transport.pause_reading()
+        while True:
+            await client.send(GET * 1000)
+            sent += len(GET) * 1000
+
+    flood = asyncio.create_task(ask())
+    await standstill(lambda: sent)
+    assert sent < 32 * 1024 * 1024
+    flood.cancel()
+
+
+async def test_26_pipelining_does_not_escape_from_backpressure(world):
+    sent = 0
+
+    async def handler(reader, writer):
+        nonlocal sent
+        for size in (6_000_000, 64_000_000):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+            while size:
+                writer.write(b"x" * min(size, 65536))
+                await writer.drain()
+                sent += min(size, 65536)
+                size -= min(size, 65536)
+
+    await world.start()
+    await world.worker(handler=handler)
+    client = await world.client()
+    client.writer.transport.pause_reading()
+    await client.send(GET + GET)
+    await standstill(lambda: sent)
+    assert sent < 40_000_000
+    client.writer.transport.resume_reading()
+    for size in (6_000_000, 64_000_000):
+        assert len((await client.response())[2]) == size
+
+
 async def test_27_draining_finishes_what_is_in_flight_and_says_close(world):
     await world.start()
     gate = Gate()
@@ -413,6 +484,46 @@ async def test_27_draining_finishes_what_is_in_flight_and_says_close(world):
     assert status == 200
     assert b"Connection: close" in head
     await asyncio.wait_for(closing, 2)
+
+
+async def test_27_a_response_that_had_begun_before_the_drain_is_the_last_too(world):
+    go = asyncio.Event()
+
+    async def handler(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK[:-1])
+        await go.wait()
+        writer.write(OK[-1:])
+        await reader.read()
+
+    await world.start()
+    await world.worker(handler=handler)
+    client = await world.client()
+    await client.send(GET)
+    await client.reader.readuntil(b"\r\n\r\n")
+    closing = asyncio.create_task(world.proxy.close())
+    await asyncio.sleep(0)
+    go.set()
+    await asyncio.wait_for(closing, 2)
+    assert await client.reader.read() == b"ok"
+
+
+async def test_27_a_request_of_an_app_that_is_removed_finishes_and_is_then_drained(world):
+    await world.start()
+    gate = Gate()
+    await world.worker(handler=gate)
+    (endpoint,) = world.endpoints
+    assert world.proxy.acquire(endpoint)
+    client = await world.client()
+    await client.send(GET)
+    await gate.arrived.acquire()
+    await world.proxy.apply(ProxySpec(upstreams=()))
+    assert world.proxy.in_flight(endpoint) == 2
+    drained = asyncio.create_task(world.proxy.drained(endpoint, 5))
+    world.proxy.release(endpoint)
+    gate.go.release()
+    assert (await client.response())[0] == 200
+    assert await drained
 
 
 async def test_27_a_removed_endpoint_finishes_and_is_then_drained(world):
@@ -451,6 +562,37 @@ async def test_28_a_client_that_leaves_is_abandoned_and_frees_what_it_held(world
     assert view.upstreams[0].queue == 0
     assert all(endpoint.in_flight == 0 for endpoint in view.upstreams[0].endpoints)
     assert world.conserved()
+
+
+async def test_24_a_client_that_never_takes_the_end_of_its_answer_is_hung_up_on(world):
+    await world.start(timeouts=Timeouts(client_idle=0.2))
+    await world.worker(b"HTTP/1.1 200 OK\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 8_000_000)
+    client = await world.client()
+    client.writer.transport.pause_reading()
+    await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    size = 0
+    while not world.proxy.observe().totals.answered:
+        try:
+            size += len(await asyncio.wait_for(client.reader.read(65536), 0.05))
+        except TimeoutError:
+            client.writer.transport.resume_reading()
+            await asyncio.sleep(0)
+            client.writer.transport.pause_reading()
+    await world.until(lambda: world.proxy.observe().connections == 0)
+
+
+async def test_a_client_that_is_gone_before_it_is_looked_at_does_no_harm(world):
+    errors = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: errors.append(context))
+    await world.start()
+    await world.worker()
+    for _ in range(20):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+            sock.connect(world.address)
+    assert await world.get() == 200
+    await world.until(lambda: world.proxy.observe().connections == 0)
+    assert errors == []
 
 
 async def test_28_own_requests_are_counted_apart_but_at_the_endpoint_together(world):

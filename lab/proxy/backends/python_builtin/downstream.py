@@ -12,7 +12,7 @@ from typing import Final, cast
 
 from lab.proxy import problems
 from lab.proxy.backends.python_builtin.exchange import Exchange
-from lab.proxy.backends.python_builtin.forwarding import request_end
+from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, request_end
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.timeouts import NEVER, Timed
 from lab.wire.http1 import CHUNKED, BadMessageError, RequestHead, parse_request
@@ -22,6 +22,9 @@ _UNREAD_LIMIT: Final = 64 * 1024
 
 _LINGER: Final = 2.0
 """Seconds. A connection closed with unread bytes is reset by the kernel, and the reset may overtake our last answer."""
+
+_NOBODY: Final = ("", 0)
+"""The address of a client that hung up before it was looked at."""
 
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER on, for 0 s: closing sends a reset instead of an end."""
@@ -36,9 +39,11 @@ class State(Enum):
     """The exchange has a request."""
     LINGERING = auto()
     """Everything has been said; what still arrives is thrown away."""
+    CLOSING = auto()
+    """Everything has been said and heard; the client has yet to take the end of it."""
 
 
-_READY, _BUSY, _LINGERING = State
+_READY, _BUSY, _LINGERING, _CLOSING = State
 """By name: see exchange.py."""
 
 
@@ -55,7 +60,7 @@ class Downstream(asyncio.Protocol, Timed):
         """The client does not take what is sent to it."""
         self.exchange = Exchange(self, gateway)
         self._gateway = gateway
-        self._address = ("", 0)
+        self._address = _NOBODY
         self._state = _READY
         self._unread = b""
         self._head_begun = False
@@ -69,7 +74,7 @@ class Downstream(asyncio.Protocol, Timed):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self._address = transport.get_extra_info("peername")[:2]
+        self._address = transport.get_extra_info("peername", _NOBODY)[:2]
         self.peer = self._address[0]
         self.own = self._address in self._gateway.own_addresses
         self._gateway.downstreams.add(self)
@@ -78,13 +83,15 @@ class Downstream(asyncio.Protocol, Timed):
     def data_received(self, data: bytes) -> None:
         if self._state is _READY:
             self._unread = self._unread + data if self._unread else data
-            self._serve()
+            if self.blocked:
+                self._bound_unread()
+            else:
+                self._serve()
         elif self._state is _BUSY:
             rest = self.exchange.receive(data)
             if rest:
                 self._unread += rest
-                if len(self._unread) > _UNREAD_LIMIT:
-                    self.pause_reading()
+                self._bound_unread()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gateway.wheel.forget(self)
@@ -101,7 +108,9 @@ class Downstream(asyncio.Protocol, Timed):
     def resume_writing(self) -> None:
         self.blocked = False
         self.exchange.hold(False)
-        self._serve()
+        if self._state is _READY:
+            self.resume_reading()
+            self._serve()
 
     # -- the exchange's side
 
@@ -123,7 +132,7 @@ class Downstream(asyncio.Protocol, Timed):
 
     def finished(self, keep: bool) -> None:
         """The exchange has ended and its answer is written. `keep`: the client may send another request."""
-        if not keep:
+        if not keep or self._gateway.draining:
             self._close()
             return
         self._state = _READY
@@ -135,7 +144,7 @@ class Downstream(asyncio.Protocol, Timed):
     def reset(self) -> None:
         """End the connection so that the client cannot take what it got for complete."""
         sock = self.transport.get_extra_info("socket")
-        if sock is not None and not self.transport.is_closing():
+        if sock is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
@@ -147,8 +156,10 @@ class Downstream(asyncio.Protocol, Timed):
             self.transport.close()
 
     def expired(self) -> None:
-        if self._state is _READY and self._unread not in (b"", b"\r\n"):
+        if self._state is _READY and self._unread not in (b"", b"\r\n") and not self.blocked:
             self._refuse(problems.HEAD_TOO_SLOW)
+        elif self._state is _CLOSING:
+            self.reset()
         else:
             self.transport.abort()
 
@@ -173,6 +184,11 @@ class Downstream(asyncio.Protocol, Timed):
             self._unread = self.exchange.begin(request, self._end_of(request), data)
         self._serving = False
 
+    def _bound_unread(self) -> None:
+        """Take no more of later requests than there is room for."""
+        if len(self._unread) > _UNREAD_LIMIT:
+            self.pause_reading()
+
     def _await_head(self) -> None:
         if not self._head_begun:
             self._head_begun = True
@@ -191,15 +207,17 @@ class Downstream(asyncio.Protocol, Timed):
         counters = self._gateway.counters[self.own]
         counters.begin()
         counters.end(problem.outcome)
-        self.write(problem.response(close=True, with_body=True))
+        self.write(problem.response(RESPONSE_END[False, True, False], with_body=True))
         self._linger()
 
     def _close(self) -> None:
         if self._unread or self.exchange.upload is not None:
             self._linger()
         else:
+            self._state = _CLOSING
             self._gateway.outbox.flush()
             self.transport.close()
+            self._arm(self._gateway.spec.timeouts.client_idle)
 
     def _linger(self) -> None:
         self._state = _LINGERING

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _HELD_LIMIT = 64 * 1024
 """Bytes of a request that are kept while it has no connection; reading pauses beyond."""
 
+_INTERIM_LIMIT = 32
+"""Interim responses before the final one. Each costs work and memory, and a broken worker may never stop."""
+
 _STALE_WITHIN = 0.01
 """Seconds. A reused connection that ends this soon was ending already; later, the worker died with the request."""
 
@@ -79,6 +82,7 @@ class Exchange(Timed):
         self._uploaded = 0
         self._repeatable = True
         self._received = b""
+        self._interims = 0
         self._keep = False
         """The client may send another request after this response."""
         self._reusable = False
@@ -102,6 +106,7 @@ class Exchange(Timed):
         self.tried = ()
         self.latency = None
         self._received = b""
+        self._interims = 0
         self._repeatable = True
         self._outgoing = request.lines + end
         gateway.counters[self.downstream.own].begin()
@@ -163,6 +168,8 @@ class Exchange(Timed):
         self._arm_transfer()
         if self.upload is not None:
             self.downstream.resume_reading()
+        if self.downstream.blocked:
+            self.hold(True)
 
     def connect_failed(self, problem: Problem) -> None:
         """There is no connection to its endpoint: try another one, if there is one (the request was not sent)."""
@@ -201,7 +208,7 @@ class Exchange(Timed):
 
     def hold(self, held: bool) -> None:
         """Backpressure: while the client takes nothing, nothing is taken from the worker."""
-        if self.phase is _RELAYING and not self.connection.transport.is_closing():
+        if self.phase in (_WAITING, _RELAYING) and not self.connection.transport.is_closing():
             transport = self.connection.transport
             transport.pause_reading() if held else transport.resume_reading()
             self._arm_transfer()
@@ -239,7 +246,8 @@ class Exchange(Timed):
         self._give_up()
         keep = self._may_keep() and not problem.close
         self._end(problem.outcome)
-        self.downstream.write(problem.response(not keep, self.request.method != b"HEAD"))
+        end = RESPONSE_END[keep, self.request.modern, False]
+        self.downstream.write(problem.response(end, self.request.method != b"HEAD"))
         self.downstream.finished(keep)
 
     def abandon(self) -> None:
@@ -255,12 +263,12 @@ class Exchange(Timed):
         elif self.phase is _CONNECTING:
             self._connecting.cancel()
             self.connect_failed(problems.connect_timeout(str(self.endpoint.endpoint), timeouts.connect))
+        elif self.downstream.blocked:
+            self.downstream.reset()
         elif self.phase is _WAITING and self.upload is not None and not self.connection.blocked:
             self.fail(problems.BODY_TOO_SLOW)
         elif self.phase is _WAITING:
             self._fail_at_worker(problems.answer_timeout(str(self.endpoint.endpoint), timeouts.response_head))
-        elif self.downstream.blocked:
-            self.downstream.reset()
         else:
             self._break_off()
 
@@ -300,6 +308,9 @@ class Exchange(Timed):
         """Relay a 1xx response; return what follows it."""
         if head.status == 101:
             raise BadMessageError(502, "It switches protocols, which nobody asked for.")
+        self._interims += 1
+        if self._interims > _INTERIM_LIMIT:
+            raise BadMessageError(502, f"It sent {_INTERIM_LIMIT} interim responses and still another one.")
         if self.request.modern:
             self.downstream.write(head.lines + b"\r\n")
         return data[head.end :]

@@ -3,13 +3,13 @@
 The client's own X-Forwarded-* and Forwarded were dropped: anybody can write them, so only the gateway's word counts.
 """
 
-from lab.proxy.problems import VIA
+_VIA = b"Via: 1.1 cgilab\r\n"
 
 
 def request_end(peer: str, host: bytes | None, authority: bytes, modern: bool, chunked: bool) -> bytes:
     """The fields that end a request's head, and its empty line. A client that named no host is given `authority`."""
     lines = b"" if host else b"Host: %b\r\n" % authority
-    lines += VIA if modern else VIA.replace(b"1.1", b"1.0", 1)
+    lines += _VIA if modern else _VIA.replace(b"1.1", b"1.0", 1)
     lines += b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n" % peer.encode()
     lines += b"X-Forwarded-Host: %b\r\n" % (host or authority)
     return lines + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n")
@@ -18,7 +18,7 @@ def request_end(peer: str, host: bytes | None, authority: bytes, modern: bool, c
 def _response_end(keep: bool, modern: bool, chunked: bool) -> bytes:
     """HTTP/1.1 stays open unless told to close; HTTP/1.0 closes unless told to stay."""
     connection = (b"" if modern else b"Connection: keep-alive\r\n") if keep else b"Connection: close\r\n"
-    return VIA + connection + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n")
+    return _VIA + connection + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n")
 
 
 _BOTH = (False, True)

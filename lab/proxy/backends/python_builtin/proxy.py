@@ -97,7 +97,9 @@ class PythonBuiltinProxy:
         return self._state(endpoint).acquire()
 
     def release(self, endpoint: Endpoint) -> None:
-        self._state(endpoint).release()
+        state = self._endpoints.get(endpoint)
+        if state is not None:
+            state.release()
 
     def mark_own(self, address: tuple[str, int]) -> None:
         self._gateway.own_addresses.add(address)
@@ -134,6 +136,7 @@ class PythonBuiltinProxy:
         self._server.close()
         self._server = None
         self._gateway.draining = True
+        self._gateway.outbox.flush()
         for downstream in list(self._gateway.downstreams):
             downstream.drain()
         if self._gateway.downstreams:
@@ -156,9 +159,9 @@ class PythonBuiltinProxy:
 
     def _state(self, endpoint: Endpoint) -> EndpointState:
         """What is known of an endpoint. A new one makes idle, earlier generations of its slot be forgotten."""
+        upstream = self._upstream(endpoint.app)
         state = self._endpoints.get(endpoint)
-        if state is None:
-            upstream = self._upstream(endpoint.app)
+        if state is None or state.upstream is not upstream:
             for other, old in list(self._endpoints.items()):
                 superseded = (other.app, other.worker.slot) == (endpoint.app, endpoint.worker.slot)
                 if superseded and not old.routed and not old.in_flight:
@@ -167,13 +170,19 @@ class PythonBuiltinProxy:
         return state
 
     def _drop(self, app: str) -> None:
+        """Forget an app, but for the endpoints that still have something in flight: `drained` waits for it."""
         upstream = self._upstreams.pop(app)
         upstream.close(problems.unavailable(app, "it was removed."))
         for gone, latency in zip(self._gone, upstream.latencies, strict=True):
             gone.total.merge(latency.total)
-        for endpoint, state in list(self._endpoints.items()):
+        for endpoint, state in self._endpoints.items():
             if state.upstream is upstream:
                 self.remove(endpoint)
+        self._forget_homeless()
+
+    def _forget_homeless(self) -> None:
+        for endpoint, state in list(self._endpoints.items()):
+            if endpoint.app not in self._upstreams and not state.in_flight:
                 del self._endpoints[endpoint]
 
     def _totals(self, own: int, now: float) -> Totals:
@@ -182,6 +191,7 @@ class PythonBuiltinProxy:
 
     def _mark(self) -> None:
         now = self._clock.monotonic()
+        self._forget_homeless()
         for upstream in self._upstreams.values():
             for latency in upstream.latencies:
                 latency.mark(now)

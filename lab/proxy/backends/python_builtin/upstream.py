@@ -182,8 +182,8 @@ class Upstream:
         """An endpoint may be chosen from now on."""
         state.routed = True
         self._routed.append(state)
-        while self._queue and self._has_place(state):
-            self.serve(state)
+        while self.serve(state):
+            pass
 
     def remove(self, state: EndpointState) -> None:
         """It may not any more."""
@@ -210,12 +210,19 @@ class Upstream:
         chosen = candidates[0] if len(candidates) == 1 else self._policy.choose(candidates, exchange.request)
         self._assign(exchange, chosen)
 
-    def serve(self, state: EndpointState) -> None:
-        """Give a free place of `state` to the request that waits longest."""
-        if self._queue and self._has_place(state):
-            exchange, _ = self._queue.popitem(last=False)
-            self._full = False
-            self._assign(exchange, state)
+    def serve(self, state: EndpointState) -> bool:
+        """Give a free place of `state` to the request that waits longest. False when there is no place or request.
+
+        A request that could not connect to it waits for another endpoint: it would only fail once more.
+        """
+        if not self._queue or not self._has_place(state):
+            return False
+        exchange = next((waiting for waiting in self._queue if state not in waiting.tried), None)
+        if exchange is None:
+            return False
+        self.withdraw(exchange)
+        self._assign(exchange, state)
+        return True
 
     def became_busy(self) -> None:
         """One of its endpoints has something to do."""
