@@ -51,9 +51,10 @@ class Stage:
         raise errors[-1]
 
     async def restore(self) -> None:
-        """The lab becomes what it was before `set_up`; nothing happens if it was not changed."""
+        """The lab becomes what it was before `set_up`, nobody frozen; nothing happens if it was not changed."""
         before, self._before = self._before, None
         if before is not None:
+            await self._lab.heal()
             await self._lab.apply(before)
             await self._lab.traffic(self._rate)
 
@@ -64,6 +65,7 @@ class Stage:
         now = await self._lab.spec()
         before = await self._lab.apply(msgspec.structs.replace(now, apps=apps, own_rate=setup.traffic))
         self._before = self._before or before
+        await self._lab.heal()  # a worker that somebody froze would never be READY
         await self._lab.traffic(setup.traffic, setup.apps[0].name)
         try:
             async with asyncio.timeout(_READY_TIMEOUT):

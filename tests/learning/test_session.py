@@ -1,5 +1,6 @@
 """The walk through a lesson, on a real lab: real processes die, real requests are answered."""
 
+import asyncio
 import os
 import signal
 from collections.abc import Callable
@@ -88,6 +89,26 @@ async def test_the_lab_is_brought_back_when_the_lesson_is_left_in_the_middle(
         await session.choose(0)
     assert await lab.spec() == before
     assert (await lab.snapshot()).own.rate == rate
+
+
+async def test_a_lesson_can_be_left_while_a_worker_is_frozen_and_begun_again(
+    lab: LocalLab, write_lesson: Write, progress: Progress
+) -> None:
+    lesson = lessons.load("short", write_lesson('allow = ["kill"]', 'allow = ["freeze"]'))
+    async with LessonSession(lab, lesson, progress) as session:
+        await session.choose(0)
+        target = session.observation.target
+        assert target is not None
+        await session.act(Action.FREEZE)
+        while not session.settled:
+            await session.wait(0.1)
+        assert kernel_state(target.pid) == "T"
+    async with asyncio.timeout(5.0):
+        while kernel_state(target.pid) == "T":
+            await lab.events((await lab.snapshot()).events_next, wait=0.05)
+    await lab.signal("search/0", "SIGSTOP")
+    async with LessonSession(lab, lesson, progress) as session:
+        assert session.phase is Phase.PREDICT
 
 
 async def test_the_lab_is_brought_back_after_an_error(lab: LocalLab, write_lesson: Write, progress: Progress) -> None:
