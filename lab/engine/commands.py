@@ -50,7 +50,10 @@ async def execute(lab: Lab, line: str) -> str:
 
 
 def _told(signalled: tuple[Signalled, ...]) -> str:
-    return "; ".join(f"{one.signal} to {one.app}/{one.slot} (pid {one.pid})" for one in signalled)
+    if len(signalled) > 1:
+        pids = ", ".join(str(one.pid) for one in signalled)
+        return f"{signalled[0].signal} to {len(signalled)} workers of {signalled[0].app}: {pids}"
+    return "".join(f"{one.signal} to {one.app}/{one.slot} (pid {one.pid})" for one in signalled)
 
 
 def _usage(words: list[str]) -> LabError:

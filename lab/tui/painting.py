@@ -169,7 +169,7 @@ class PaintedScroll(ScrollView):
             self.refresh(*(Region(0, y, self.size.width, 1) for y in places))
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
+        width = self.scrollable_content_region.width  # without the scroll bar
         if y == 0:
             return self._brush.strip(self.heading(width), width)
         number = y - 1 + round(self.scroll_y)

@@ -133,6 +133,22 @@ async def test_moving_to_another_worker_disarms() -> None:
         assert [worker.generation for worker in screen.lab.apps[0].workers] == [1, 2, 1]
 
 
+async def test_no_column_hides_behind_the_scroll_bar() -> None:
+    async with opened() as screen:
+        await screen.lab.scale("search", 20)
+        await screen.look()
+        table = screen.app.screen.query_one(WorkerTable)
+        assert table.show_vertical_scrollbar
+        for y in range(table.size.height):
+            assert table.render_line(y).cell_length == table.scrollable_content_region.width
+
+
+async def test_a_strike_at_many_takes_no_more_room_than_it_needs() -> None:
+    async with opened() as screen:
+        await screen.press("a", "k")
+        assert screen.read(Said) == "SIGKILL to 3 workers of search: 4121, 4122, 4123"
+
+
 async def test_two_quick_presses_scale_by_two() -> None:
     async with opened() as screen:
         await screen.press("plus", "plus")
