@@ -5,16 +5,18 @@ ends that thread; thirty writes later the queue is full, and the next one would 
 """
 
 from contextlib import suppress
-from typing import IO, Any
+from io import TextIOWrapper
+from typing import Any
 
 from textual.drivers.linux_driver import LinuxDriver
 
 
 class Output:
-    """A text file that takes everything, also when nobody can read it any more."""
+    """A text file that takes everything: signs that its encoding lacks, and all when nobody can read it any more."""
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: TextIOWrapper) -> None:
         self._file = file
+        file.reconfigure(errors="replace")  # what stands for a sign is as wide as the sign; "\\u2586" is not
 
     def fileno(self) -> int:
         """The descriptor of the terminal."""

@@ -1,4 +1,4 @@
-"""A terminal that is closed under the program's feet."""
+"""A terminal that is closed under the program's feet, or knows no signs but ASCII."""
 
 import os
 import threading
@@ -25,6 +25,16 @@ def test_writing_to_a_closed_terminal_never_waits() -> None:
     writing.start()
     writing.join(10.0)
     assert not writing.is_alive()
+
+
+def test_a_sign_that_the_terminal_lacks_takes_one_cell() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", encoding="ascii", errors="backslashreplace") as file:
+        output = Output(file)
+        output.write("|\u2586|")
+        output.flush()
+        assert os.read(reader, 100) == b"|?|"
+    os.close(reader)
 
 
 def test_the_app_draws_on_such_a_terminal() -> None:
