@@ -1,7 +1,6 @@
 """A process beside the pool, such as a compiler or a load run: started by the fork server, awaited by who wanted it."""
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
@@ -13,17 +12,27 @@ from lab.pool.spawner import Child, Spawner
 class Process:
     """A running or ended process. Made by `start` only."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: "Lines | None" = None) -> None:
         loop = asyncio.get_running_loop()
+        self._report = report
         self._child: asyncio.Future[Child] = loop.create_future()
         self._status: asyncio.Future[int] = loop.create_future()
 
     @classmethod
     async def start(
-        cls, spawner: Spawner, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, fds: Mapping[int, int]
+        cls,
+        spawner: Spawner,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str | None,
+        fds: Mapping[int, int],
+        report: "Lines | None" = None,
     ) -> Self:
-        """Start `argv`. Raises `UnavailableError` when it cannot be executed."""
-        process = cls()
+        """Start `argv`. Raises `UnavailableError` when it cannot be executed.
+
+        What is left in `report` is read before `wait` returns.
+        """
+        process = cls(report)
         spawner.fork(argv, env, cwd, fds, process)
         try:
             await asyncio.shield(process._child)
@@ -59,6 +68,8 @@ class Process:
         self._child.set_exception(OSError(reason))
 
     def exited(self, status: int, at: float) -> None:
+        if self._report is not None:
+            self._report.finish()
         self._status.set_result(status)
 
     def stopped(self, stopped: bool, at: float) -> None:
@@ -66,41 +77,55 @@ class Process:
 
 
 class Lines:
-    """Calls `on_line` with each line that arrives on a pipe, until its end; then `ended`, if given.
+    """Calls `on_line` with each line that arrives on a pipe, until its end.
 
     The pipe belongs to this object from here on. Lines are decoded as UTF-8, whatever is not is replaced.
     """
 
     LONGEST = 64 * 1024
     """Bytes after which a line is cut."""
+    _LEFT_IN_PIPE = 1024 * 1024
 
     def __init__(self, pipe: int, on_line: Callable[[str], None]) -> None:
         self._pipe = pipe
         self._on_line = on_line
         self._rest = b""
         self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[None] = self._loop.create_future()
         os.set_blocking(pipe, False)
-        self._loop.add_reader(pipe, self._readable)
+        self._loop.add_reader(pipe, self._read)
 
-    def close(self) -> None:
-        """Read no more."""
-        if not self.ended.done():
+    def finish(self) -> None:
+        """The writer is gone: read what is left, and no more. Others who hold the other end are not waited for."""
+        for _ in range(self._LEFT_IN_PIPE // self.LONGEST):
+            if not self._read():
+                break
+        self._end()
+
+    def _read(self) -> bool:
+        """Read one chunk, if there is one."""
+        if self._pipe < 0:
+            return False
+        try:
+            chunk = os.read(self._pipe, self.LONGEST)
+        except BlockingIOError:
+            return False
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > self.LONGEST:
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            self._on_line(line.decode(errors="replace"))
+        if not chunk:
+            self._end()
+        return bool(chunk)
+
+    def _end(self) -> None:
+        if self._pipe >= 0:
             self._loop.remove_reader(self._pipe)
             os.close(self._pipe)
-            self.ended.set_result(None)
-
-    def _readable(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            chunk = os.read(self._pipe, self.LONGEST)
-            *lines, self._rest = (self._rest + chunk).split(b"\n")
-            if self._rest and (not chunk or len(self._rest) > self.LONGEST):
-                lines.append(self._rest)
-                self._rest = b""
-            for line in lines:
-                self._on_line(line.decode(errors="replace"))
-            if not chunk:
-                self.close()
+            self._pipe = -1
+            if self._rest:
+                self._on_line(self._rest.decode(errors="replace"))
 
 
 def _end_unwanted(child: "asyncio.Future[Child]") -> None:

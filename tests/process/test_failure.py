@@ -203,6 +203,14 @@ async def test_a_process_beside_the_pool_reports_line_by_line_and_is_awaited(ben
     assert (bench.folder / "logs" / "sh.log").read_text() == "green\n"
 
 
+async def test_everything_a_process_reported_is_told_before_its_end(bench):
+    for _ in range(20):
+        lines = []
+        process = await bench.pool.run(("/bin/sh", "-c", "printf last >&{report_fd}"), {}, None, lines.append)
+        await process.wait()
+        assert lines == ["last"]
+
+
 async def test_a_process_that_cannot_be_executed_is_refused_with_the_reason(bench):
     with pytest.raises(UnavailableError, match="No such file"):
         await bench.pool.run(("/nowhere/at/all",), {}, None, lambda line: None)
