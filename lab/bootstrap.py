@@ -43,6 +43,7 @@ def local_lab(spec: LabSpec, *, exact_port: bool = False, read_only: bool = Fals
     spawner.launch()
     make_pool = plugins.load("cgilab.pool", "python_builtin")
     make_proxy = plugins.load("cgilab.proxy", "python_builtin")
+    logs = paths.state() / "logs" / spec.name
     engine = Engine(
         spec,
         lambda routing, events, clock: make_pool(
@@ -52,10 +53,11 @@ def local_lab(spec: LabSpec, *, exact_port: bool = False, read_only: bool = Fals
             spawner=spawner,
             languages=languages.load(),
             cache=paths.cache(),
-            logs=paths.state() / "logs" / spec.name,
+            logs=logs,
         ),
         make_proxy,
         clock=clock,
+        defects=logs / "defects.log",
         exact_port=exact_port,
         read_only=read_only,
     )

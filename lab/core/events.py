@@ -86,8 +86,12 @@ class EventBatch(msgspec.Struct, frozen=True):
 class EventRing:
     """The last `capacity` events. `seq` starts at 1 and has no gaps."""
 
-    def __init__(self, clock: Clock, capacity: int = 10_000) -> None:
+    def __init__(
+        self, clock: Clock, capacity: int = 10_000, complain: Callable[[Exception], None] | None = None
+    ) -> None:
+        """`complain` hears what a watcher raises. Without it, emitting raises that, after all watchers were called."""
         self._clock = clock
+        self._complain = complain
         self._events: deque[Event] = deque(maxlen=capacity)
         self._next = 1
         self._watchers: list[Callable[[Event], None]] = []
@@ -110,12 +114,16 @@ class EventRing:
         event = Event(seq=self._next, at=when, wall=wall, kind=kind, text=text, **fields)
         self._next += 1
         self._events.append(event)
-        for callback in tuple(self._watchers):
-            callback(event)
+        errors = [error for callback in tuple(self._watchers) if (error := _failure(callback, event)) is not None]
+        for error in errors:
+            if self._complain is None:
+                raise error
+            self._complain(error)
         return event
 
     def read(self, since: int = 0, limit: int = 1000) -> EventBatch:
         """Up to `limit` events with `seq >= since`, oldest first. A cursor beyond the end reads nothing."""
+        limit = max(limit, 1)
         oldest = self._next - len(self._events)
         begin = max(since, oldest, 1)
         missed = max(0, oldest - max(since, 1))
@@ -128,3 +136,12 @@ class EventRing:
             stop = min(start + limit, len(self._events))
             chosen = tuple(self._events[place] for place in range(start, stop))
         return EventBatch(chosen, chosen[-1].seq + 1, missed)
+
+
+def _failure(callback: Callable[[Event], None], event: Event) -> Exception | None:
+    """What a watcher raises is no trouble of the one who emits."""
+    try:
+        callback(event)
+    except Exception as error:
+        return error
+    return None

@@ -16,6 +16,7 @@ import msgspec
 
 import lab
 from lab.core.errors import LabError, NameInUseError, ProtocolError, ReadOnlyError
+from lab.core.tasks import background
 from lab.engine import protocol
 from lab.engine.engine import Engine
 
@@ -108,7 +109,7 @@ class _Client:
             raise ProtocolError(f"Found a line of over {protocol.MAX_LINE} bytes.") from error
 
     def _spawn(self, request: protocol.Request) -> None:
-        task = asyncio.get_running_loop().create_task(self._answer(request))
+        task = background(self._answer(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -144,7 +145,7 @@ class _Client:
             raise ProtocolError(f"Found hz {wanted.hz:g}; expected 0.1 to 10.")
         if self._pusher is not None:
             self._pusher.cancel()
-        self._pusher = asyncio.get_running_loop().create_task(self._push(wanted))
+        self._pusher = background(self._push(wanted))
         self._tasks.add(self._pusher)
         self._pusher.add_done_callback(self._tasks.discard)
 

@@ -12,12 +12,14 @@ from pathlib import Path
 import msgspec
 
 from lab.core.clock import Clock
-from lab.core.errors import NotPossibleError, PortInUseError, ReadOnlyError, UnknownTargetError
+from lab.core.errors import NoLabError, NotPossibleError, PortInUseError, ReadOnlyError, UnknownTargetError
 from lab.core.events import Event, EventBatch, EventKind, EventRing
 from lab.core.model import AppSpec, ListenerSpec
 from lab.core.snapshot import LabSnapshot
 from lab.core.states import Policy
+from lab.core.tasks import background
 from lab.engine import observe, status_page, targets
+from lab.engine.defects import Defects
 from lab.engine.endpoints import Endpoints
 from lab.engine.lab import Answer, LabSpec, ProcessSpec, Scaled, Signalled
 from lab.engine.processes import Processes
@@ -43,7 +45,10 @@ class Farewell(msgspec.Struct, frozen=True):
 
 
 class Engine:
-    """`Lab`, on the engine's own loop. `start` and `close` bracket its life."""
+    """`Lab`, on the engine's own loop. `start` and `close` bracket its life; `close` also when `start` raised.
+
+    What fails inside it by surprise is kept in the file `defects`.
+    """
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class Engine:
         make_proxy: ProxyFactory,
         *,
         clock: Clock,
+        defects: Path,
         exact_port: bool = False,
         read_only: bool = False,
     ) -> None:
@@ -60,7 +66,8 @@ class Engine:
         self._exact_port = exact_port
         self._read_only = read_only
         self._rng = random.Random()
-        self._events = EventRing(clock)
+        self._events = EventRing(clock, complain=self.defect)
+        self._defects = Defects(defects, self._events)
         self._proxy = make_proxy(clock, self._events, self._status_page)
         self._endpoints = Endpoints(self._proxy, self._events)
         self._pool = make_pool(self._endpoints, self._events, clock)
@@ -70,8 +77,10 @@ class Engine:
         self._listener = ""
         self._latest: LabSnapshot | None = None
         self._stack = AsyncExitStack()
+        self._stack.push_async_callback(self._pool.close)
         self._waiters: set[asyncio.Future[None]] = set()
         self._reapplying: set[asyncio.Task[None]] = set()
+        self._closing = False
         self._events.watch(self._on_event)
         self.farewell = Farewell()
 
@@ -87,25 +96,33 @@ class Engine:
 
     async def start(self) -> None:
         """Listen, then start the workers. Returns when the listener is open. Raises `PortInUseError`."""
-        try:
-            await self._pool.start()
-            self._stack.push_async_callback(self._pool.close)
-            await self._listen()
-            self._stack.push_async_callback(self._processes.close)
-            await self._pool.apply(self._spec.apps)
-            self._own.set(self._spec.own_rate)
-            self._stack.push_async_callback(self._own.close)
-        except BaseException:
-            await self._stack.aclose()
-            raise
+        asyncio.get_running_loop().set_exception_handler(self._defects.handle)
+        await self._pool.start()
+        await self._listen()
+        self._stack.push_async_callback(self._processes.close)
+        await self._pool.apply(self._spec.apps)
+        self._own.set(self._spec.own_rate)
+        self._stack.push_async_callback(self._own.close)
 
     async def close(self) -> None:
         """Stop own traffic, then processes, then take no more requests, then the workers; return when none is left."""
+        self._closing = True
         before = {worker.pid for app in self._pool.observe().apps for worker in app.workers if worker.pid is not None}
         born = {pid: _born(pid) for pid in before}
-        await self._stack.aclose()
-        left = sum(1 for pid, ticks in born.items() if ticks is not None and _born(pid) == ticks)
-        self.farewell = Farewell(stopped=len(before) - left, left=left)
+        try:
+            await self._stack.aclose()
+        finally:
+            left = sum(1 for pid, ticks in born.items() if ticks is not None and _born(pid) == ticks)
+            self.farewell = Farewell(stopped=len(before) - left, left=left)
+
+    def defect(self, error: BaseException) -> None:
+        """Keep and tell what failed by surprise."""
+        self._defects.found(error)
+
+    @property
+    def defects(self) -> Path:
+        """Where defects are kept."""
+        return self._defects.log
 
     # -- looking
 
@@ -256,7 +273,7 @@ class Engine:
             if not waiter.done():
                 waiter.set_result(None)
         if event.kind is EventKind.APP_STATUS:
-            task = asyncio.get_running_loop().create_task(self._proxy.apply(self._proxy_spec(self._spec.listener)))
+            task = background(self._proxy.apply(self._proxy_spec(self._spec.listener)))
             self._reapplying.add(task)
             task.add_done_callback(self._reapplying.discard)
 
@@ -272,6 +289,8 @@ class Engine:
         return found
 
     def _writable(self) -> None:
+        if self._closing:
+            raise NoLabError("The lab is ending.")
         if self._read_only:
             raise ReadOnlyError("This lab is read-only: it can be watched, not changed.")
 

@@ -5,6 +5,7 @@ slow a request down. Calls cross by `run_coroutine_threadsafe`; each has a deadl
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import sys
 import threading
@@ -39,6 +40,8 @@ class LocalLab:
         self._stop: asyncio.Event | None = None
         self._ready: threading.Event = threading.Event()
         self._failure: BaseException | None = None
+        self._calls: set[concurrent.futures.Future[Any]] = set()
+        """Those that the engine has not answered yet."""
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -102,37 +105,59 @@ class LocalLab:
     def _run(self) -> None:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._main())
-        except BaseException as error:
-            self._failure = error
+                try:
+                    runner.run(self._main())
+                except BaseException as error:
+                    self._failure = error
+                    if self._ready.is_set():  # it was running; else `start` raises it
+                        self._engine.defect(error)
         finally:
             self._ready.set()
+            for call in tuple(self._calls):
+                call.cancel()
 
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        # The name is claimed before anything is started, so that a second lab of this name starts nothing.
-        if self._control is not None:
-            await self._control.start()
         try:
-            await self._engine.start()
-            try:
-                self._ready.set()
-                await self._stop.wait()
-            finally:
-                await self._engine.close()
-        finally:
+            # The name is claimed before anything is started, so that a second lab of this name starts nothing.
             if self._control is not None:
-                await self._control.close()
+                await self._control.start()
+            await self._engine.start()
+            self._ready.set()
+            await self._stop.wait()
+        finally:
+            try:
+                await self._engine.close()
+            finally:
+                if self._control is not None:
+                    await self._control.close()
 
     async def _call(self, coroutine: Coroutine[Any, Any, T], deadline: float = _DEADLINE) -> T:
         loop = self._loop
         if loop is None or not self._thread.is_alive() or self._stop is None or self._stop.is_set():
             coroutine.close()
-            raise NoLabError("The lab has ended.")
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
+            raise self._ended()
+        try:
+            call = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:  # the loop closed between the question and the call
+            coroutine.close()
+            raise self._ended() from None
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
         try:
             async with asyncio.timeout(deadline):
-                return await asyncio.wrap_future(future)
+                return await asyncio.wrap_future(call)
         except TimeoutError as error:
             raise DeadlineError(f"The lab did not answer within {deadline:g} s.") from error
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise self._ended() from None  # nobody here gave it up: the engine did, as it ended
+
+    def _ended(self) -> NoLabError:
+        if self._failure is None:
+            return NoLabError("The lab has ended.")
+        found = f"The lab has ended by a defect of cgilab ({self._failure!r})."
+        return NoLabError(found, f"The details are in {self._engine.defects}: please report them.")

@@ -13,6 +13,7 @@ from itertools import count
 
 from lab.core.clock import Clock
 from lab.core.errors import DeadlineError, NoLabError, NotPossibleError
+from lab.core.tasks import background
 from lab.engine.lab import Answer
 from lab.proxy.manager import ProxyManager
 
@@ -53,7 +54,7 @@ class OwnTraffic:
         before, self._rate, self._only = self._rate, rate, app
         if self._pacer is not None:
             self._pacer.cancel()
-        self._pacer = asyncio.get_running_loop().create_task(self._pace(1 / rate)) if rate else None
+        self._pacer = background(self._pace(1 / rate)) if rate else None
         return before
 
     async def ask(self, app: str, path: str, timeout: float = 40.0) -> Answer:
@@ -101,7 +102,7 @@ class OwnTraffic:
         for turn in count():
             targets = [target for target in self._targets() if self._only in (None, target[0])]
             if targets and len(self._open) < _MAX_OPEN:
-                task = loop.create_task(self._ask_quietly(*targets[turn % len(targets)]))
+                task = background(self._ask_quietly(*targets[turn % len(targets)]))
                 self._open.add(task)
                 task.add_done_callback(self._open.discard)
             due = max(due + interval, loop.time() - 1.0)

@@ -144,5 +144,8 @@ class PoolManager(Protocol):
         ...
 
     async def close(self) -> None:
-        """Stop every worker and process, gracefully and then by force, and return when none is left."""
+        """Stop every worker and process, gracefully and then by force, and return when none is left.
+
+        Also called for a pool that was not started.
+        """
         ...

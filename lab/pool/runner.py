@@ -13,6 +13,7 @@ from lab.core.errors import NotPossibleError, UnknownTargetError
 from lab.core.events import EventKind, EventRing
 from lab.core.model import AppSpec, Endpoint
 from lab.core.states import Cause, WorkerState
+from lab.core.tasks import background
 from lab.pool import procfs, readiness, sockdiag
 from lab.pool.build import Program
 from lab.pool.manager import Routing, WorkerView
@@ -213,21 +214,22 @@ class Runner:
 
     def _fork(self) -> None:
         assert self.program is not None
-        self._port = sockdiag.free_port()
-        self._capture = Capture(self._output)
-        fds = {1: self._capture.fd, 2: self._capture.fd}
-        command, env = self.program.command(self._port), self.program.environment(self._port)
         try:
-            self._with.spawner.fork(command, env, None, fds, self)
-        except NotPossibleError as error:
+            self._port = sockdiag.free_port()
+            self._capture = Capture(self._output)
+            fds = {1: self._capture.fd, 2: self._capture.fd}
+            command, env = self.program.command(self._port), self.program.environment(self._port)
+            try:
+                self._with.spawner.fork(command, env, None, fds, self)
+            finally:
+                self._capture.release()
+        except (OSError, NotPossibleError) as error:  # OSError: this process has no descriptor left
             self._loop.call_soon(self.refused, str(error))
-        finally:
-            self._capture.release()
 
     def _probe(self) -> None:
         assert self._child is not None
         self._start_probe = StartProbe(self._child.pid, self._port)
-        self._task = self._loop.create_task(self._live(self._start_probe))
+        self._task = background(self._live(self._start_probe))
         self._timer = self._loop.call_later(self._owner.spec.pool.start_timeout, self._overdue)
 
     def _route(self) -> None:
@@ -240,7 +242,7 @@ class Runner:
 
     def _drain(self) -> None:
         self._quiet()
-        self._task = self._loop.create_task(self._until_drained())
+        self._task = background(self._until_drained())
 
     def _terminate(self) -> None:
         self._quiet()
@@ -318,7 +320,8 @@ class Runner:
     async def _until_drained(self) -> None:
         assert self.endpoint is not None
         await self._with.routing.drained(self.endpoint, self._owner.spec.pool.drain_timeout)
-        self._step(self.worker.drained(), f"{self._named} is asked to end")
+        if self.worker.state is _S.DRAINING:  # it may have died in this turn of the loop, too late to end this task
+            self._step(self.worker.drained(), f"{self._named} is asked to end")
 
     def _overdue(self) -> None:
         worker, settings = self.worker, self._owner.spec.pool

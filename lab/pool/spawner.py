@@ -8,18 +8,20 @@ server left behind comes to the lab, which kills and reaps it before it starts a
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from lab.core.clock import Clock
 from lab.core.errors import NotPossibleError
+from lab.core.tasks import background
 from lab.pool import forkserver
 
 _SWEEP_PAUSE = 0.002
@@ -154,15 +156,16 @@ class Spawner:
     ) -> None:
         """Ask for a process. `env` is added to the lab's own; `fds` maps numbers in the child to descriptors here.
 
-        They are duplicated at once: the caller may close its own. Raises `NotPossibleError` when it is all too long.
+        They are duplicated at once: the caller may close its own. Raises `NotPossibleError` when it is all too long,
+        and `OSError` when no descriptor is left.
         """
         order = {
             "do": "fork", "id": self._next_id, "argv": list(argv), "env": dict(env), "cwd": cwd, "fds": list(fds)
         }  # fmt: skip
-        message = _encoded(order)
+        message, handed = _encoded(order), _duplicates(fds.values())
         self._waiting[self._next_id] = watcher
         self._next_id += 1
-        self._post(message, tuple(os.dup(fd) for fd in fds.values()))
+        self._post(message, handed)
 
     async def close(self) -> None:
         """Hang up: the fork server kills every process that is left and ends. Returns when it is gone."""
@@ -240,6 +243,9 @@ class Spawner:
 
     def _heard(self, message: dict[str, Any], fds: list[int]) -> None:
         match message["told"]:
+            case "forked" if not fds:  # the kernel drops a descriptor for which there is no room here
+                self._send({"do": "signal", "pid": message["pid"], "number": signal.SIGKILL})
+                self._waiting.pop(message["id"]).refused(os.strerror(errno.EMFILE))
             case "forked":
                 child = Child(message["pid"], message["at"], fds[0], self._send)
                 watcher = self._waiting.pop(message["id"])
@@ -247,11 +253,11 @@ class Spawner:
                 watcher.forked(child)
             case "refused":
                 self._waiting.pop(message["id"]).refused(os.strerror(message["errno"]))
-            case "exited":
+            case "exited" if message["pid"] in self._children:
                 child, watcher = self._children.pop(message["pid"])
                 child.forget()
                 watcher.exited(message["status"], message["at"])
-            case "stopped":
+            case "stopped" if message["pid"] in self._children:
                 self._children[message["pid"]][1].stopped(message["stopped"], message["at"])
             case "orphans":
                 self._on_orphans(message["count"])
@@ -259,8 +265,7 @@ class Spawner:
     # -- when the fork server dies
 
     def _lost(self) -> None:
-        assert self._loop is not None
-        self._replacement = self._loop.create_task(self._replace(*self._hang_up()))
+        self._replacement = background(self._replace(*self._hang_up()))
 
     async def _replace(self, children: _Children, waiting: _Waiting) -> None:
         dead = self._pid
@@ -283,14 +288,13 @@ class Spawner:
 
     async def _gone(self) -> None:
         """Wait until the fork server has ended, and reap it."""
-        assert self._loop is not None
-        ended = asyncio.Event()
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
         handle = os.pidfd_open(self._pid)
-        self._loop.add_reader(handle, ended.set)
+        loop.add_reader(handle, ended.set)
         try:
             await ended.wait()
         finally:
-            self._loop.remove_reader(handle)
+            loop.remove_reader(handle)
             os.close(handle)
         _reap(self._pid)
         _servers.discard(self._pid)
@@ -349,6 +353,18 @@ def _encoded(message: dict[str, Any]) -> bytes:
         found = f"Found a command line and environment of {len(encoded)} bytes"
         raise NotPossibleError(f"{found}; expected at most {forkserver.MESSAGE_LIMIT}.", "Shorten the app's env.")
     return encoded
+
+
+def _duplicates(fds: Iterable[int]) -> tuple[int, ...]:
+    """A duplicate of each, or of none."""
+    made: list[int] = []
+    try:
+        for fd in fds:
+            made.append(os.dup(fd))
+    except OSError:
+        _close_all(tuple(made))
+        raise
+    return tuple(made)
 
 
 def _close_all(fds: tuple[int, ...]) -> None:

@@ -15,6 +15,7 @@ from lab.core.errors import LabError, UnavailableError
 from lab.core.events import EventKind
 from lab.core.model import AppSpec, WorkerId
 from lab.core.states import Cause, WorkerState
+from lab.core.tasks import background
 from lab.pool.build import Builder, Program
 from lab.pool.manager import AppView
 from lab.pool.output import SlotOutput
@@ -345,7 +346,7 @@ class Supervisor:
         self._preparing = needed
         if self._unavailable is not None:  # that was said of the program before
             self._unavailable, self._building = None, True
-        self._preparation = asyncio.get_running_loop().create_task(self._become_prepared())
+        self._preparation = background(self._become_prepared())
 
     async def _become_prepared(self) -> None:
         try:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.clock import ManualClock
-from lab.core.events import EventKind, EventRing
+from lab.core.events import Event, EventKind, EventRing
 from lab.core.states import WorkerState
 
 
@@ -90,3 +90,27 @@ def test_an_event_that_happened_earlier_carries_the_time_of_day_it_had_then() ->
 
 def test_memory_is_bounded_by_the_capacity() -> None:
     assert len(ring(1000, capacity=7).read().events) == 7
+
+
+def test_a_watcher_that_fails_keeps_nobody_from_hearing_and_is_complained_of():
+    complaints: list[Exception] = []
+    heard: list[Event] = []
+    ring = EventRing(ManualClock(), complain=complaints.append)
+
+    def fail(event: Event) -> None:
+        raise ZeroDivisionError
+
+    ring.watch(fail)
+    ring.watch(heard.append)
+    event = ring.emit(EventKind.NOTE, "one")
+    assert heard == [event]
+    assert [type(error) for error in complaints] == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize("limit", [0, -5])
+def test_a_limit_below_one_reads_one(limit):
+    ring = EventRing(ManualClock())
+    for text in ("one", "two"):
+        ring.emit(EventKind.NOTE, text)
+    batch = ring.read(1, limit)
+    assert ([event.seq for event in batch.events], batch.next) == ([1], 2)

@@ -17,6 +17,7 @@ from lab.engine import protocol
 from lab.engine.lab import LabSpec
 from lab.engine.local import LocalLab
 from lab.engine.remote import RemoteLab
+from lab.pool import forkserver
 
 
 def empty_lab(control: Path) -> LocalLab:
@@ -151,10 +152,12 @@ async def test_a_subscriber_is_told_when_the_lab_ends(tmp_path: Path) -> None:
 
 
 async def test_a_second_lab_of_the_same_name_says_so_and_starts_nothing(control: Path) -> None:
+    servers = forkserver.children(os.getpid())
     second = empty_lab(control)
     with pytest.raises(NameInUseError, match=str(control)) as caught:
         await asyncio.to_thread(second.start)
     assert "cgilab status" in caught.value.remedy
+    assert forkserver.children(os.getpid()) == servers
     assert (await talk(control))[0]["name"] == "control"
 
 

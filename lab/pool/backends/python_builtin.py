@@ -55,12 +55,11 @@ class PythonBuiltinPool:
         self._outputs: dict[tuple[str, int], SlotOutput] = {}
         self._zombies: frozenset[int] = frozenset()
         self._lasting_zombies = 0
-        self._ticker: asyncio.Task[None] | None = None
+        self._ticker: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._spawner.attach(loop, self._on_replaced, self._on_orphans)
-        self._ticker = loop.create_task(self._tick())
+        self._spawner.attach(asyncio.get_running_loop(), self._on_replaced, self._on_orphans)
+        self._tick()
 
     async def apply(self, apps: tuple[AppSpec, ...]) -> None:
         wanted = {app.name for app in apps}
@@ -95,13 +94,13 @@ class PythonBuiltinPool:
     ) -> RunningProcess:
         await asyncio.to_thread(self._logs.mkdir, parents=True, exist_ok=True)
         log = os.open(self._logs / f"{Path(argv[0]).name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        fds = {1: log, 2: log}
+        fds, report = {1: log, 2: log}, None
         if any(_REPORT in word for word in argv):
             ours, fds[_REPORT_FD] = os.pipe2(os.O_CLOEXEC)
-            Lines(ours, on_line)
+            report = Lines(ours, on_line)
         command = tuple(word.replace(_REPORT, str(_REPORT_FD)) for word in argv)
         try:
-            return await Process.start(self._spawner, command, env, cwd, fds)
+            return await Process.start(self._spawner, command, env, cwd, fds, report)
         finally:
             for fd in {*fds.values()}:
                 os.close(fd)
@@ -130,13 +129,13 @@ class PythonBuiltinPool:
             self._outputs[app, slot] = SlotOutput(self._logs / f"{app}-{slot}.log", self._disk)
         return self._outputs[app, slot]
 
-    async def _tick(self) -> None:
-        while True:
-            for supervisor in self._supervisors.values():
-                supervisor.measure()
-                supervisor.reconcile()
-            self._look_for_zombies()
-            await asyncio.sleep(_TICK)
+    def _tick(self) -> None:
+        # The next one first: a defect in what follows ends this one alone.
+        self._ticker = asyncio.get_running_loop().call_later(_TICK, self._tick)
+        for supervisor in self._supervisors.values():
+            supervisor.measure()
+            supervisor.reconcile()
+        self._look_for_zombies()
 
     def _look_for_zombies(self) -> None:
         """A child of the fork server that is a zombie at two looks in a row has been one for too long."""
