@@ -1,0 +1,353 @@
+"""A lab under load that is treated badly at random, while what must hold at every instant is looked at all along.
+
+    python tests/bench/soak.py [--seconds 60] [--seed N] [--json]
+
+First calm (workers come, go and are reloaded, and no request may fail), then rough (kills through the lab and from
+outside, frozen workers, programs that do not start, the fork server killed). Looked at: the bounds of each pool, that
+only READY workers are routed to, that no zombie stays, that each request is counted once, that a stop that was asked
+for never respawns and ends within its grace, that each frozen worker is noticed. At the end the lab is brought back
+to where it began: it may hold no descriptor, thread or process more than then. Ends with status 1 and what was found.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lab import bootstrap, paths
+from lab.core.errors import LabError, UnknownTargetError
+from lab.core.events import Event, EventKind
+from lab.core.model import AppSpec, ListenerSpec, Liveness, PoolSettings, Timeouts
+from lab.core.snapshot import LabSnapshot
+from lab.core.states import Cause, WorkerState
+from lab.engine.lab import LabSpec
+from lab.engine.local import LocalLab
+from lab.pool import forkserver, procfs
+
+_S = WorkerState
+CLIENTS = 8
+CALM = 0.25
+"""The part of the time in which nothing is broken."""
+SLACK = 4.0
+"""Seconds that a busy machine may add to any delay."""
+DELIBERATE = frozenset({Cause.SCALED_DOWN, Cause.STOPPED, Cause.RELOADED})
+FRAGILE = """
+import os, runpy
+if os.environ.get("BROKEN"):
+    raise SystemExit(3)
+runpy.run_path({!r}, run_name="__main__")
+"""
+POOL = PoolSettings(
+    max_workers=3, start_timeout=10, stop_timeout=1, drain_timeout=2, backoff_initial=0.02, backoff_max=0.5
+)
+TIMEOUTS = Timeouts(upstream_idle=0.5)
+LIVENESS = Liveness(interval=0.2, timeout=0.3, hang_timeout=1.0, replace_after=2.0)
+
+
+def apps(folder: Path) -> tuple[AppSpec, ...]:
+    """The C sample, and the Python sample made so that its environment can break it."""
+    samples = paths.content("samples") / "search"
+    fragile = folder / "fragile.py"
+    fragile.write_text(FRAGILE.format(str(samples / "python" / "search.py")))
+    sources = {"search": ("c", samples / "c" / "search.c"), "fragile": ("python", fragile)}
+    return tuple(
+        AppSpec(
+            name=name,
+            route=f"/{name}",
+            language=language,
+            source=str(source),
+            pool=POOL,
+            liveness=LIVENESS,
+            timeouts=TIMEOUTS,
+        )
+        for name, (language, source) in sources.items()
+    )
+
+
+class Witness:
+    """Looks at snapshots and events, and writes down what may not be."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.looks = 0
+        self.kinds: Counter[str] = Counter()
+        self._asked_to_end: dict[tuple[str, int, int], Event] = {}
+        self._frozen: dict[tuple[str, int, int], Event] = {}
+        self._over: set[tuple[str, int, int]] = set()
+        self._ready: set[tuple[str, int, int]] = set()
+
+    def look(self, snapshot: LabSnapshot) -> None:
+        """What holds at every instant."""
+        self.looks += 1
+        for name, holds in msgspec.structs.asdict(snapshot.invariants).items():
+            self._demand(holds, f"{name} does not hold: {snapshot}")
+        for app in snapshot.apps:
+            for worker in app.workers:
+                fine = not worker.routed or worker.state is _S.READY
+                self._demand(fine, f"{app.name}/{worker.slot} is {worker.state} and routed to")
+        for event in (*self._asked_to_end.values(), *self._frozen.values()):
+            late = snapshot.at - event.at > SLACK + POOL.stop_timeout
+            self._demand(not late, f"nothing followed within {SLACK + POOL.stop_timeout:g} s: {event.text}")
+
+    def hear(self, event: Event) -> None:
+        """What holds from one event to the next."""
+        self.kinds[event.kind] += 1
+        self._demand("defect" not in event.text, event.text)
+        if event.app is None or event.slot is None or event.generation is None:
+            return
+        who = (event.app, event.slot, event.generation)
+        if event.kind is EventKind.STOPPED and who in self._ready:
+            self._frozen[who] = event
+        elif event.kind is EventKind.CONTINUED:
+            self._frozen.pop(who, None)
+        elif event.kind is EventKind.STATE:
+            self._hear_state(who, event)
+
+    def _hear_state(self, who: tuple[str, int, int], event: Event) -> None:
+        self._frozen.pop(who, None)
+        self._ready.discard(who)
+        if event.state is _S.READY:
+            self._ready.add(who)
+        elif event.state is _S.STOPPING:
+            self._asked_to_end[who] = event
+        elif event.state is _S.EXITED:
+            self._asked_to_end.pop(who, None)
+            if event.cause in DELIBERATE:
+                self._over.add(who)
+        elif event.state in (_S.BACKOFF, _S.FAILED):
+            self._demand(who not in self._over, f"a stop that was asked for counts as a death: {event.text}")
+
+    def _demand(self, holds: bool, otherwise: str) -> None:
+        if not holds and otherwise not in self.found:
+            self.found.append(otherwise)
+
+
+class Soak:
+    """One lab and everything that is done to it."""
+
+    def __init__(self, lab: LocalLab, before: LabSpec, rng: random.Random) -> None:
+        self.lab = lab
+        self.before = before
+        self.witness = Witness()
+        self.done: Counter[str] = Counter()
+        self.statuses: Counter[str] = Counter()
+        self._rng = rng
+        self._calm: list[Callable[[], Awaitable[Any]]] = [self.scale, self.reload, self.request, self.traffic]
+        self._rough: list[Callable[[], Awaitable[Any]]] = [
+            *self._calm, self.kill, self.kill, self.kill_outside, self.terminate, self.freeze, self.freeze, self.thaw,
+            self.break_program, self.heal, self.kill_fork_server,
+        ]  # fmt: skip
+
+    async def act(self, seconds: float, rough: bool) -> None:
+        """Do one thing after another."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            deed = self._rng.choice(self._rough if rough else self._calm)
+            self.done[deed.__name__] += 1
+            try:
+                await deed()
+            except UnknownTargetError:  # it ended in between
+                self.done["too late"] += 1
+            await asyncio.sleep(self._rng.uniform(0, 0.15))
+
+    async def watch(self) -> None:
+        """Look at everything that happens."""
+        cursor = 1
+        while True:
+            batch = await self.lab.events(cursor, wait=0.05)
+            cursor = batch.next
+            if batch.missed:
+                raise SystemExit(f"{batch.missed} events were missed")
+            for event in batch.events:
+                self.witness.hear(event)
+            if not batch.events:
+                self.witness.look(await self.lab.snapshot())
+
+    async def ask(self, port: int) -> None:
+        """One client: a request after another, each on a connection of its own."""
+        while True:
+            path = self._rng.choice(self.before.apps).route
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(f"GET {path}?q=http HTTP/1.0\r\n\r\n".encode())
+                head = await reader.readline()
+                self.statuses[head.split()[1].decode() if head else "no answer"] += 1
+                await reader.read()
+            except ConnectionError:
+                self.statuses["broken"] += 1
+            finally:
+                writer.close()
+            await asyncio.sleep(self._rng.uniform(0, 0.02))
+
+    async def restore(self) -> None:
+        """Bring the lab back to its first state, and wait until it is there."""
+        await self.lab.apply(self.before)
+        async with asyncio.timeout(30):
+            while not _as_wanted(await self.lab.snapshot(), POOL.max_workers):
+                await self.lab.heal()
+                await asyncio.sleep(0.2)
+
+    # -- deeds
+
+    async def scale(self) -> None:
+        await self.lab.scale(self._app().name, self._rng.randint(1, 6))
+
+    async def reload(self) -> None:
+        await self._change(env={"SOAK": str(self._rng.random())})
+
+    async def break_program(self) -> None:
+        await self._change(env={"BROKEN": "1"})
+
+    async def request(self) -> None:
+        await self.lab.request(self._app().name)
+
+    async def traffic(self) -> None:
+        await self.lab.traffic(self._rng.uniform(0, 100))
+
+    async def kill(self) -> None:
+        await self.lab.signal("random")
+
+    async def terminate(self) -> None:
+        await self.lab.signal("random", "SIGTERM")
+
+    async def freeze(self) -> None:
+        await self.lab.signal("random", "SIGSTOP")
+
+    async def thaw(self) -> None:
+        await self.lab.signal("random", "SIGCONT")
+
+    async def heal(self) -> None:
+        await self.lab.heal()
+
+    async def kill_outside(self) -> None:
+        snapshot = await self.lab.snapshot()
+        pids = [worker.pid for app in snapshot.apps for worker in app.workers if worker.pid is not None]
+        # A PID may have been reused since; one that leads a session under the fork server is a worker.
+        mine = [pid for server in fork_servers() for pid in forkserver.children(server) if pid in pids]
+        if mine:
+            os.kill(self._rng.choice(mine), signal.SIGKILL)
+
+    async def kill_fork_server(self) -> None:
+        for pid in fork_servers():
+            os.kill(pid, signal.SIGKILL)
+
+    def _app(self) -> AppSpec:
+        return self._rng.choice(self.before.apps)
+
+    async def _change(self, **fields: Any) -> None:
+        spec, chosen = await self.lab.spec(), self._app().name
+        changed = tuple(msgspec.structs.replace(app, **fields) if app.name == chosen else app for app in spec.apps)
+        await self.lab.apply(msgspec.structs.replace(spec, apps=changed))
+
+
+def fork_servers() -> list[int]:
+    """The fork servers of this process."""
+    mine = forkserver.children(os.getpid())
+    return [pid for pid in mine if forkserver.__file__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def held() -> dict[str, int]:
+    """What this process and its fork server hold now."""
+    servers = fork_servers()
+    children = [pid for server in servers for pid in forkserver.children(server)]
+    stats = [procfs.stat(pid) for pid in children]
+    kept = {"fork servers": len(servers), "children": len(children)}
+    kept["zombies"] = sum(stat is not None and stat.state == "Z" for stat in stats)
+    for what, folder in (("descriptors", "fd"), ("threads", "task")):
+        kept[what] = sum(len(list(Path(f"/proc/{pid}/{folder}").iterdir())) for pid in (os.getpid(), *servers))
+    return kept
+
+
+def _as_wanted(snapshot: LabSnapshot, workers: int) -> bool:
+    return all([worker.routed for worker in app.workers] == [True] * workers for app in snapshot.apps)
+
+
+async def settled(before: dict[str, int]) -> dict[str, int]:
+    """What is held as soon as it is no more than `before`, or after 15 s: idle connections are closed after a while."""
+    for _ in range(30):
+        now = held()
+        if all(now[what] <= before[what] for what in now):
+            break
+        await asyncio.sleep(0.5)
+    return now
+
+
+async def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
+    """Run one lab for this long; returns what was done and found."""
+    spec = LabSpec(name="soak", listener=ListenerSpec(port=0), apps=apps(folder), own_rate=0)
+    lab = bootstrap.local_lab(spec, control=folder / "lab.sock")
+    await asyncio.to_thread(lab.start)
+    soak = Soak(lab, await lab.spec(), random.Random(seed))
+    await soak.restore()
+    await asyncio.sleep(2 * TIMEOUTS.upstream_idle)
+    before = held()
+    watching = asyncio.create_task(soak.watch())
+    port = soak.before.listener.port
+    clients = [asyncio.create_task(soak.ask(port)) for _ in range(CLIENTS)]
+    await soak.act(seconds * CALM, rough=False)
+    calm = dict(soak.statuses)
+    await soak.act(seconds * (1 - CALM), rough=True)
+    for client in clients:
+        client.cancel()
+    await asyncio.gather(*clients, return_exceptions=True)
+    await soak.restore()
+    after = await settled(before)
+    if watching.done():
+        await watching
+    watching.cancel()
+    await lab.close()
+    found = soak.witness.found
+    if set(calm) != {"200"}:
+        found.append(f"requests failed while nothing was broken: {calm}")
+    found += [f"{before[what]} {what} before and {after[what]} after" for what in after if after[what] > before[what]]
+    left = forkserver.children(os.getpid())
+    if left:
+        found.append(f"processes were left: {left}")
+    return {
+        "seconds": seconds,
+        "seed": seed,
+        "looks": soak.witness.looks,
+        "deeds": dict(soak.done),
+        "answers": dict(soak.statuses),
+        "events": dict(soak.witness.kinds),
+        "before": before,
+        "after": after,
+        "found": found,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        os.environ["XDG_STATE_HOME"] = folder
+        try:
+            result = asyncio.run(soak(args.seconds, args.seed, Path(folder)))
+        except LabError as error:
+            raise SystemExit(f"seed {args.seed}: {error}") from error
+    if args.json:
+        print(json.dumps(result))
+    else:
+        for name, value in result.items():
+            if name != "found":
+                print(f"{name:8}  {value}")
+        print(*(result["found"] or ["Everything held."]), sep="\n")
+    return 1 if result["found"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
