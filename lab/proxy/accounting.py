@@ -28,6 +28,10 @@ class Outcome(StrEnum):
     """The client left first."""
 
 
+ANSWERED, FAILED, SHED, ABANDONED = Outcome
+"""By name: on Python 3.11 each look-up in an enum costs as much as a call, and these happen with every request."""
+
+
 class Counters:
     """Requests since the start. `accepted == answered + failed + shed + abandoned + in_flight`, always."""
 
@@ -45,11 +49,11 @@ class Counters:
     def end(self, outcome: Outcome) -> None:
         """It ended."""
         self.in_flight -= 1
-        if outcome is Outcome.ANSWERED:
+        if outcome is ANSWERED:
             self.answered += 1
-        elif outcome is Outcome.FAILED:
+        elif outcome is FAILED:
             self.failed += 1
-        elif outcome is Outcome.SHED:
+        elif outcome is SHED:
             self.shed += 1
         else:
             self.abandoned += 1

@@ -23,7 +23,6 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 
 _RESPONSE_HEAD_LIMIT = 64 * 1024
 _LARGEST_BODY = (1 << 63) - 1
-_DIGITS = re.compile(rb"[0-9]{1,19}")
 
 _REQUEST_LINE = rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])\r\n"
 _REQUEST = re.compile(rb"(?:\r\n)?" + _REQUEST_LINE + rb"(?:" + FIELD + rb")*+\r\n")
@@ -196,9 +195,11 @@ def _host(value: bytes, before: bytes | None) -> bytes:
 def _length(value: bytes, before: int | None, status: int = 400) -> int:
     if before is not None:
         raise BadMessageError(status, "Content-Length was given twice; expected once (RFC 9112 6.3).")
-    if not _DIGITS.fullmatch(value) or int(value) > _LARGEST_BODY:
-        raise BadMessageError(status, f"Content-Length is {_shown(value)}; expected digits only, at most 2^63-1.")
-    return int(value)
+    if value.isdigit() and len(value) < 20:  # of bytes, only 0 to 9 are digits
+        length = int(value)
+        if length <= _LARGEST_BODY:
+            return length
+    raise BadMessageError(status, f"Content-Length is {_shown(value)}; expected digits only, at most 2^63-1.")
 
 
 def _chunked(coding: bytes, length: int | None, modern: bool, status: int = 400) -> int:
