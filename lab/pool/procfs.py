@@ -22,11 +22,9 @@ class ProcessStat:
 
 def stat(pid: int) -> ProcessStat | None:
     """The process now; None when it is gone."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
+    fields = _fields(pid)
+    if not fields:
         return None
-    fields = text[text.rindex(b")") + 2 :].split()  # the name before it may hold anything
     return ProcessStat(
         state=fields[0].decode(),
         session=int(fields[3]),
@@ -35,7 +33,27 @@ def stat(pid: int) -> ProcessStat | None:
     )
 
 
+def is_zombie(pid: int) -> bool:
+    """It has ended and nobody has reaped it."""
+    return _fields(pid)[:1] == [b"Z"]
+
+
 def session_members(session: int) -> list[int]:
     """PIDs of all processes of a session. Reads the whole of /proc: milliseconds, not for a hot path."""
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
     return [pid for pid in pids if (seen := stat(pid)) is not None and seen.session == session]
+
+
+def _fields(pid: int) -> list[bytes]:
+    """/proc/PID/stat from the third field on; nothing when the process is gone."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)  # a third of the time of a Path or a file object
+    except OSError:
+        return []
+    try:
+        text = os.read(fd, 4096)
+    except OSError:
+        return []
+    finally:
+        os.close(fd)
+    return text[text.rindex(b")") + 2 :].split()  # the name before it may hold anything

@@ -24,6 +24,8 @@ from lab.pool.supervisor import Supervisor
 
 _TICK = 1.0
 """Seconds between two looks at CPU, memory and zombies, and between two questions to the policies."""
+_TURNS = 10
+"""The looks of one tick are spread over so many turns of the loop: 500 workers at once would hold it up for 20 ms."""
 _REPORT_FD = 3
 _REPORT = "{report_fd}"
 _CLOSE_MARGIN = 2.0
@@ -53,7 +55,11 @@ class PythonBuiltinPool:
         self._leaving: dict[str, Supervisor] = {}
         """Pools of apps that were removed and still have processes."""
         self._outputs: dict[tuple[str, int], SlotOutput] = {}
-        self._zombies: frozenset[int] = frozenset()
+        self._turn = 0
+        self._children: list[int] = []
+        """Those of the fork server, as this tick began."""
+        self._zombies_before: set[int] = set()
+        self._zombies: set[int] = set()
         self._lasting_zombies = 0
         self._ticker: asyncio.TimerHandle | None = None
 
@@ -131,19 +137,21 @@ class PythonBuiltinPool:
 
     def _tick(self) -> None:
         # The next one first: a defect in what follows ends this one alone.
-        self._ticker = asyncio.get_running_loop().call_later(_TICK, self._tick)
+        self._ticker = asyncio.get_running_loop().call_later(_TICK / _TURNS, self._tick)
+        if self._turn == 0:
+            self._count_zombies()
+            for supervisor in self._supervisors.values():
+                supervisor.reconcile()
         for supervisor in self._supervisors.values():
-            supervisor.measure()
-            supervisor.reconcile()
-        self._look_for_zombies()
+            supervisor.measure(self._turn, _TURNS)
+        self._zombies.update(pid for pid in self._children[self._turn :: _TURNS] if procfs.is_zombie(pid))
+        self._turn = (self._turn + 1) % _TURNS
 
-    def _look_for_zombies(self) -> None:
+    def _count_zombies(self) -> None:
         """A child of the fork server that is a zombie at two looks in a row has been one for too long."""
-        children = forkserver.children(self._spawner.pid) if self._spawner.pid else []
-        stats = {pid: procfs.stat(pid) for pid in children}
-        now = frozenset(pid for pid, stat in stats.items() if stat is not None and stat.state == "Z")
-        self._lasting_zombies = len(now & self._zombies)
-        self._zombies = now
+        self._lasting_zombies = len(self._zombies & self._zombies_before)
+        self._zombies_before, self._zombies = self._zombies, set()
+        self._children = sorted(forkserver.children(self._spawner.pid)) if self._spawner.pid else []
 
     def _on_replaced(self, text: str) -> None:
         self._events.emit(EventKind.FORKSERVER, text, pid=self._spawner.pid)
