@@ -149,6 +149,14 @@ async def test_a_strike_at_many_takes_no_more_room_than_it_needs() -> None:
         assert screen.read(Said) == "SIGKILL to 3 workers of search: 4121, 4122, 4123"
 
 
+async def test_a_death_and_its_healing_in_one_column_are_marked_as_a_death() -> None:
+    async with opened(size=LARGE) as screen:
+        await screen.press("k")
+        screen.lab.advance(1)
+        await screen.look()
+        assert "✗" in screen.read(LatencyChart).splitlines()[1]
+
+
 async def test_two_quick_presses_scale_by_two() -> None:
     async with opened() as screen:
         await screen.press("plus", "plus")

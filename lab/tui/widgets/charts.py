@@ -64,9 +64,10 @@ class Chart(Painted):
         return f"{'0' if y == height - 1 else '':>{_AXIS}}{pipe}", "dim"
 
     def _marks(self, width: int) -> Row:
-        """One row above the plot: deaths and arrivals, where in the minute they were. A later mark hides an earlier."""
+        """One row above the plot: deaths and arrivals, where in the minute they were. No arrival hides the death that it follows."""
         row: list[Span] = [(" ", "text")] * width
-        for moment in self._history.moments if self._history is not None else ():
+        moments = self._history.moments if self._history is not None else ()
+        for moment in sorted(moments, key=lambda one: one.role == "bad"):
             place = round(min(1.0, self.across(moment.at)) * (width - 1))
             sign = self.glyphs.dead if moment.role == "bad" else self.glyphs.ready
             if 0 <= place < width:
