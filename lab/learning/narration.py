@@ -55,9 +55,10 @@ class Narrator:
 def obituary(event: Event) -> str:
     """A healing (`worker.healed`) in a sentence or two: who died, how, by whom, and who came after how long."""
     data = event.data
-    sender = _SENDERS.get(data.get("by", ""), "")
+    death, sender = str(data.get("death")), _SENDERS.get(data.get("by", ""), "")
+    how = f"died by {death}" if death.startswith("SIG") else f"ended with {death}"
     return (
-        f"PID {data.get('old_pid')} died by {data.get('death')}{sender}. "
+        f"PID {data.get('old_pid')} {how}{sender}. "
         f"Slot {event.slot} was READY again as PID {event.pid} after {shown(data.get('heal_ms'))} ms."
     )
 

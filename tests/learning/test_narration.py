@@ -56,6 +56,12 @@ def snapshot(own: Totals) -> LabSnapshot:
     )
 
 
+def test_a_worker_that_ended_by_itself_is_not_said_to_have_been_killed() -> None:
+    ended = {**HEALING, "death": "exit code 0", "by": None}
+    (fact, _) = Narrator("search").tell(told((EventKind.HEALED, 10.023, {"pid": 4188, "data": ended})))
+    assert fact.startswith("PID 4121 ended with exit code 0. Slot 2 was READY again")
+
+
 def test_a_healing_is_told_with_who_how_and_how_long() -> None:
     facts = Narrator("search").tell(told(DEATH, HEALED))
     assert facts == [
