@@ -2,7 +2,8 @@
 
 A gateway that understands a message otherwise than the server behind it can be made to smuggle requests. So this parser
 fails closed: what RFC 9112 does not allow is a `BadMessageError`, never a guess. Possessive quantifiers keep it linear.
-It does no I/O and decides nothing but framing. Measured: 1.6 us for wrk's request, 2.9 us for a browser's eight fields.
+It does no I/O and decides nothing but framing. Measured in a loop, Python 3.11: 2.1 us for wrk's request, 5.5 us for a
+browser's eight fields, 2.1 us for a small response.
 """
 
 import re
@@ -70,8 +71,6 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """Body bytes, or `CHUNKED`."""
     keep_alive: bool
     """The client would send another request on this connection."""
-    expects: bool
-    """It waits for `100 Continue` before it sends the body."""
     lines: bytes
     """Request line (HTTP/1.1, origin-form) and the fields that may travel on, without the empty line."""
     end: int
@@ -107,7 +106,6 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     modern = digit == b"1"
     host = length = None
     coding = options = b""
-    expects = False
     cuts = []
     for field in _NOTABLE_IN_REQUEST.finditer(data, fields - 1, end - 2):
         name, value = field[1].lower(), field[2].rstrip(b" \t")
@@ -115,9 +113,7 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
             host = _host(value, host)
         elif name == b"content-length":
             length = _length(value, length)
-        elif name == b"expect" and modern:
-            expects = value.lower() == b"100-continue"
-        else:
+        elif name != b"expect" or not modern:  # HTTP/1.0 knows no interim response (RFC 9110 10.1.1)
             cuts.append((field.start() + 1, field.end() + 1))
             if name == b"connection":
                 options += value + b","
@@ -137,7 +133,7 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
         lines = lines.replace(b" HTTP/1.0\r\n", b" HTTP/1.1\r\n", 1)
     if target[0] != 0x2F or method == b"CONNECT":
         target, host, lines = _other_form(method, target, host, lines)
-    return RequestHead(method, target, modern, host, length or 0, keep_alive, expects, lines, end)
+    return RequestHead(method, target, modern, host, length or 0, keep_alive, lines, end)
 
 
 def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
