@@ -177,10 +177,17 @@ class Engine:
         self._writable()
         number = targets.signal_number(signal)
         sent = []
+        gone: UnknownTargetError | None = None
         for view in targets.resolve(target, self._pool.observe(), self._rng):
             worker = view.worker
-            pid = self._pool.signal(worker, number)
-            sent.append(Signalled(worker.app, worker.slot, worker.generation, pid, number.name))
+            try:
+                pid = self._pool.signal(worker, number)
+            except UnknownTargetError as error:  # it has ended just now; the others of its app are still meant
+                gone = error
+            else:
+                sent.append(Signalled(worker.app, worker.slot, worker.generation, pid, number.name))
+        if gone is not None and not sent:
+            raise gone
         self._latest = None
         return tuple(sent)
 

@@ -31,6 +31,7 @@ class RemoteLab:
         self._numbers = count(1)
         self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
         self._pushes: asyncio.Queue[protocol.Push | None] = asyncio.Queue(_PUSHES_KEPT)
+        self._subscribed = False
         self._lost: LabError | None = None
         self._listener = asyncio.get_running_loop().create_task(self._listen())
         self.greeting = greeting
@@ -95,9 +96,15 @@ class RemoteLab:
 
     async def subscribe(self, since: int = 0, hz: float = 5.0, snapshots: bool = True) -> AsyncIterator[protocol.Push]:
         """Events from cursor `since` on, and snapshots if asked; ends with `NoLabError` when the lab goes away."""
-        await self._call(type(None), "subscribe", since=since, hz=hz, snapshots=snapshots)
-        while (push := await self._pushes.get()) is not None:
-            yield push
+        self._subscribed = True
+        try:
+            await self._call(type(None), "subscribe", since=since, hz=hz, snapshots=snapshots)
+            while (push := await self._pushes.get()) is not None:
+                yield push
+        finally:  # what comes from here on must not keep answers from coming
+            self._subscribed = False
+            while not self._pushes.empty():
+                self._pushes.get_nowait()
         assert self._lost is not None
         raise self._lost
 
@@ -129,7 +136,8 @@ class RemoteLab:
             while line := await self._reader.readline():
                 reply = protocol.decode(line, protocol.Reply, "a line of the lab")
                 if reply.push is not None:
-                    await self._pushes.put(reply.push)
+                    if self._subscribed:
+                        await self._pushes.put(reply.push)
                 elif reply.id is not None:
                     self._settle(self._waiting.get(reply.id), reply)
                 elif reply.error is not None:

@@ -15,7 +15,7 @@ def resolve(target: str, pool: PoolView, rng: random.Random) -> tuple[WorkerView
     if target == "random":
         found = [rng.choice(live)] if live else []
     elif target.isdecimal():
-        found = [worker for worker in live if worker.pid == int(target)]
+        found = [worker for worker in live if str(worker.pid) == target]
     elif "/" in target:
         found = _newest(worker for worker in live if str(worker.worker) == target)
     else:

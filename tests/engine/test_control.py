@@ -134,6 +134,21 @@ async def test_a_subscription_pushes_events_from_the_cursor_and_snapshots(contro
     await remote.close()
 
 
+async def test_a_subscription_that_is_given_up_does_not_hold_up_answers(control: Path) -> None:
+    remote = await RemoteLab.connect(control)
+    pushes = remote.subscribe(1, hz=10)
+    await anext(pushes)
+    async with asyncio.timeout(10):
+        while not remote._pushes.full():
+            await asyncio.sleep(0.02)
+    await pushes.aclose()
+    async with asyncio.timeout(5):
+        for _ in range(10):  # pushes go on coming in between
+            assert (await remote.snapshot()).name == "control"
+            await asyncio.sleep(0.05)
+    await remote.close()
+
+
 async def test_a_subscriber_is_told_when_the_lab_ends(tmp_path: Path) -> None:
     path = tmp_path / "lab.sock"
     lab = empty_lab(path)
