@@ -1,0 +1,13 @@
+"""A short sample of the soak: see tests/bench/soak.py for what is looked at."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+SOAK = Path(__file__).parents[1] / "bench" / "soak.py"
+
+
+def test_a_lab_that_is_treated_badly_keeps_its_invariants_and_leaks_nothing():
+    run = subprocess.run([sys.executable, SOAK, "--seconds", "10"], capture_output=True, text=True, timeout=55)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "Everything held." in run.stdout
