@@ -259,7 +259,7 @@ class LessonsScreen(Screen[None]):
             self._say(str(error), "bad")
         self.query_one(LessonTitle).clear()
         self.query_one(PhotoFinish).clear()
-        self.query_one("#keys", KeyBar).show((Key("enter", "Begin", "screen.enter"),))
+        self.query_one("#keys", KeyBar).show((Key("enter", "begin", "screen.enter"), Key("esc", "on to the lab", "screen.leave")))
 
     def _draw(self) -> None:
         if self._session is None:
@@ -290,7 +290,7 @@ class LessonsScreen(Screen[None]):
 def _keys(page: Page) -> list[Key]:
     """The row of keys: what is possible now, and nothing else."""
     if page.phase is Phase.OVER:
-        return [Key("enter", "Back to the list", "screen.enter")]
+        return [Key("enter", "back to the list", "screen.enter"), Key("esc", "on to the lab", "screen.leave")]
     if page.choices:
         last = LETTERS[len(page.choices) - 1]
         return [Key(f"a-{last}", "choose", "screen.move(1)"), Key("enter", "take it", "screen.enter")]
