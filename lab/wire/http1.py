@@ -43,7 +43,7 @@ _COMMON: dict[tuple[bytes, ...], tuple[bool, bool, tuple[bytes, ...]]] = {
 }
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z._~%\-]{1,255})(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?]*)([/?].*)?", re.DOTALL)
-_STRAY = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LINES = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]*+\r\n)*+[\t\x20-\x7e\x80-\xff]*+")
 _FIELD = re.compile(FIELD)
 _SPACE_BEFORE_COLON = re.compile(rb"\n(" + TOKEN + rb")[ \t]++:")
 
@@ -247,9 +247,9 @@ def _check_incomplete(data: bytes, limits: Limits) -> None:
     start = 2 if data.startswith(b"\r\n") else 0
     stop = data.find(b"\r\n\r\n", start)
     _check_limits(data, start, len(data) if stop < 0 else stop + 4, limits)
-    stray = _STRAY.search(data, 0, len(data) if stop < 0 else stop + 4)
+    stray = _stray(data, len(data) if stop < 0 else stop + 4)
     if stray:
-        raise BadMessageError(400, f"The head contains {_shown(stray[0])}, alone; expected lines ended by CR LF.")
+        raise BadMessageError(400, f"The head contains {_shown(stray)}, alone; expected lines ended by CR LF.")
     line_end = data.find(b"\n", start)
     if line_end < 0:
         return
@@ -260,6 +260,16 @@ def _check_incomplete(data: bytes, limits: Limits) -> None:
         raise BadMessageError(400, f"The request line is {_shown(line)}; expected METHOD /target HTTP/1.1.")
     if stop >= 0:
         _refuse_fields(data[line_end + 1 : stop + 2], 400)
+
+
+def _stray(data: bytes, end: int) -> bytes:
+    """The first byte of `data[:end]` that is neither text nor part of CR LF; empty when there is none so far.
+
+    It is asked again with each piece of a head that trickles in, so it has to be fast.
+    """
+    text = _LINES.match(data, 0, end)
+    rest = data[text.end() if text else 0 : end]
+    return b"" if rest == b"\r" else rest[:1]
 
 
 def _check_limits(data: bytes, start: int, end: int, limits: Limits) -> None:
@@ -278,9 +288,9 @@ def _mended_response(data: bytes, to_head: bool) -> ResponseHead | None:
     end = len(data) if stop < 0 else stop + 4
     if end > _RESPONSE_HEAD_LIMIT:
         raise BadMessageError(502, f"Its head is longer than {_RESPONSE_HEAD_LIMIT} bytes.")
-    stray = _STRAY.search(data, 0, end)
+    stray = _stray(data, end)
     if stray:
-        raise BadMessageError(502, f"Its head contains {_shown(stray[0])} alone; expected lines ended by CR LF.")
+        raise BadMessageError(502, f"Its head contains {_shown(stray)} alone; expected lines ended by CR LF.")
     if data[:7] != b"HTTP/1."[: len(data)]:
         raise BadMessageError(502, f"It begins with {_shown(data)}; expected HTTP/1.1 200 OK.")
     if stop < 0:

@@ -1,9 +1,11 @@
 """Traffic and accounting, rules 17 to 20 and 24 to 28: who gets a request, how long it waits, how it is counted."""
 
 import asyncio
+import contextlib
 import json
 import random
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +62,20 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+@contextlib.contextmanager
+def full_backlog():
+    """A port at which connecting takes for ever: nobody accepts, and the backlog is full."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(socket.socket())
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            held = stack.enter_context(socket.socket())
+            held.setblocking(False)
+            held.connect_ex(full.getsockname())
+        yield full.getsockname()[1]
 
 
 async def test_17_a_path_without_app_is_404_and_names_the_paths_there_are(world):
@@ -321,19 +337,10 @@ async def test_24_a_response_that_stalls_is_broken_off(world):
 
 
 async def test_24_a_backlog_that_is_full_is_504_after_the_connect_timeout(world):
-    with socket.socket() as full:
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        address = full.getsockname()
-        held = [socket.socket() for _ in range(3)]
-        for sock in held:
-            sock.setblocking(False)
-            sock.connect_ex(address)
+    with full_backlog() as port:
         await world.start(timeouts=Timeouts(connect=0.1))
-        world.route(address[1])
+        world.route(port)
         assert await world.get() == 504
-        for sock in held:
-            sock.close()
 
 
 async def test_24_idle_connections_end_on_both_sides(world):
@@ -543,6 +550,25 @@ async def test_27_a_removed_endpoint_finishes_and_is_then_drained(world):
     assert await drained
     assert world.proxy.busy_since(endpoint) is None
     assert world.proxy.in_flight(endpoint) == 0
+
+
+async def test_28_a_client_that_leaves_during_a_connect_leaves_no_socket_behind(world):
+    def descriptors():
+        return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    with full_backlog() as port:
+        await world.start()
+        world.route(port, concurrency=1)
+        before = descriptors()
+        for number in range(1, 6):
+            client = await world.client()
+            await client.send(GET)
+            await world.until(lambda: world.proxy.observe().totals.in_flight == 1)
+            client.close()
+            await world.until(lambda number=number: world.proxy.observe().totals.abandoned == number)
+            assert world.proxy.in_flight(world.endpoints[0]) == 0
+        await world.until(lambda: world.proxy.observe().connections == 0)
+        await world.until(lambda: descriptors() == before)
 
 
 @pytest.mark.parametrize("where", ["queued", "waiting"])
