@@ -3,14 +3,11 @@
 import contextlib
 import errno
 import socket
-from pathlib import Path
 
 from lab.core.errors import NotPossibleError, PortInUseError
 from lab.core.model import ListenerSpec
 
 _BACKLOG = 1024
-_LISTEN = "0A"
-"""TCP_LISTEN as /proc/net/tcp writes it (include/net/tcp_states.h)."""
 
 
 def listen(spec: ListenerSpec) -> socket.socket:
@@ -40,32 +37,10 @@ def listen(spec: ListenerSpec) -> socket.socket:
 
 def holder_of(port: int) -> str | None:
     """Name and PID of a process that listens on a TCP port; None when it is not ours to see."""
-    sockets = {f"socket:[{inode}]" for inode in _listening(port)}
-    for process in Path("/proc").glob("[0-9]*"):
-        if sockets & _descriptors(process):
-            return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+    import psutil  # only when something is wrong: the lab starts without it
+
+    for connection in psutil.net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return None
-
-
-def _descriptors(process: Path) -> set[str]:
-    """What a process has open, as far as we may see it."""
-    found = set()
-    with contextlib.suppress(OSError):  # it ended meanwhile, or belongs to somebody else
-        for descriptor in (process / "fd").iterdir():
-            with contextlib.suppress(OSError):  # closed meanwhile
-                found.add(str(descriptor.readlink()))
-    return found
-
-
-def _listening(port: int) -> list[str]:
-    """Inodes of the sockets that listen on a port."""
-    found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            rows = Path(table).read_text().splitlines()[1:]
-        except OSError:
-            continue  # no IPv6 here
-        for row in map(str.split, rows):
-            if row[3] == _LISTEN and int(row[1].rpartition(":")[2], 16) == port:
-                found.append(row[9])
-    return found
