@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar
 
+from textual import work
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.driver import Driver
@@ -103,13 +104,22 @@ class CgilabApp(App[None]):
         chosen = super().get_driver_class()
         return Terminal if chosen is LinuxDriver else chosen
 
-    def order(self, line: str) -> None:
+    @work
+    async def order(self, line: str) -> None:
         """Give the lab a command (see `lab.engine.commands`). What came of it is said on the screen, not returned."""
-        self.run_worker(self._execute(line), name=line)
+        await self._execute(line)
 
-    def scale(self, name: str, by: int) -> None:
+    @work
+    async def scale(self, name: str, by: int) -> None:
         """Change how many workers the app `name` has. However fast these come, each counts from the one before."""
-        self.run_worker(self._scale(name, by))
+        async with self._scaling:
+            try:
+                app = (await self.lab.spec()).app(name)
+            except LabError as error:
+                self.say(str(error), "bad")
+                return
+            if app is not None:
+                await self._execute(f"scale {name} {max(0, app.pool.max_workers + by)}")
 
     def say(self, text: str, role: str = "strong") -> None:
         """Answer the person: in the screen's line for answers, or as a notification where it has none."""
@@ -151,7 +161,11 @@ class CgilabApp(App[None]):
         """Ask for a command and give it to the lab."""
         from lab.tui.screens.command_line import CommandLine
 
-        self.push_screen(CommandLine(), lambda line: self.order(line) if line else None)
+        def obey(line: str | None) -> None:
+            if line:
+                self.order(line)
+
+        self.push_screen(CommandLine(), obey)
 
     def action_copy(self) -> None:
         """Copy what the widget under the focus offers, or the lab's address."""
@@ -189,16 +203,6 @@ class CgilabApp(App[None]):
             self.say(await execute(self.lab, line))
         except LabError as error:
             self.say(str(error), "bad")
-
-    async def _scale(self, name: str, by: int) -> None:
-        async with self._scaling:
-            try:
-                app = (await self.lab.spec()).app(name)
-            except LabError as error:
-                self.say(str(error), "bad")
-                return
-            if app is not None:
-                await self._execute(f"scale {name} {max(0, app.pool.max_workers + by)}")
 
     def _deliver(self, look: Polled) -> None:
         self._lost = None

@@ -1,5 +1,6 @@
 """Mode Lessons as a learner uses it, mostly on a real lab: the page claims nothing that did not happen."""
 
+import gc
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -177,6 +178,14 @@ async def test_the_list_says_what_is_done_and_begins_what_is_picked() -> None:
         assert "done" in learner.sees(LessonList)
         await learner.press("enter")
         await learner.until("3 real processes")
+
+
+async def test_who_quits_before_a_lesson_has_begun_gets_no_complaint(recwarn: pytest.WarningsRecorder) -> None:
+    async with learning(FakeLab(), lesson=None) as learner:
+        await learner.app.run_action("screen.enter")
+        learner.app.exit()
+    gc.collect()
+    assert not [one for one in recwarn if "never awaited" in str(one.message)]
 
 
 async def test_a_lesson_that_cannot_begin_here_says_why() -> None:

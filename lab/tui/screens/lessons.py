@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
-from textual import getters
+from textual import getters, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, VerticalScroll
@@ -39,6 +39,7 @@ _FOOTER = (
     Key(":", "Command", "app.command_line"),
     Key("q", "Quit", "app.quit"),
 )
+_LIST_KEYS = (Key("enter", "begin", "screen.enter"), Key("esc", "on to the lab", "screen.leave"))
 
 
 class LessonsScreen(Screen[None]):
@@ -124,7 +125,7 @@ class LessonsScreen(Screen[None]):
         self.query_one(Flow).show(message.snapshot, message.events)
         self.query_one(EventLog).show(message.events, message.missed)
         if self._session is not None and not self._turn.locked():
-            self.run_worker(self._take_turn(self._look))
+            self._take_turn(self._look)
 
     def on_lesson_page_chosen(self, message: LessonPage.Chosen) -> None:
         """A choice was clicked."""
@@ -132,7 +133,7 @@ class LessonsScreen(Screen[None]):
 
     def action_do(self, name: str) -> None:
         """Do one of the lesson's actions; the session says why not when it is not possible now."""
-        self.run_worker(self._take_turn(lambda session: session.act(Action(name))))
+        self._take_turn(lambda session: session.act(Action(name)))
 
     def action_freeze(self) -> None:
         """Freeze, or thaw where the step is about thawing."""
@@ -142,14 +143,14 @@ class LessonsScreen(Screen[None]):
     def action_copy(self) -> None:
         """Copy what the page offers; where it offers nothing, what the app does."""
         if self._session is not None and Action.COPY in self._session.page().actions:
-            self.run_worker(self._take_turn(self._copy))
+            self._take_turn(self._copy)
         else:
             self.app.action_copy()
 
     def action_choose(self, number: int) -> None:
         """Choose an option of the open question by its letter."""
         if self._session is not None and number < len(self._session.page().choices):
-            self.run_worker(self._take_turn(lambda session: self._choose(session, number)))
+            self._take_turn(lambda session: self._choose(session, number))
 
     def action_enter(self) -> None:
         """Begin the lesson under the cursor, choose the option under it, or go on."""
@@ -158,7 +159,7 @@ class LessonsScreen(Screen[None]):
             if selected is not None and not self.has_class("-open"):
                 self._begin(selected.id)
         elif self._session.phase is Phase.OVER:
-            self.run_worker(self._close(to_lab=False))
+            self._close(to_lab=False)
         elif self._session.page().choices:
             self.action_choose(self.query_one(LessonPage).cursor)
         else:
@@ -181,7 +182,7 @@ class LessonsScreen(Screen[None]):
 
     def action_leave(self) -> None:
         """Leave the lesson, and go to the lab."""
-        self.run_worker(self._close(to_lab=True))
+        self._close(to_lab=True)
 
     # -- a lesson's life
 
@@ -190,8 +191,9 @@ class LessonsScreen(Screen[None]):
         self.query_one("#keys", KeyBar).show(())
         self.query_one(LessonPage).say("The stage is being set: three workers, one program.")
         self.query_one(LessonPage).focus()
-        self.run_worker(self._open(lesson_id))
+        self._open(lesson_id)
 
+    @work
     async def _open(self, lesson_id: str) -> None:
         """Set the stage and show the first page; a lesson that cannot begin here says why."""
         async with self._turn:
@@ -204,6 +206,7 @@ class LessonsScreen(Screen[None]):
             self._session = session
             self._draw()
 
+    @work
     async def _close(self, *, to_lab: bool) -> None:
         async with self._turn:
             session, self._session = self._session, None
@@ -220,6 +223,7 @@ class LessonsScreen(Screen[None]):
         except LabError as error:
             self._say(str(error), "bad")
 
+    @work
     async def _take_turn(self, call: Callable[[LessonSession], Awaitable[str]]) -> None:
         """One call of the session at a time; then draw what came of it."""
         async with self._turn:
@@ -259,7 +263,7 @@ class LessonsScreen(Screen[None]):
             self._say(str(error), "bad")
         self.query_one(LessonTitle).clear()
         self.query_one(PhotoFinish).clear()
-        self.query_one("#keys", KeyBar).show((Key("enter", "begin", "screen.enter"), Key("esc", "on to the lab", "screen.leave")))
+        self.query_one("#keys", KeyBar).show(_LIST_KEYS)
 
     def _draw(self) -> None:
         if self._session is None:

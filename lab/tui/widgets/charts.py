@@ -64,7 +64,7 @@ class Chart(Painted):
         return f"{'0' if y == height - 1 else '':>{_AXIS}}{pipe}", "dim"
 
     def _marks(self, width: int) -> Row:
-        """One row above the plot: deaths and arrivals, where in the minute they were. No arrival hides the death that it follows."""
+        """One row above the plot: deaths and arrivals, where in the minute they were. A death is never hidden."""
         row: list[Span] = [(" ", "text")] * width
         moments = self._history.moments if self._history is not None else ()
         for moment in sorted(moments, key=lambda one: one.role == "bad"):
