@@ -40,7 +40,7 @@ def holder_of(port: int) -> str | None:
     import psutil  # only when something is wrong: the lab starts without it
 
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
             with contextlib.suppress(psutil.Error):  # it has just ended
                 return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
     return None
