@@ -12,6 +12,11 @@ from lab.core.events import EventBatch
 from lab.core.model import AppSpec, Limits, ListenerSpec
 from lab.core.snapshot import LabSnapshot
 
+DEADLINE = 10.0
+"""Seconds that a command may take."""
+REQUEST_DEADLINE = 45.0
+"""Seconds that `Lab.request` may take: longer than the proxy's own patience."""
+
 
 class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Desired state as one value. A reload, a lesson's set-up and its restoration are all one `Lab.apply` of this."""

@@ -13,12 +13,10 @@ from lab.core.errors import DeadlineError, LabError, NoLabError, ProtocolError
 from lab.core.events import EventBatch
 from lab.core.snapshot import LabSnapshot
 from lab.engine import protocol
-from lab.engine.lab import Answer, LabSpec, ProcessSpec, Scaled, Signalled
+from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, LabSpec, ProcessSpec, Scaled, Signalled
 
 T = TypeVar("T")
 
-_DEADLINE = 10.0
-_REQUEST_DEADLINE = 45.0
 _PUSHES_KEPT = 16
 
 
@@ -40,7 +38,7 @@ class RemoteLab:
     async def connect(cls, path: Path, *, read_only: bool = False) -> Self:
         """Speak to the lab whose control socket is `path`. Raises `NoLabError`, `ProtocolError`."""
         try:
-            async with asyncio.timeout(_DEADLINE):
+            async with asyncio.timeout(DEADLINE):
                 reader, writer = await asyncio.open_unix_connection(str(path), limit=protocol.MAX_LINE)
                 line = await reader.readline()
         except (OSError, TimeoutError, ValueError):
@@ -62,7 +60,7 @@ class RemoteLab:
         return await self._call(LabSnapshot, "snapshot")
 
     async def events(self, since: int = 0, limit: int = 1000, wait: float = 0.0) -> EventBatch:
-        return await self._call(EventBatch, "events", wait + _DEADLINE, since=since, limit=limit, wait=wait)
+        return await self._call(EventBatch, "events", wait + DEADLINE, since=since, limit=limit, wait=wait)
 
     async def spec(self) -> LabSpec:
         return await self._call(LabSpec, "spec")
@@ -80,7 +78,7 @@ class RemoteLab:
         return await self._call(int, "heal")
 
     async def request(self, app: str, path: str | None = None) -> Answer:
-        return await self._call(Answer, "request", _REQUEST_DEADLINE, app=app, path=path)
+        return await self._call(Answer, "request", REQUEST_DEADLINE, app=app, path=path)
 
     async def traffic(self, rate: float, app: str | None = None) -> float:
         return await self._call(float, "traffic", rate=rate, app=app)
@@ -115,7 +113,7 @@ class RemoteLab:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             await self._writer.wait_closed()
 
-    async def _call(self, kind: type[T], name: str, deadline: float = _DEADLINE, /, **args: Any) -> T:
+    async def _call(self, kind: type[T], name: str, deadline: float = DEADLINE, /, **args: Any) -> T:
         if self._lost is not None:
             raise self._lost
         number = next(self._numbers)
