@@ -120,6 +120,7 @@ class _Walk:
             before = await lab.spec()
             with tempfile.TemporaryDirectory() as folder:
                 async with LessonSession(lab, self._lesson, Progress(Path(folder) / "progress.json")) as session:
+                    await self._visit(session)
                     await self._steps(session)
             if await lab.spec() != before:
                 self._complain("the lab", "was not brought back to what it was")
@@ -129,6 +130,17 @@ class _Walk:
         left = sorted(pid for pid in self._seen if kernel_state(pid) is not None)
         if left:
             self._complain("the lab", f"left processes behind: {', '.join(map(str, left))}")
+
+    async def _visit(self, session: LessonSession) -> None:
+        """Ask every app from outside, at the address that the lesson shows, as its readers will with curl."""
+        import httpx  # takes a quarter of a second, and only a verification needs it
+
+        lab = await session.lab.snapshot()
+        async with httpx.AsyncClient(trust_env=False, timeout=self._patience) as stranger:
+            for app in lab.apps:
+                body = (await stranger.get(lab.listener + app.route)).text
+                if not any(f'"pid": {worker.pid}' in body for worker in app.workers):
+                    self._complain(app.route, f"asked from outside, no worker of {app.name} answers: {body[:80]!r}")
 
     async def _steps(self, session: LessonSession) -> None:
         while session.phase is not Phase.OVER:

@@ -40,8 +40,17 @@ async def test_a_short_lesson_that_holds_is_ok(make_lab: MakeLab, write_lesson: 
             "'measure.deaths == 0' does not hold",
         ),
         ("right = 2", "right = 3", "2 options"),
+        ('route = "/api/search"', 'route = "/pool-status"', "no worker of search answers"),
     ],
-    ids=["inverted check", "vague check", "unmeasured quote", "unknown part", "broken invariant", "unreadable"],
+    ids=[
+        "inverted check",
+        "vague check",
+        "unmeasured quote",
+        "unknown part",
+        "broken invariant",
+        "unreadable",
+        "hidden route",
+    ],
 )
 async def test_a_wrong_lesson_turns_the_verification_red(
     make_lab: MakeLab, write_lesson: Write, old: str, new: str, found: str
