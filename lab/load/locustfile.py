@@ -45,6 +45,8 @@ class Visitor(locust.FastHttpUser):
 
     in_flight = 0
     """Requests of all users that wait for their answer."""
+    began_at: float | None = None
+    """When the first request of all left, in monotonic seconds: one clock for every process of this machine."""
 
     def on_start(self) -> None:
         self.due = time.perf_counter()
@@ -60,6 +62,7 @@ class Visitor(locust.FastHttpUser):
     def visit(self) -> None:
         """One request. A redirect counts as an answer: following it could leave the lab."""
         Visitor.in_flight += 1
+        Visitor.began_at = Visitor.began_at or time.monotonic()
         try:
             with self.client.get(PROFILE.target, allow_redirects=False, catch_response=True) as response:
                 if response.status_code >= 400:
@@ -122,6 +125,7 @@ class Reporter:
             sent=total.num_requests + sum(process["in_flight"] for process in processes),
             answered=total.num_requests - total.num_failures,
             failed=total.num_failures,
+            began_at=min((at for process in processes if (at := process["began_at"]) is not None), default=None),
             ended_at=_monotonic(total.last_request_timestamp),
             latencies={us: many for us, many in latencies.items() if many},
             errors={str(error.error): error.occurrences for error in stats.errors.values()},
@@ -136,7 +140,7 @@ def _monotonic(wall: float | None) -> float | None:
 
 
 def _myself() -> dict[str, Any]:
-    return {"in_flight": Visitor.in_flight, "cpu_s": time.process_time()}
+    return {"in_flight": Visitor.in_flight, "cpu_s": time.process_time(), "began_at": Visitor.began_at}
 
 
 def tell(client_id: str, data: dict[str, Any]) -> None:

@@ -35,6 +35,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """With a status below 400."""
     failed: int
     """With any other status, or without an answer."""
+    began_at: float | None = None
+    """When the first request left, in monotonic seconds; None before."""
     ended_at: float | None = None
     """When the last request ended, in monotonic seconds; None before the first one."""
     latencies: dict[int, int]
@@ -129,7 +131,7 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """From the last report before the first request to the newest one, or to the last answer when all have left."""
+        """From the first request to the newest report, or to the last answer when all have left."""
         if self._began is None:
             return 0.0
         last = self._window[-1]
@@ -143,6 +145,8 @@ class Tally:
         """Count one report and return the run so far."""
         if self._began is None or report.sent == 0:
             self._began = report.at
+        elif report.began_at is not None:
+            self._began = report.began_at
         self._window.append(report)
         _count(self._latencies, report.latencies)
         self._slowest_us = max(self._slowest_us, *report.latencies, 0)

@@ -62,7 +62,7 @@ def test_a_generator_that_measures_itself_is_told(last: Report, warned: str) -> 
 def test_when_all_users_have_left_time_ends_with_the_last_answer() -> None:
     tally = Tally()
     tally.add(report(10.0, 0, {}))
-    last = msgspec.structs.replace(report(14.0, 100, {1_000: 100}, ended_at=12.0), users=0)
+    last = msgspec.structs.replace(report(14.0, 100, {1_000: 100}, began_at=10.5, ended_at=12.5), users=0)
     assert tally.add(last).elapsed_s == 2.0
     assert finish(tally).rps == 50.0
 
