@@ -9,6 +9,7 @@
 
 import argparse
 import asyncio
+import atexit
 import json
 import os
 import shutil
@@ -67,6 +68,7 @@ class Running:
         }
         command = [sys.executable, "-m", "lab", "up", "--port", "0"]
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        atexit.register(self.process.kill)  # whatever goes wrong here, no lab stays
 
     async def ready(self) -> RemoteLab:
         """A connection, once every worker serves."""
