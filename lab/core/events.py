@@ -3,6 +3,7 @@
 A slow reader loses nothing silently: it is told how many events it missed. It slows nobody, for nobody waits for it.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 
 from lab.core.clock import Clock
+from lab.core.schema import published
 from lab.core.states import Cause, WorkerState
 
 
@@ -145,3 +147,7 @@ def _failure(callback: Callable[[Event], None], event: Event) -> Exception | Non
     except Exception as error:
         return error
     return None
+
+
+if __name__ == "__main__":
+    sys.stdout.write(published(Event, "One event, a line of cgilab events --json"))

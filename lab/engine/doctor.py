@@ -22,6 +22,7 @@ import msgspec
 
 from lab import paths
 from lab.config.languages import Detected, Language, ask_version, detect
+from lab.core.schema import published
 from lab.pool import sockdiag
 
 ENOUGH_FILES = 1024
@@ -254,3 +255,7 @@ def _cgroup() -> str:
     except OSError:
         return "none"
     return "none" if not lines else "v2" if all(line.startswith("0::") for line in lines) else "v1"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(published(Report, "What this machine can run: cgilab doctor --json"))

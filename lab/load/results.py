@@ -4,12 +4,14 @@ A generator reports counts since its start and latencies since its previous repo
 from differences between reports, so that they mean the same whichever generator ran.
 """
 
+import sys
 from collections import deque
 from enum import StrEnum
 
 import msgspec
 
 from lab.core.histogram import Histogram
+from lab.core.schema import published
 from lab.load.profiles import Profile, Shape
 
 BUSY_RATE = 1_000.0
@@ -260,3 +262,7 @@ def _count(histogram: Histogram, latencies: dict[int, int]) -> None:
 
 def _milliseconds(histogram: Histogram, *qs: float) -> list[float | None]:
     return [None if value is None else round(value * 1000, 4) for value in histogram.quantiles(*qs)]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(published(Result, "A load run: cgilab load --json"))

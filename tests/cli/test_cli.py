@@ -76,6 +76,21 @@ def until(lines: IO[str] | None, kind: str, times: int = 1, **wanted: object) ->
     raise AssertionError(f"the lab ended before {kind}")
 
 
+def validate(document: object, schema: str) -> None:
+    """Hold what was printed against the published schema."""
+    place = Path(lab.__file__).parent / f"{schema}.schema.json"
+    jsonschema.Draft202012Validator(json.loads(place.read_text())).validate(document)
+
+
+def test_a_load_run_prints_live_lines_or_one_document(run: Run, up: object) -> None:
+    result = json.loads(run("load", "search", "--users", "2", "--for", "1", "--json", "--name", "cli").stdout)
+    validate(result, "load/result")
+    assert result["answered"] == result["sent"] > 0
+    lines = run("load", "search", "--users", "2", "--for", "1", "--name", "cli").stdout
+    assert "warming up" in lines
+    assert "requests/s" in lines
+
+
 @pytest.fixture
 def up(home: dict[str, str]) -> Iterator["subprocess.Popen[str]"]:
     with started(home) as process:
@@ -93,8 +108,7 @@ def test_status_json_has_the_published_shape(run: Run, up: object) -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     status = json.loads(done.stdout)
-    schema = json.loads((Path(lab.__file__).parent / "core/snapshot.schema.json").read_text())
-    jsonschema.validate(status, schema)
+    validate(status, "core/snapshot")
     assert status["version"] == 1
     assert [worker["state"] for worker in status["apps"][0]["workers"]] == ["ready", "ready"]
     assert status["invariants"] == {"conserved": True, "no_zombies": True, "within_bounds": True}
@@ -125,6 +139,8 @@ def test_kill_tells_whom_it_hit_and_events_tell_the_rest(run: Run, up: "subproce
     assert "search/1" in run("events", "--name", "cli").stdout
     lines = run("events", "--json", "--since", str(healed["seq"]), "--name", "cli").stdout.splitlines()
     assert json.loads(lines[0])["kind"] == "worker.healed"
+    for line in lines:
+        validate(json.loads(line), "core/event")
 
 
 def test_freeze_thaw_and_scale(run: Run, up: "subprocess.Popen[str]") -> None:
@@ -258,6 +274,7 @@ def test_for_stops_by_itself(run: Run, home: dict[str, str]) -> None:
 
 def test_doctor_json_tells_what_runs_here(run: Run) -> None:
     found = json.loads(run("doctor", "--json").stdout)
+    validate(found, "engine/doctor")
     assert found["version"] == 1
     languages = {language["name"]: language for language in found["languages"]}
     assert languages["python"]["available"]
