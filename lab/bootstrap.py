@@ -20,9 +20,6 @@ from lab.engine.local import LocalLab
 from lab.engine.remote import RemoteLab
 from lab.pool.spawner import Spawner
 
-FIRST_LESSON = "first-look"
-"""What the screen opens on until it is done."""
-
 
 def default_manifest() -> Path:
     """The lab that opens when no other is asked for."""
@@ -76,8 +73,8 @@ def open_screen(file: Path | None, *, port: int | None, name: str | None, lesson
 
     if lesson is not None:
         lessons.load(lesson)  # a wrong ID is told before a lab is started
-    elif file is None and not read_only and not progress.load().done(FIRST_LESSON):
-        lesson = FIRST_LESSON  # whoever brings a manifest has come for that
+    elif file is None and not read_only and not progress.load().done(lessons.FIRST):
+        lesson = lessons.FIRST  # whoever brings a manifest has come for that
     with _running(file, port=port, name=name, read_only=read_only, told=sys.stdout) as lab:
         return asyncio.run(_show(lab, lesson=lesson, read_only=read_only, lab_stays=False))
 

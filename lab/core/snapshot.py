@@ -124,6 +124,11 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     events_next: int
     """The cursor after the newest event."""
 
+    @property
+    def port(self) -> int:
+        """The port of the listener."""
+        return int(self.listener.rpartition(":")[2])
+
     def app(self, name: str) -> AppSnapshot | None:
         """The app called `name`."""
         return next((app for app in self.apps if app.name == name), None)

@@ -19,6 +19,7 @@ from textual.screen import ModalScreen, Screen
 from textual.theme import Theme
 
 from lab.core.errors import LabError
+from lab.core.events import EventKind
 from lab.engine.commands import execute
 from lab.engine.lab import Lab, LabSpec
 from lab.tui.bridge import Bridge, Polled
@@ -88,6 +89,7 @@ class CgilabApp(App[None]):
         self.bridge = Bridge(lab, self._deliver, self._lose)
         self._lost: LabError | None = None
         self._scaling = asyncio.Lock()
+        self._port_until = 0.0
         self._paused_rate = LabSpec().own_rate
         self._loud: dict[str, str] = {"read-only": _READ_ONLY} if read_only else {}
 
@@ -209,9 +211,19 @@ class CgilabApp(App[None]):
         self._loud.pop("lost", None)
         if look.snapshot.read_only:
             self._loud["read-only"] = _READ_ONLY
+        self._tell_port(look)
         self._draw_banner()  # with every look, for the screen may be another one by now
         if (base := self._base) is not None:
             base.post_message(look)
+
+    def _tell_port(self, look: Polled) -> None:
+        """Be loud for a minute about a listener that is not where it was wanted."""
+        for event in look.events:
+            if event.kind is EventKind.LISTENING and event.data.get("asked", 0) not in (0, look.snapshot.port):
+                self._loud["port"] = f"PORT {event.data['asked']} IS IN USE: this lab is at {look.snapshot.listener}"
+                self._port_until = event.at + _PORT_TOLD_S
+        if look.snapshot.at > self._port_until:
+            self._loud.pop("port", None)
 
     def _lose(self, error: LabError) -> None:
         self._lost = error
@@ -223,4 +235,5 @@ class CgilabApp(App[None]):
             banner.show(tuple(self._loud.values()))
 
 
+_PORT_TOLD_S = 60.0
 _READ_ONLY = "READ-ONLY: you can watch this lab, not change it"

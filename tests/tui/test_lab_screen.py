@@ -307,6 +307,18 @@ async def test_a_read_only_lab_says_so_loudly_and_why_nothing_happened() -> None
         assert screen.lab.worker("search", 0).generation == 1
 
 
+async def test_a_port_that_was_not_the_one_asked_for_is_loud_in_every_mode_for_a_minute() -> None:
+    lab = FakeLab()
+    lab.ring.emit(EventKind.LISTENING, "listening elsewhere", data={"url": "http://127.0.0.1:8080", "asked": 80})
+    async with opened(lab) as screen:
+        assert "PORT 80 IS IN USE: this lab is at http://127.0.0.1:8080" in screen.read(Banner)
+        await screen.press("2")
+        assert "PORT 80" in screen.read(Banner)
+        lab.advance(61)
+        await screen.look()
+        assert "PORT 80" not in screen.read(Banner)
+
+
 async def test_read_only_is_a_loud_banner_in_every_mode() -> None:
     async with opened(read_only=True) as screen:
         assert "READ-ONLY" in screen.read(Banner)
