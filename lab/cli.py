@@ -3,7 +3,6 @@
 Exit codes: 0 done, 1 a check failed, 2 wrong usage, 3 no lab is running or it cannot start, 130 interrupted.
 """
 
-import os
 import shlex
 import sys
 from collections.abc import Awaitable, Callable
@@ -253,7 +252,10 @@ def _speak(name: str, talk: "Callable[[RemoteLab], Awaitable[int | None]]") -> N
 
 
 def main() -> NoReturn:
-    """The script `cgilab`. Every error becomes a sentence; a traceback never reaches the person."""
+    """The script `cgilab`. Every error becomes a sentence; a traceback never reaches the person.
+
+    A reader that leaves, as `| head` does, is click's business: it ends the command quietly with 1.
+    """
     try:
         code = cgilab.main(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -265,10 +267,6 @@ def main() -> NoReturn:
     except LabError as error:
         click.echo(f"cgilab: {error}", err=True)
         sys.exit(USAGE if isinstance(error, _USAGE_ERRORS) else NO_LAB)
-    except BrokenPipeError:
-        # Whoever read our output has left, as `| head` does. Nothing may be written at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception:
         click.echo(
             f"cgilab: this is a defect of cgilab. The details are in {_kept_traceback()}: please report them.", err=True

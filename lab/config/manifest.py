@@ -19,7 +19,7 @@ from lab.config.documents import convert, nearest, quoted, read
 from lab.config.languages import Language
 from lab.config.languages import load as load_languages
 from lab.core.errors import ConfigError
-from lab.core.model import AppSpec, Limits, ListenerSpec, Name
+from lab.core.model import POOL_STATUS, AppSpec, Limits, ListenerSpec, Name
 from lab.core.schema import published
 
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -58,6 +58,9 @@ def _check(apps: tuple[AppSpec, ...], file: Path) -> None:
         key = f"apps[{place}]"
         _check_once(names, app.name, place, f"{file}: {key}.name: found {quoted(app.name)}")
         _check_once(routes, app.route.rstrip("/"), place, f"{file}: {key}.route: found {quoted(app.route)}")
+        if app.route.rstrip("/") == POOL_STATUS:
+            found = f"{file}: {key}.route: found {quoted(app.route)}, expected another route"
+            raise ConfigError(f"{found}: the lab shows its pools there.")
         _check_source(app, languages, file, key)
         _check_environment(app.env, f"{file}: {key}.env")
 

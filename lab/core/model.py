@@ -31,6 +31,10 @@ Some = Annotated[int, Meta(ge=1)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
+POOL_STATUS = "/pool-status"
+"""The gateway answers this route itself; no app can have it."""
+
+
 class Contract(StrEnum):
     """How a worker gets its socket: an app's `protocol`."""
 

@@ -142,6 +142,11 @@ def test_two_apps_may_not_share_a_name_or_a_route(folder: Path) -> None:
     assert 'apps[1].route: found "/a/", expected another' in complaint(written(folder, apps=[APP, slash]))
 
 
+def test_the_route_of_the_status_page_is_taken(folder: Path) -> None:
+    told = complaint(written(folder, apps=[{**APP, "route": "/pool-status/"}]))
+    assert 'apps[0].route: found "/pool-status/", expected another route' in told
+
+
 def test_a_route_below_another_one_is_allowed(folder: Path) -> None:
     assert len(load(written(folder, apps=[APP, {**APP, "name": "b", "route": "/a/b"}])).apps) == 2
 

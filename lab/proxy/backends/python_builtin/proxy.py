@@ -7,7 +7,7 @@ from lab.core.clock import Clock
 from lab.core.errors import UnknownTargetError
 from lab.core.events import EventRing
 from lab.core.histogram import Histogram
-from lab.core.model import Endpoint
+from lab.core.model import POOL_STATUS, Endpoint
 from lab.core.snapshot import Totals
 from lab.proxy import problems
 from lab.proxy.accounting import Latency
@@ -66,7 +66,7 @@ class PythonBuiltinProxy:
             self._drop(app)
         routes: list[tuple[str, Destination]] = [(one.spec.route, one) for one in self._upstreams.values()]
         if self.status_page is not None:
-            routes.append(("/pool-status", StatusRoute(self.status_page)))
+            routes.append((POOL_STATUS, StatusRoute(self.status_page)))
         self._gateway.routes = Routes(routes)
 
     def add(self, endpoint: Endpoint) -> None:
