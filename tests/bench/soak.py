@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 
 from lab import bootstrap, paths
+from lab.config import languages
 from lab.core.errors import LabError, UnknownTargetError
 from lab.core.events import Event, EventKind
 from lab.core.model import AppSpec, ListenerSpec, Liveness, PoolSettings, Timeouts
@@ -56,11 +57,13 @@ LIVENESS = Liveness(interval=0.2, timeout=0.3, hang_timeout=1.0, replace_after=2
 
 
 def apps(folder: Path) -> tuple[AppSpec, ...]:
-    """The C sample, and the Python sample made so that its environment can break it."""
+    """The C sample (in Python where nothing compiles), and the Python sample made so that its environment can break it."""
     samples = paths.content("samples") / "search"
     fragile = folder / "fragile.py"
     fragile.write_text(FRAGILE.format(str(samples / "python" / "search.py")))
-    sources = {"search": ("c", samples / "c" / "search.c"), "fragile": ("python", fragile)}
+    compiled = languages.detect(languages.load()["c"]).available
+    search = ("c", samples / "c" / "search.c") if compiled else ("python", samples / "python" / "search.py")
+    sources = {"search": search, "fragile": ("python", fragile)}
     return tuple(
         AppSpec(
             name=name,
