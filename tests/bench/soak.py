@@ -57,7 +57,7 @@ LIVENESS = Liveness(interval=0.2, timeout=0.3, hang_timeout=1.0, replace_after=2
 
 
 def apps(folder: Path) -> tuple[AppSpec, ...]:
-    """`search` in C, or in Python where nothing compiles, and a Python one made so that its environment can break it."""
+    """`search` in C, or in Python where nothing compiles, and a Python one that its environment can break."""
     samples = paths.content("samples") / "search"
     fragile = folder / "fragile.py"
     fragile.write_text(FRAGILE.format(str(samples / "python" / "search.py")))
