@@ -94,6 +94,7 @@ class Supervisor:
         self._preparation: asyncio.Task[None] | None = None
         self._replacing: tuple[Place, Cause] | None = None
         self._preparing: tuple[object, ...] = ()
+        self._prepare_again = False
         self._gone = asyncio.Event()
 
     # -- desired state
@@ -337,27 +338,40 @@ class Supervisor:
     # -- the program
 
     def _prepare(self) -> None:
-        """Find or build the program, off the loop. One that is being prepared goes on, unless another is wanted now."""
+        """Find or build the program, off the loop.
+
+        One that is being prepared goes on, unless another is wanted now. It is looked at once more when it is done:
+        its source may have been written after it was read, or while it was.
+        """
         spec = self.spec
         needed = (spec.language, spec.source, spec.env, spec.concurrency)
         if self._preparation is not None and not self._preparation.done():
             if needed == self._preparing:
+                self._prepare_again = True
                 return
             self._preparation.cancel()
-        self._preparing = needed
+        self._preparing, self._prepare_again = needed, False
         if self._unavailable is not None:  # that was said of the program before
             self._unavailable, self._building = None, True
         self._preparation = background(self._become_prepared())
 
     async def _become_prepared(self) -> None:
-        try:
-            program = await self._builder.program(self.spec, self._on_build)
-        except LabError as error:
-            self._cannot(error)
-        except OSError as error:
-            self._cannot(UnavailableError(f"{self.spec.name} cannot be prepared: {error}."))
+        prepared = await self._try_to_prepare()
+        while self._prepare_again:
+            self._prepare_again = False
+            prepared = await self._try_to_prepare()
+        if isinstance(prepared, Program):
+            self._can(prepared)
         else:
-            self._can(program)
+            self._cannot(prepared)
+
+    async def _try_to_prepare(self) -> Program | LabError:
+        try:
+            return await self._builder.program(self.spec, self._on_build)
+        except LabError as error:
+            return error
+        except OSError as error:
+            return UnavailableError(f"{self.spec.name} cannot be prepared: {error}.")
 
     def _on_build(self) -> None:
         self._building = True

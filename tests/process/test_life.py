@@ -1,7 +1,9 @@
 """A worker's life, with real processes."""
 
+import asyncio
 import os
 import signal
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -368,3 +370,23 @@ async def test_an_app_that_is_removed_and_comes_back_at_once_is_started(bench):
     await bench.pool.apply(())
     await bench.pool.apply((app,))
     await bench.state(_S.READY)
+
+
+async def test_a_source_that_is_written_while_it_is_read_is_read_once_more(bench):
+    app = bench.app()
+    source = Path(app.source)
+    text, slow = source.read_text(), source.with_name("slow")
+    os.mkfifo(slow)
+    slow.replace(source)  # to read it takes until somebody writes
+    await bench.pool.apply((app,))
+    writer = await asyncio.to_thread(os.open, source, os.O_WRONLY)
+    bench.source(text, "new")
+    source.with_name("new").replace(source)
+    await bench.pool.apply((app,))
+    os.write(writer, b"the half of a prog")
+    os.close(writer)
+    await bench.state(_S.READY)
+    more = msgspec.structs.replace(app, pool=msgspec.structs.replace(app.pool, max_workers=2))
+    await bench.pool.apply((more,))
+    await bench.state(_S.READY, slot=1)
+    assert {event.generation for event in bench.events.read().events if event.state is _S.PENDING} == {1}
