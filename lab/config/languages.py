@@ -1,8 +1,8 @@
 """How a program in each language is built and started, and whether this machine can. The facts are in languages.json.
 
 A template is a list of words that may contain `{tool}` (the compiler or interpreter that was found), `{source}`,
-`{output}` (where the build writes the program), `{program}` (what the build wrote), `{port}`, and `{python}`, the lab's
-own interpreter. That is the interpreter itself: a shim in PATH that looks for one costs 80 ms a start instead of 12.
+`{output}` (where the build writes the program), `{program}` (what the build wrote), `{port}` or `{socket}` as the
+contract has it, and `{python}`, the lab's own interpreter. That is the interpreter itself: a shim in PATH that looks for one costs 80 ms a start instead of 12.
 Python runs with `-u`, so that a worker's last words are not left in a buffer when it is killed; without `-S`, although
 that would save 3 ms of the 12, because a user's program may import what is installed beside the lab.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from lab.core.errors import UnavailableError
+from lab.core.model import Contract
 
 VERSION_TIMEOUT = 5.0
 """Seconds that a tool may take to say which version it is."""
@@ -39,8 +40,12 @@ class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Template of the command whose first line of output tells the tool's version."""
     build: tuple[str, ...] | None
     """Template of the command that builds `{output}` from `{source}`; None when the source itself is run."""
-    start: tuple[str, ...]
-    """Template of the command that starts a worker."""
+    start: dict[Contract, tuple[str, ...]]
+    """For each contract that its programs keep, the preferred one first: template of the command that starts one."""
+    notifies: bool = False
+    """Its programs send READY=1 to NOTIFY_SOCKET when they serve (sd_notify(3))."""
+    env: dict[str, str] = {}
+    """Added to the environment of its programs."""
     hint: str
     """The command that installs a tool on Debian."""
     files: tuple[str, ...]
@@ -54,6 +59,10 @@ class Detected(msgspec.Struct, frozen=True):
     available: bool
     version: str | None
     hint: str | None
+
+    def protocol(self, asked: Contract | None) -> Contract:
+        """The contract that was asked for, else the one that it prefers."""
+        return asked or next(iter(self.start))
 
 
 def load() -> dict[str, Language]:

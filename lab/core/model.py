@@ -28,6 +28,8 @@ Seconds = Annotated[float, Meta(ge=0, le=365 * 24 * 3600)]
 Count = Annotated[int, Meta(ge=0)]
 Workers = Annotated[int, Meta(ge=0, le=1000)]
 Some = Annotated[int, Meta(ge=1)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+Niceness = Annotated[int, Meta(ge=0, le=19)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
@@ -39,7 +41,27 @@ class Contract(StrEnum):
     """How a worker gets its socket: an app's `protocol`."""
 
     HTTP_PORT = "http-port"
-    """`{port}` in the command line, and PORT in the environment."""
+    """`{port}` in the command line, and PORT in the environment. The classic `search.cgi PORT`; Heroku."""
+    HTTP_UNIX = "http-unix"
+    """`{socket}` in the command line, and SOCKET in the environment: a Unix socket that the worker makes."""
+    HTTP_FD = "http-fd"
+    """A listening socket inherited as descriptor 3, LISTEN_FDS=1, LISTEN_PID (systemd's socket activation). It belongs
+    to the slot: while a worker is replaced, the kernel holds new connections and none is refused."""
+    HTTP_SHARED = "http-shared"
+    """As `http-fd`, but one socket for the whole pool: workers compete in `accept` (gunicorn, Apache prefork). Which
+    worker serves which request only the kernel knows, so figures per worker are not measured."""
+    FASTCGI = "fastcgi"
+    """A listening socket inherited as descriptor 0 (FCGI_LISTENSOCK_FILENO; spawn-fcgi). It belongs to the slot."""
+    CGI = "cgi"
+    """One process a request: RFC 3875 environment, body on stdin, answer on stdout. There are no workers to keep."""
+
+
+class Wire(StrEnum):
+    """What is spoken on a connection to an endpoint."""
+
+    HTTP = "http"
+    FASTCGI = "fastcgi"
+    CGI = "cgi"
 
 
 class Queue(StrEnum):
@@ -67,7 +89,23 @@ class PoolSettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     policy: Policy = Policy.STATIC
     max_workers: Workers = 2
-    """`static` keeps this many."""
+    """`static` keeps this many; other policies never have more."""
+    min_workers: Workers = 0
+    """`dynamic` never has fewer."""
+    start_workers: Workers = 2
+    """`dynamic` begins with so many."""
+    min_spare: Workers = 1
+    """`dynamic` starts workers while fewer are idle ..."""
+    max_spare: Workers = 3
+    """... and stops one a second while more are."""
+    spawn_on_starved: bool = True
+    """`dynamic` also starts one at once when a request finds no idle worker. Off: exactly as PHP-FPM does."""
+    idle_timeout: Seconds = 10.0
+    """`ondemand` stops a worker that was idle for so long."""
+    max_requests: Count = 0
+    """A worker is replaced after so many requests, up to 10 % more so that not all are at once; 0 means never."""
+    standby: Workers = 0
+    """So many further workers are READY but get no requests, until one takes the place of a worker that died."""
     start_timeout: Seconds = 10.0
     """A worker that is not READY after this long is killed; this counts as a failed start."""
     stop_timeout: Seconds = 5.0
@@ -125,6 +163,89 @@ class Limits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     body: Count = 1024 * 1024 * 1024
 
 
+class ResourceLimits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one worker may take of the machine (setrlimit(2), nice(2)). 0 means: no limit but the machine's own."""
+
+    address_space: Count = 0
+    """Bytes of virtual memory (RLIMIT_AS): a further malloc fails."""
+    files: Count = 0
+    """Open files (RLIMIT_NOFILE)."""
+    cpu_time: Count = 0
+    """Seconds of CPU (RLIMIT_CPU): SIGXCPU, then SIGKILL one second later."""
+    nice: Niceness = 0
+    """How readily it lets others go first."""
+
+
+class CgiLimits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one CGI process may do before it is stopped."""
+
+    time: Seconds = 30.0
+    """From its start to the end of its answer."""
+    header: Some = 64 * 1024
+    """Bytes before the empty line."""
+    output: Some = 1024 * 1024 * 1024
+    """Bytes of its answer's body."""
+
+
+class PhpSettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """PHP's own settings for one app."""
+
+    ini: dict[str, str] = {}
+    """Any php.ini value, such as `memory_limit` or `max_execution_time`."""
+    version: str = ""
+    """Which PHP to use where several are installed side by side, such as `8.2`; empty means the machine's default."""
+
+
+class SiteSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A document root: files are served by the proxy, scripts are run by the workers. For FastCGI and CGI apps."""
+
+    root: str
+    """The folder. Absolute after the manifest was read; there it is relative to the manifest."""
+    index: tuple[str, ...] = ("index.php", "index.html")
+    """Tried in this order when a folder is asked for."""
+    front_controller: str = ""
+    """Script that gets every path that is neither a file nor a script, such as `index.php`; empty means 404."""
+    scripts: tuple[str, ...] = (".php",)
+    """Suffixes of files that are run and never shown."""
+    deny: tuple[str, ...] = ()
+    """Path prefixes below the route that are answered with 403, such as `/data`. Names with a leading dot always are."""
+
+
+class Metric(StrEnum):
+    """What autoscaling looks at."""
+
+    CPU = "cpu"
+    """Percent of a core, on average over the workers."""
+    MEMORY = "memory"
+    """Resident bytes, on average over the workers."""
+    IN_FLIGHT = "in_flight"
+    """Requests in flight, on average over the workers."""
+    RPS = "rps"
+    """Requests a second, on average over the workers."""
+    QUEUE = "queue"
+    """Requests that wait in the proxy, in all."""
+
+
+class ScalingSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an app's `max_workers` follows its load. Either `target`, or `high` and `low`."""
+
+    metric: Metric
+    target: Annotated[float, Meta(ge=0)] = 0.0
+    """Keep the metric here by scaling in proportion (target tracking); 0 means: use the thresholds."""
+    high: Annotated[float, Meta(ge=0)] = 0.0
+    """One more worker while the metric is above ..."""
+    low: Annotated[float, Meta(ge=0)] = 0.0
+    """... and one fewer while it is below. The gap between the two is the hysteresis."""
+    step: Some = 1
+    """Workers added or taken at a time by the thresholds."""
+    min_workers: Workers = 1
+    max_workers: Workers = 10
+    up_cooldown: Seconds = 3.0
+    """After a change no growth for so long."""
+    down_cooldown: Seconds = 30.0
+    """After a change no shrinking for so long."""
+
+
 class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One app: a program, how many of it, and where its requests come from."""
 
@@ -135,7 +256,8 @@ class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A name from languages.json."""
     source: str
     """The program's source file. Absolute after the manifest was read; there it is relative to the manifest."""
-    protocol: Contract = Contract.HTTP_PORT
+    protocol: Contract | None = None
+    """None means what its language prefers."""
     health: Target = "/health"
     """Path that answers 2xx when the worker is well."""
     env: dict[str, str] = {}
@@ -147,6 +269,71 @@ class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pool: PoolSettings = PoolSettings()
     liveness: Liveness = Liveness()
     timeouts: Timeouts = Timeouts()
+    slow_request: Seconds = 0.0
+    """A request that takes longer is told in an event with what the worker was doing; 0 means never."""
+    resources: ResourceLimits = ResourceLimits()
+    scaling: ScalingSpec | None = None
+    needs: tuple[Name, ...] = ()
+    """Processes beside the pool that have to be healthy before its first worker starts."""
+    site: SiteSpec | None = None
+    php: PhpSettings = PhpSettings()
+    cgi: CgiLimits = CgiLimits()
+
+
+class Restart(StrEnum):
+    """Whether a process beside the pool is started again when it ends."""
+
+    NEVER = "never"
+    ON_FAILURE = "on_failure"
+    """When it ended by a signal or an exit code other than 0."""
+    ALWAYS = "always"
+
+
+class HealthMethod(StrEnum):
+    """How a process beside the pool is known to be well."""
+
+    PROCESS = "process"
+    """It runs."""
+    TCP = "tcp"
+    """A connection to `address` (host:port) is accepted."""
+    HTTP = "http"
+    """A GET of `url` answers 2xx."""
+    COMMAND = "command"
+    """`command` ends with exit code 0."""
+    FILE = "file"
+    """The file `path` exists."""
+
+
+class ServiceHealth(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a process beside the pool is asked how it is."""
+
+    method: HealthMethod = HealthMethod.PROCESS
+    address: str = ""
+    url: str = ""
+    command: tuple[str, ...] = ()
+    path: str = ""
+    interval: Annotated[float, Meta(ge=0.01, le=3600)] = 0.5
+    timeout: Annotated[float, Meta(ge=0.01, le=3600)] = 2.0
+    start_timeout: Seconds = 30.0
+    """It has to be healthy this long after its start, or it counts as failed."""
+    fall: Some = 3
+    """Failed checks in a row until it is unhealthy and, as `restart` says, started again."""
+
+
+class ServiceSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A process beside the pool that apps, or other processes, need: `processes` in the manifest."""
+
+    name: Name
+    command: Annotated[tuple[str, ...], Meta(min_length=1)]
+    env: dict[str, str] = {}
+    folder: str = ""
+    """Its working directory. Absolute after the manifest was read; there it is relative to the manifest."""
+    needs: tuple[Name, ...] = ()
+    """Others that have to be healthy before it starts, and that outlive it."""
+    health: ServiceHealth = ServiceHealth()
+    restart: Restart = Restart.ON_FAILURE
+    stop_signal: str = "SIGTERM"
+    stop_timeout: Seconds = 5.0
 
 
 class ListenerSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,11 +358,19 @@ class Endpoint(msgspec.Struct, frozen=True):
     """An address that answers for an app, and the worker behind it."""
 
     app: str
-    host: str
-    port: int
     worker: WorkerId
+    """For `cgi`, which has no workers, slot 0 of generation 0."""
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    """A Unix socket; then `host` and `port` are empty."""
     pid: int | None = None
     concurrency: int = 1
+    wire: Wire = Wire.HTTP
+    shared: bool = False
+    """Others have the same address and the kernel chooses among them: its figures say nothing about its worker."""
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        if self.wire is Wire.CGI:
+            return "cgi"
+        return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"

@@ -10,7 +10,7 @@ import sys
 import msgspec
 
 from lab.core.schema import published
-from lab.core.states import WorkerState
+from lab.core.states import ServiceState, WorkerState
 
 
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,9 +26,9 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str | None
     routed: bool
     """The balancer may send it requests."""
-    requests: int
-    """Answered by this process since it was forked."""
-    in_flight: int
+    requests: int | None
+    """Answered by this process since it was forked; None where workers share one socket."""
+    in_flight: int | None
     restarts: int
     """Generations before this one, in this slot."""
     uptime_s: float | None
@@ -41,6 +41,8 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds until the slot tries again, while it waits in back-off or after failing."""
     why: str = ""
     """Why it is not serving, in one sentence; empty when it is."""
+    standby: bool = False
+    """READY, and kept out of the upstream until another worker dies."""
 
 
 class AppSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,8 @@ class AppSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     route: str
     language: str
     policy: str
+    protocol: str = "http-port"
+    """How workers get their socket: http-port, http-unix, http-fd, http-shared, fastcgi or cgi."""
     selection: str
     concurrency: int
     wanted: int
@@ -61,6 +65,13 @@ class AppSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
+    max_workers: int = 0
+    """The most workers that the policy may ask for."""
+    max_reached: int = 0
+    """How often the pool came to `max_workers` and could have used more."""
+    slow_requests: int = 0
+    waits_for: tuple[str, ...] = ()
+    """Processes beside the pool that have to be healthy before its first worker starts."""
     unavailable: str | None = None
     """Why the app cannot run here, with the command that changes it; None when it can."""
     building: bool = False
@@ -87,14 +98,22 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Invariants(msgspec.Struct, frozen=True, kw_only=True):
-    """What must hold at every instant, checked as the snapshot is built."""
+    """What must hold at every instant. A breach that was seen once stays told for ten seconds."""
 
     conserved: bool
     """accepted = answered + failed + shed + abandoned + in flight."""
     no_zombies: bool
     """No child of the fork server stayed a zombie for a second."""
     within_bounds: bool
-    """No pool has more live workers than it may."""
+    """No pool has more live workers than it may: `max_workers + standby`, and one more while one is replaced."""
+    only_ready: bool = True
+    """Only READY workers are in an upstream."""
+    stops_are_final: bool = True
+    """No worker that was stopped on purpose came back, and each was gone within its grace."""
+    backoff_kept: bool = True
+    """No slot was filled again before its back-off had passed."""
+    probes_on_time: bool = True
+    """No liveness probe was late because another worker hung."""
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +122,21 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     rate: float
     """Requests/s that the lab sends itself; 0 when off."""
     totals: Totals
+
+
+class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """A process beside the pool that the manifest asks for."""
+
+    name: str
+    state: ServiceState
+    pid: int | None
+    health: str
+    """How it is asked: process, tcp, http, command or file."""
+    restarts: int
+    needs: tuple[str, ...]
+    uptime_s: float | None
+    why: str = ""
+    """Why it is not healthy, in one sentence; empty when it is."""
 
 
 class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +150,7 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Monotonic seconds when this was built."""
     read_only: bool = False
     apps: tuple[AppSnapshot, ...]
+    processes: tuple[ServiceSnapshot, ...] = ()
     totals: Totals
     """Without the lab's own requests."""
     own: Traffic

@@ -48,6 +48,28 @@ class Policy(StrEnum):
     """How many workers a pool keeps. Names and meaning as in PHP-FPM."""
 
     STATIC = "static"
+    """Always `max_workers`."""
+    DYNAMIC = "dynamic"
+    """Between `min_workers` and `max_workers`, so that `min_spare` to `max_spare` are idle."""
+    ONDEMAND = "ondemand"
+    """None at first; a request that finds no idle worker starts one, and one that is idle for long is stopped."""
+
+
+class ServiceState(StrEnum):
+    """The life of a process beside the pool."""
+
+    WAITING = "waiting"
+    """What it needs is not healthy yet."""
+    STARTING = "starting"
+    """It runs; no check has passed yet."""
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    """It runs, but its checks fail."""
+    BACKOFF = "backoff"
+    """It ended and is started again after a while."""
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    """It ended, and is not started again."""
 
 
 _S = WorkerState

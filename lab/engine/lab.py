@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from lab.core.events import EventBatch
-from lab.core.model import AppSpec, Limits, ListenerSpec
+from lab.core.model import AppSpec, Limits, ListenerSpec, ServiceSpec
 from lab.core.snapshot import LabSnapshot
 
 DEADLINE = 10.0
@@ -24,6 +24,8 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "lab"
     listener: ListenerSpec = ListenerSpec()
     apps: tuple[AppSpec, ...] = ()
+    processes: tuple[ServiceSpec, ...] = ()
+    """Processes beside the pool that apps need."""
     limits: Limits = Limits()
     own_rate: float = 5.0
     """Requests/s that the lab sends itself, so that nothing is idle zeros; 0 turns them off."""
@@ -49,6 +51,15 @@ class Scaled(msgspec.Struct, frozen=True):
     app: str
     before: int
     after: int
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """A setting of an app, before and after, as text."""
+
+    app: str
+    key: str
+    before: str
+    after: str
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -117,6 +128,19 @@ class Lab(Protocol):
 
     async def scale(self, app: str, workers: int) -> Scaled:
         """Set the wanted number of workers under `static`. Another policy: `NotPossibleError` naming its setting."""
+        ...
+
+    async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
+        """Change settings of a running app, all of them or none.
+
+        A key is a field of the app (`concurrency`, `selection`), of its pool (`max_workers`, `policy`) or a path
+        (`liveness.interval`, `resources.files`, `php.ini.memory_limit`). A wrong key or value is a `NotPossibleError`
+        that names the nearest known key, or what was expected.
+        """
+        ...
+
+    async def reload(self, app: str) -> None:
+        """Replace every worker of an app, one after the other; returns when that has begun."""
         ...
 
     async def heal(self) -> int:

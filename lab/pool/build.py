@@ -72,7 +72,13 @@ class Builder:
         if language.build is not None and not built.exists():
             on_build()
             await self._build(language, tool, source, built)
-        start = languages.fill(language.start, tool=tool, source=str(source), program=str(built), port=_PORT)
+        start = languages.fill(
+            language.start[language.protocol(spec.protocol)],
+            tool=tool,
+            source=str(source),
+            program=str(built),
+            port=_PORT,
+        )
         return Program(start, tuple(sorted(spec.env.items())), digest, spec.concurrency)
 
     async def _build(self, language: Language, tool: str, source: Path, built: Path) -> None:
@@ -100,7 +106,8 @@ class Builder:
 
 def _digest(source: Path, tool: str, language: Language) -> str:
     seen = hashlib.sha256()
-    for word in (tool, str(source), *(language.build or ()), *language.start):
+    start = (word for template in language.start.values() for word in template)
+    for word in (tool, str(source), *(language.build or ()), *start):
         seen.update(os.fsencode(word) + b"\0")
     try:
         version = Path(tool).stat()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from lab.core.model import AppSpec, Endpoint, WorkerId
+from lab.core.model import AppSpec, Contract, Endpoint, WorkerId
 from lab.core.states import WorkerState
 
 
@@ -44,6 +44,14 @@ class Routing(Protocol):
         """Give the place back."""
         ...
 
+    def served(self, endpoint: Endpoint) -> int:
+        """Requests that it has answered or failed since it was added."""
+        ...
+
+    def idle_since(self, endpoint: Endpoint) -> float | None:
+        """Monotonic time at which its last request ended, or at which it was added; None while it is busy."""
+        ...
+
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     """A slot as the pool sees it. CPU and memory come from the kernel, at most one second old."""
@@ -60,6 +68,8 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     rss_bytes: int | None
     retry_at: float | None
     why: str
+    standby: bool = False
+    """READY, but kept out of the upstream until another worker dies."""
 
 
 class AppView(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +81,38 @@ class AppView(msgspec.Struct, frozen=True, kw_only=True):
     """In the order of slots. A slot that is being replaced or scaled away stays until its process is gone."""
     unavailable: str | None
     building: bool
+    protocol: Contract = Contract.HTTP_PORT
+    """How its workers get their socket: the app's own word, else its language's."""
+    max_reached: int = 0
+    """How often the pool came to its `max_workers` and could have used more."""
+    slow_requests: int = 0
+    breaches: tuple[str, ...] = ()
+    """Names of invariants that this pool has broken, as `core.snapshot.Invariants` has them; empty is well."""
+
+
+class CgiProcess(Protocol):
+    """One CGI program that answers one request. Its pipes are the caller's from here on."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stdin(self) -> int:
+        """The writing end of its standard input: a descriptor that the caller closes."""
+        ...
+
+    @property
+    def stdout(self) -> int:
+        """The reading end of its standard output: a descriptor that the caller closes."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL to its whole group. Does nothing when it is gone."""
+        ...
+
+    async def wait(self) -> int:
+        """Its exit status as `os.waitstatus_to_exitcode` has it: negative for a signal."""
+        ...
 
 
 class PoolView(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +170,21 @@ class PoolManager(Protocol):
 
     def output(self, app: str, slot: int) -> tuple[str, ...]:
         """The last lines the slot's workers wrote, oldest first."""
+        ...
+
+    def reload(self, app: str) -> None:
+        """Replace every worker of an app, one after the other, each drained only when its successor is READY."""
+        ...
+
+    def starved(self, app: str) -> None:
+        """A request found no idle worker of `app`. Policies that start workers on demand act on it at once."""
+        ...
+
+    async def cgi(self, app: str, env: dict[str, str]) -> CgiProcess:
+        """Start the program of an app whose contract is `cgi`, with exactly this environment.
+
+        Raises `UnavailableError` when it cannot be started.
+        """
         ...
 
     async def run(

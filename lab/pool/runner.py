@@ -176,7 +176,14 @@ class Runner:
         assert self.program is not None
         self._child = child
         identity = self.worker.id
-        self.endpoint = Endpoint(identity.app, _HOST, self._port, identity, child.pid, self.program.concurrency)
+        self.endpoint = Endpoint(
+            app=identity.app,
+            worker=identity,
+            host=_HOST,
+            port=self._port,
+            pid=child.pid,
+            concurrency=self.program.concurrency,
+        )
         self._step(self.worker.forked(child.pid, child.forked_at), f"{identity} starts as {child.pid}", child.forked_at)
         if self.worker.intent is not None:
             self._step(self.worker.drained(), f"{self._named} is asked to end")

@@ -3,13 +3,46 @@
 The proxy knows endpoints, never processes. Which endpoints an upstream has, the engine tells it.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
 
 from lab.core.histogram import Histogram
-from lab.core.model import Endpoint, Limits, ListenerSpec, Queue, Selection, Timeouts
+from lab.core.model import CgiLimits, Endpoint, Limits, ListenerSpec, Queue, Selection, SiteSpec, Timeouts
 from lab.core.snapshot import Totals
+
+
+class CgiProgram(Protocol):
+    """A CGI program that was started for one request. What the pool starts fits it; the proxy knows no pool."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def stdin(self) -> int:
+        """The writing end of its standard input: a descriptor that the proxy closes."""
+        ...
+
+    @property
+    def stdout(self) -> int:
+        """The reading end of its standard output: a descriptor that the proxy closes."""
+        ...
+
+    def kill(self) -> None:
+        """End it and everything it started. Does nothing when it is gone."""
+        ...
+
+    async def wait(self) -> int:
+        """Its exit status as `os.waitstatus_to_exitcode` has it: negative for a signal."""
+        ...
+
+
+StartCgi = Callable[[str, dict[str, str]], Awaitable[CgiProgram]]
+"""Start an app's program with exactly this environment. Raises `UnavailableError`."""
+
+OnStarved = Callable[[str], None]
+"""Called with an app's name when a request for it finds no idle endpoint."""
 
 
 class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +54,10 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     queue: Queue = Queue.UPSTREAM
     queue_length: int = 512
     timeouts: Timeouts = Timeouts()
+    site: SiteSpec | None = None
+    script: str = ""
+    """SCRIPT_FILENAME for FastCGI and CGI apps without a site: the program that answers everything below the route."""
+    cgi: CgiLimits = CgiLimits()
     unavailable: str | None = None
     """When set, requests are answered with 503 and this reason."""
 
@@ -35,6 +72,18 @@ class ProxySpec(msgspec.Struct, frozen=True, kw_only=True):
     """For connections of clients, before a route is known."""
 
 
+class RequestView(msgspec.Struct, frozen=True, kw_only=True):
+    """The request that an endpoint serves, or the last one that it served."""
+
+    method: str
+    target: str
+    length: int
+    """Bytes of its body; 0 also when it comes in chunks."""
+    duration_s: float
+    """So far, or until it ended."""
+    in_flight: bool
+
+
 class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     """Traffic to one endpoint. Rate and latencies are over the last ten seconds."""
 
@@ -45,6 +94,7 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     rps: float
     p50_ms: float | None
     p99_ms: float | None
+    request: RequestView | None = None
 
 
 class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +163,14 @@ class ProxyManager(Protocol):
 
     def release(self, endpoint: Endpoint) -> None:
         """Give the place back."""
+        ...
+
+    def served(self, endpoint: Endpoint) -> int:
+        """Requests that it has answered or failed since it was added; 0 for one that is not known."""
+        ...
+
+    def idle_since(self, endpoint: Endpoint) -> float | None:
+        """Monotonic time at which its last request ended, or at which it was added; None while it is busy."""
         ...
 
     def mark_own(self, address: tuple[str, int]) -> None:

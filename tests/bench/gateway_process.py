@@ -23,7 +23,7 @@ async def serve(port: int, workers: list[int]) -> None:
     await proxy.start(ProxySpec(listener=ListenerSpec(port=port), upstreams=(upstream,)))
     for slot, worker in enumerate(workers):
         identity = WorkerId("search", slot, 1)
-        proxy.add(Endpoint("search", "127.0.0.1", worker, identity, concurrency=CONCURRENCY))
+        proxy.add(Endpoint("search", identity, "127.0.0.1", worker, concurrency=CONCURRENCY))
     await asyncio.Event().wait()
 
 

@@ -159,7 +159,7 @@ class World:
 
     def route(self, port: int, concurrency: int = 8) -> Endpoint:
         identity = WorkerId("app", len(self.endpoints), 1)
-        endpoint = Endpoint("app", "127.0.0.1", port, identity, concurrency=concurrency)
+        endpoint = Endpoint("app", identity, "127.0.0.1", port, concurrency=concurrency)
         self.endpoints.append(endpoint)
         self.proxy.add(endpoint)
         return endpoint

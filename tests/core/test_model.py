@@ -55,4 +55,4 @@ def test_a_listener_with_no_such_port_or_with_no_host_is_refused(keys: dict[str,
 def test_workers_and_endpoints_are_named_as_people_name_them() -> None:
     worker = WorkerId("search", 2, 5)
     assert str(worker) == "search/2"
-    assert str(Endpoint("search", "127.0.0.1", 40021, worker)) == "127.0.0.1:40021"
+    assert str(Endpoint("search", worker, "127.0.0.1", 40021)) == "127.0.0.1:40021"
