@@ -51,6 +51,10 @@ class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: tuple[str, ...]
     """Suffixes of source files."""
 
+    def protocol(self, asked: Contract | None) -> Contract:
+        """The contract that was asked for, else the one that it prefers."""
+        return asked or next(iter(self.start))
+
 
 class Detected(msgspec.Struct, frozen=True):
     """What this machine has of a language or tool. `hint` is the command that installs it; None when it is there."""
@@ -59,10 +63,6 @@ class Detected(msgspec.Struct, frozen=True):
     available: bool
     version: str | None
     hint: str | None
-
-    def protocol(self, asked: Contract | None) -> Contract:
-        """The contract that was asked for, else the one that it prefers."""
-        return asked or next(iter(self.start))
 
 
 def load() -> dict[str, Language]:
