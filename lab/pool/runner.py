@@ -42,6 +42,10 @@ class Owner(Protocol):
 
     spec: AppSpec
 
+    def routes(self, runner: "Runner") -> bool:
+        """Whether requests may reach it, now that it is READY (again). If not, it stands by until `promote`."""
+        ...
+
     def is_ready(self, runner: "Runner") -> None:
         """It became READY for the first time."""
         ...
@@ -64,6 +68,8 @@ class Runner:
         """What it runs, from `start` on."""
         self.endpoint: Endpoint | None = None
         self.retry_at: float | None = None
+        self.routed = False
+        """Requests may reach it."""
         self.lost = 0
         """Requests that were inside the worker when it died."""
         self.port_was_taken = False
@@ -109,6 +115,12 @@ class Runner:
         """Its turn has come: fork it and run this program."""
         self.program = program
         self._step(self.worker.start(), "")
+
+    def promote(self) -> None:
+        """It is READY: let requests reach it."""
+        assert self.endpoint is not None
+        self.routed = True
+        self._with.routing.add(self.endpoint)
 
     def stop(self, cause: Cause) -> None:
         """Drain it, ask it to end, and make it end. If there is no process, it is gone at once, without `is_gone`."""
@@ -168,6 +180,7 @@ class Runner:
             rss_bytes=self._rss_bytes,
             retry_at=self.retry_at,
             why=self._start_probe.why if self._start_probe is not None else self._why,
+            standby=worker.state is _S.READY and not self.routed,
         )
 
     # -- Watcher
@@ -240,11 +253,12 @@ class Runner:
         self._timer = self._loop.call_later(self._owner.spec.pool.start_timeout, self._overdue)
 
     def _route(self) -> None:
-        assert self.endpoint is not None
-        self._with.routing.add(self.endpoint)
+        if self._owner.routes(self):
+            self.promote()
 
     def _unroute(self) -> None:
         assert self.endpoint is not None
+        self.routed = False
         self._with.routing.remove(self.endpoint)
 
     def _drain(self) -> None:
@@ -284,7 +298,7 @@ class Runner:
     async def _check(self) -> None:
         """One liveness probe, if there is a place for it; a worker that is too busy is judged by its oldest request."""
         worker, liveness, now = self.worker, self._owner.spec.liveness, self._with.clock.monotonic()
-        if worker.state is _S.READY:
+        if self.routed:
             await self._check_ready(now)
         elif self.endpoint is not None and self._in_flight() < self.endpoint.concurrency:
             await self._ask()

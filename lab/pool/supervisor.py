@@ -181,6 +181,9 @@ class Supervisor:
 
     # -- Owner: what runners tell
 
+    def routes(self, runner: Runner) -> bool:
+        return True
+
     def is_ready(self, runner: Runner) -> None:
         place = self._places[runner.worker.id.slot]
         outage = place.slot.recovered()
