@@ -1,0 +1,40 @@
+"""The one handler that every server in restart.py runs: its PID, as text. A WSGI application and a program in one.
+
+    python tests/bench/handler.py PORT
+
+As a program it accepts one connection at a time and answers it, as small as a server can be: what is measured is who
+starts it again, not how it starts.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterable
+
+Start = Callable[[str, list[tuple[str, str]]], object]
+
+
+def application(environ: dict[str, object], start_response: Start) -> Iterable[bytes]:
+    """WSGI (PEP 3333)."""
+    body = str(os.getpid()).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def main() -> None:
+    """Listen on the port that was given and answer whatever comes."""
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server.bind(("127.0.0.1", int(sys.argv[1])))
+        server.listen(64)
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                body = str(os.getpid()).encode()
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+                connection.sendall(head + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+
+
+if __name__ == "__main__":
+    main()
