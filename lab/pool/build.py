@@ -20,7 +20,7 @@ from lab.config.languages import Language
 from lab.core.errors import BuildError, UnavailableError
 from lab.core.model import AppSpec
 from lab.pool.process import Process
-from lab.pool.spawner import Spawner
+from lab.pool.spawner import Order, Spawner
 
 BUILD_TIMEOUT = 120.0
 """Seconds that a compiler may take."""
@@ -93,8 +93,8 @@ class Builder:
 
     async def _compile(self, argv: tuple[str, ...], messages: Path) -> tuple[int, str]:
         with messages.open("wb") as log:
-            fds = {1: log.fileno(), 2: log.fileno()}
-            process = await Process.start(self._spawner, argv, {"LC_ALL": "C"}, None, fds)
+            order = Order(argv=argv, env={"LC_ALL": "C"}, fds={1: log.fileno(), 2: log.fileno()})
+            process = await Process.start(self._spawner, order)
         try:
             status = await asyncio.wait_for(process.wait(), BUILD_TIMEOUT)
         except TimeoutError:

@@ -13,7 +13,8 @@ fast) and alive when the lab is killed. It imports nothing but the standard libr
 
 The socket (descriptor 3, SOCK_SEQPACKET) carries one JSON object a message, descriptors by SCM_RIGHTS.
 
-    lab -> server   {"do": "fork", "id", "argv", "env", "cwd", "fds": [numbers in the child]} + those descriptors
+    lab -> server   {"do": "fork", "id", "argv", "cwd", "fds": [numbers in the child], "env", "bare": env is all of it,
+                     "own_pid": variable to hold its PID, "limits": [[resource, soft, hard]], "nice"} + descriptors
                     {"do": "signal", "pid", "number"}                         to the process group that `pid` leads
     server -> lab   {"told": "forked", "id", "pid", "at"} + a pidfd           {"told": "refused", "id", "errno"}
                     {"told": "exited", "pid", "status", "at"}                 {"told": "orphans", "count"}
@@ -28,10 +29,12 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import select
 import signal
 import socket
 import struct
+import sys
 import time
 from typing import Any, NoReturn
 
@@ -198,14 +201,29 @@ def _become(order: dict[str, Any], fds: list[int], verdict: int, parent: int) ->
             os.dup2(fd, target)
         if order["cwd"] is not None:
             os.chdir(order["cwd"])
-        env = os.environ | order["env"]
+        env = order["env"] if order["bare"] else os.environ | order["env"]
+        if order["own_pid"]:  # nobody knew it before the fork
+            env[order["own_pid"]] = str(os.getpid())
+        os.nice(order["nice"])
+        for limit, soft, hard in order["limits"]:  # last, for they hold for this process too
+            _limit(limit, soft, hard)
         os.execvpe(order["argv"][0], order["argv"], env)
     except OSError as error:
         os.write(verdict, str(error.errno).encode())
+    except MemoryError:  # its address space is not even enough for this
+        os.write(verdict, str(errno.ENOMEM).encode())
     except ValueError:  # such as a null byte in an argument
         os.write(verdict, str(errno.EINVAL).encode())
     finally:
         os._exit(127)
+
+
+def _limit(number: int, soft: int, hard: int) -> None:
+    """Set a limit, or the machine's own where that is lower: only the privileged may raise it."""
+    most = resource.getrlimit(number)[1]
+    if most != resource.RLIM_INFINITY:
+        soft, hard = min(soft, most), min(hard, most)
+    resource.setrlimit(number, (soft, hard))
 
 
 def _read(path: str) -> bytes:
@@ -231,9 +249,11 @@ def _signal_group(leader: int, number: int) -> None:
         os.killpg(leader, number)
 
 
-def main() -> None:
-    """Run on descriptor 3 until the lab is gone."""
+def main(files: int) -> None:
+    """Run on descriptor 3 until the lab is gone. Programs get `files` as their soft limit of open files: the lab may
+    have raised its own, but a select(2) cannot take a descriptor above 1023."""
     os.closerange(CONTROL + 1, os.sysconf("SC_OPEN_MAX"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     os.set_inheritable(CONTROL, False)
     become_subreaper()
     with socket.socket(fileno=CONTROL) as lab:
@@ -241,4 +261,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Self
 
 from lab.core.errors import UnavailableError
-from lab.pool.spawner import Child, Spawner
+from lab.pool.spawner import Child, Order, Spawner
 
 
 class Process:
@@ -19,28 +19,20 @@ class Process:
         self._status: asyncio.Future[int] = loop.create_future()
 
     @classmethod
-    async def start(
-        cls,
-        spawner: Spawner,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        cwd: str | None,
-        fds: Mapping[int, int],
-        report: "Lines | None" = None,
-    ) -> Self:
-        """Start `argv`. Raises `UnavailableError` when it cannot be executed.
+    async def start(cls, spawner: Spawner, order: Order, report: "Lines | None" = None) -> Self:
+        """Start what is ordered. Raises `UnavailableError` when it cannot be executed.
 
         What is left in `report` is read before `wait` returns.
         """
         process = cls(report)
-        spawner.fork(argv, env, cwd, fds, process)
+        spawner.fork(order, process)
         try:
             await asyncio.shield(process._child)
         except asyncio.CancelledError:
             process._child.add_done_callback(_end_unwanted)
             raise
         except OSError as error:
-            raise UnavailableError(f"Cannot start {argv[0]}: {error}.", "Check that it is installed.") from None
+            raise UnavailableError(f"Cannot start {order.argv[0]}: {error}.", "Check that it is installed.") from None
         return process
 
     @property

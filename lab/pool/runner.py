@@ -19,7 +19,7 @@ from lab.pool.build import Program
 from lab.pool.manager import Routing, WorkerView
 from lab.pool.output import Capture, SlotOutput
 from lab.pool.readiness import StartProbe, UnwellError
-from lab.pool.spawner import Child, Spawner
+from lab.pool.spawner import Child, Order, Spawner
 from lab.pool.worker import Action, By, Death, Worker, signal_name
 
 _S = WorkerState
@@ -240,7 +240,7 @@ class Runner:
             fds = {1: self._capture.fd, 2: self._capture.fd}
             command, env = self.program.command(self._port), self.program.environment(self._port)
             try:
-                self._with.spawner.fork(command, env, None, fds, self)
+                self._with.spawner.fork(Order(argv=command, env=env, fds=fds), self)
             finally:
                 self._capture.release()
         except (OSError, NotPossibleError) as error:  # OSError: this process has no descriptor left

@@ -11,16 +11,19 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from lab.core.clock import Clock
 from lab.core.errors import NotPossibleError
+from lab.core.model import ResourceLimits
 from lab.core.tasks import background
 from lab.pool import forkserver
 
@@ -28,8 +31,29 @@ _SWEEP_PAUSE = 0.002
 _QUICK_DEATH = 1.0
 _RETRY_PAUSE = 1.0
 _CLOSE_TIMEOUT = 5.0
+_MOST_FILES = 64 * 1024
+_FILES, _HARD_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+"""What the lab was started with, and what its programs get."""
 _servers: set[int] = set()
 """The fork servers of this process: children of it that are nobody's orphans."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A process to be made."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to the lab's own environment."""
+    bare: bool = False
+    """`env` is all of the environment."""
+    own_pid: str = ""
+    """An environment variable that is to hold the process's own PID, such as LISTEN_PID."""
+    cwd: str | None = None
+    """Its working directory; None means the lab's."""
+    fds: Mapping[int, int] = field(default_factory=dict)
+    """From numbers in the process to descriptors here. They are duplicated at once: the caller may close its own."""
+    limits: ResourceLimits = field(default_factory=ResourceLimits)
 
 
 class Watcher(Protocol):
@@ -118,7 +142,7 @@ class Spawner:
         with ours, its:
             self._pid = os.posix_spawn(
                 sys.executable,
-                [sys.executable, "-I", "-S", forkserver.__file__],
+                [sys.executable, "-I", "-S", forkserver.__file__, str(_FILES)],
                 os.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -144,6 +168,7 @@ class Spawner:
         """Listen on `loop`, which all other calls come from. `on_replaced` is told why a fork server was replaced, in a
         sentence; `on_orphans` how many orphaned grandchildren were reaped."""
         forkserver.become_subreaper()
+        _raise_own_limit()
         self._loop = loop
         self._on_replaced = on_replaced
         self._on_orphans = on_orphans
@@ -151,21 +176,25 @@ class Spawner:
             self.launch()
         self._listen()
 
-    def fork(
-        self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, fds: Mapping[int, int], watcher: Watcher
-    ) -> None:
-        """Ask for a process. `env` is added to the lab's own; `fds` maps numbers in the child to descriptors here.
-
-        They are duplicated at once: the caller may close its own. Raises `NotPossibleError` when it is all too long,
-        and `OSError` when no descriptor is left.
-        """
-        order = {
-            "do": "fork", "id": self._next_id, "argv": list(argv), "env": dict(env), "cwd": cwd, "fds": list(fds)
-        }  # fmt: skip
-        message, handed = _encoded(order), _duplicates(fds.values())
+    def fork(self, order: Order, watcher: Watcher) -> None:
+        """Ask for a process. Raises `NotPossibleError` when command and environment are too long together, and
+        `OSError` when no descriptor is left."""
+        message = {
+            "do": "fork",
+            "id": self._next_id,
+            "argv": list(order.argv),
+            "env": dict(order.env),
+            "bare": order.bare,
+            "own_pid": order.own_pid,
+            "cwd": order.cwd,
+            "fds": list(order.fds),
+            "limits": _limits(order.limits),
+            "nice": order.limits.nice,
+        }
+        encoded, handed = _encoded(message), _duplicates(order.fds.values())
         self._waiting[self._next_id] = watcher
         self._next_id += 1
-        self._post(message, handed)
+        self._post(encoded, handed)
 
     async def close(self) -> None:
         """Hang up: the fork server kills every process that is left and ends. Returns when it is gone."""
@@ -353,6 +382,23 @@ def _encoded(message: dict[str, Any]) -> bytes:
         found = f"Found a command line and environment of {len(encoded)} bytes"
         raise NotPossibleError(f"{found}; expected at most {forkserver.MESSAGE_LIMIT}.", "Shorten the app's env.")
     return encoded
+
+
+def _limits(limits: ResourceLimits) -> list[tuple[int, int, int]]:
+    """As setrlimit(2) takes them: resource, soft, hard. Beyond its hard limit of CPU time a process is killed."""
+    asked = (
+        (resource.RLIMIT_AS, limits.address_space, limits.address_space),
+        (resource.RLIMIT_NOFILE, limits.files, limits.files),
+        (resource.RLIMIT_CPU, limits.cpu_time, limits.cpu_time + 1),
+    )
+    return [limit for limit in asked if limit[1]]
+
+
+def _raise_own_limit() -> None:
+    """The lab holds several descriptors for each worker: take as many as this user may have, within reason."""
+    wanted = _MOST_FILES if _HARD_FILES == resource.RLIM_INFINITY else min(_MOST_FILES, _HARD_FILES)
+    if wanted > _FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, _HARD_FILES))
 
 
 def _duplicates(fds: Iterable[int]) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from lab.pool.manager import PoolView, Routing, RunningProcess
 from lab.pool.output import SlotOutput
 from lab.pool.process import Lines, Process
 from lab.pool.runner import Surroundings
-from lab.pool.spawner import Spawner
+from lab.pool.spawner import Order, Spawner
 from lab.pool.supervisor import Supervisor
 
 _TICK = 1.0
@@ -106,7 +106,7 @@ class PythonBuiltinPool:
             report = Lines(ours, on_line)
         command = tuple(word.replace(_REPORT, str(_REPORT_FD)) for word in argv)
         try:
-            return await Process.start(self._spawner, command, env, cwd, fds, report)
+            return await Process.start(self._spawner, Order(argv=command, env=env, cwd=cwd, fds=fds), report)
         finally:
             for fd in {*fds.values()}:
                 os.close(fd)
