@@ -235,14 +235,38 @@ def _write_ini(file: Path, settings: dict[str, dict[str, str]]) -> None:
         parser.write(out)
 
 
+def _in_sbin(name: str) -> str | None:
+    """The program's path; Debian keeps servers out of users' PATH."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
 def php_fpm() -> str | None:
-    """The newest php-fpm in PATH or /usr/sbin."""
+    """The newest php-fpm; Debian's carry their version in their name."""
     found = sorted(Path("/usr/sbin").glob("php-fpm[0-9]*"))
-    return shutil.which("php-fpm") or (str(found[-1]) if found else None)
+    return _in_sbin("php-fpm") or (str(found[-1]) if found else None)
 
 
-class PhpFpm(Rival):
-    """One static child, behind nginx with one process: FPM speaks FastCGI alone."""
+class BehindNginx(Rival):
+    """Something that speaks FastCGI at `backend.sock`, behind nginx with one process and kept connections."""
+
+    def start_nginx(self, script: Path) -> None:
+        """Once the socket is there."""
+        self.wait_for(self.where / "backend.sock")
+        as_user = "user root;" if os.getuid() == 0 else ""
+        (self.where / "nginx.conf").write_text(
+            f"{as_user} worker_processes 1; daemon off; pid nginx.pid; error_log nginx.log;\n"
+            "events { worker_connections 1024; }\n"
+            "http { access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; "
+            "uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n"
+            f"upstream backend {{ server unix:{self.where}/backend.sock; keepalive 8; }}\n"
+            f"server {{ listen 127.0.0.1:{self.port}; location / {{ include /etc/nginx/fastcgi_params; "
+            f"fastcgi_param SCRIPT_FILENAME {script}; fastcgi_keep_conn on; fastcgi_pass backend; }} }} }}\n"
+        )
+        self.run(_in_sbin("nginx") or "nginx", "-p", self.where, "-c", self.where / "nginx.conf")
+
+
+class PhpFpm(BehindNginx):
+    """Static children, one if nothing else is said."""
 
     name = "php-fpm"
     children = 1
@@ -251,29 +275,35 @@ class PhpFpm(Rival):
     def start(self) -> None:
         (self.where / "index.php").write_text(self.script)
         root = os.getuid() == 0
-        user, as_user = ("user = root\ngroup = root\n", "user root;\n") if root else ("", "")
+        user = "user = root\ngroup = root\n" if root else ""
         (self.where / "fpm.conf").write_text(
-            f"[global]\nerror_log = {self.where}/fpm.log\ndaemonize = no\n[www]\n{user}listen = {self.where}/fpm.sock\n"
-            f"pm = static\npm.max_children = {self.children}\n"
-        )
-        (self.where / "nginx.conf").write_text(
-            f"{as_user}worker_processes 1;\ndaemon off;\npid nginx.pid;\nerror_log nginx.log;\n"
-            "events { worker_connections 1024; }\n"
-            "http { access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; "
-            "uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n"
-            f"upstream php {{ server unix:{self.where}/fpm.sock; keepalive 8; }}\n"
-            f"server {{ listen 127.0.0.1:{self.port}; location / {{ include /etc/nginx/fastcgi_params; "
-            f"fastcgi_param SCRIPT_FILENAME {self.where}/index.php; fastcgi_keep_conn on; fastcgi_pass php; }} }} }}\n"
+            f"[global]\nerror_log = {self.where}/fpm.log\ndaemonize = no\n[www]\n{user}"
+            f"listen = {self.where}/backend.sock\npm = static\npm.max_children = {self.children}\n"
         )
         self.run(php_fpm() or "php-fpm", "-F", *(["-R"] if root else []), "-y", self.where / "fpm.conf")
-        self.wait_for(self.where / "fpm.sock")
-        nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "nginx"
-        self.run(nginx, "-p", self.where, "-c", self.where / "nginx.conf")
+        self.start_nginx(self.where / "index.php")
 
     @classmethod
     def lacks(cls) -> str:
-        nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-        return ", ".join(name for name, found in (("php-fpm", php_fpm()), ("nginx", nginx)) if not found)
+        return ", ".join(name for name, found in (("php-fpm", php_fpm()), ("nginx", _in_sbin("nginx"))) if not found)
+
+
+class FcgiWrap(BehindNginx):
+    """CGI programs behind nginx, which runs none itself."""
+
+    name = "fcgiwrap"
+
+    def __init__(self, where: Path, program: Path) -> None:
+        super().__init__(where)
+        self._program = program
+
+    def start(self) -> None:
+        self.run(_in_sbin("fcgiwrap") or "fcgiwrap", "-c2", "-s", f"unix:{self.where}/backend.sock")
+        self.start_nginx(self._program)
+
+    @classmethod
+    def lacks(cls) -> str:
+        return ", ".join(name for name in ("fcgiwrap", "nginx") if not _in_sbin(name))
 
 
 ALL: tuple[type[Rival], ...] = (

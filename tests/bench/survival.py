@@ -9,11 +9,7 @@
 
 import argparse
 import asyncio
-import atexit
 import json
-import os
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -22,29 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+from running import Running, descendants, held, need, supervisors
+
 from lab.core.events import EventKind
-from lab.engine.remote import RemoteLab
-
-
-def descendants(root: int) -> dict[int, str]:
-    """PID to state letter of every process below `root`, from /proc."""
-    parents: dict[int, tuple[int, str]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            try:
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
-            except OSError:
-                continue
-            parents[int(entry.name)] = (int(parent), state)
-    below: dict[int, str] = {}
-    found = [root]
-    while found:
-        parent = found.pop()
-        for pid, (above, state) in parents.items():
-            if above == parent:
-                below[pid] = state
-                found.append(pid)
-    return below
 
 
 def lives(pid: int) -> bool:
@@ -53,34 +30,6 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-class Running:
-    """`cgilab up` in a process of its own, with folders of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.control = folder / "lab.sock"
-        env = {
-            **os.environ,
-            "CGILAB_CONTROL": str(self.control),
-            "XDG_STATE_HOME": str(folder),
-        }
-        command = [sys.executable, "-m", "lab", "up", "--port", "0"]
-        self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        atexit.register(self.process.kill)  # whatever goes wrong here, no lab stays
-
-    async def ready(self) -> RemoteLab:
-        """A connection, once every worker serves."""
-        async with asyncio.timeout(30):
-            while not self.control.exists():
-                await asyncio.sleep(0.02)
-            remote = await RemoteLab.connect(self.control)
-            while True:
-                snapshot = await remote.snapshot()
-                if all(app.workers and all(worker.routed for worker in app.workers) for app in snapshot.apps):
-                    return remote
-                await remote.events(snapshot.events_next, wait=0.2)
 
 
 async def gone_ms(folder: Path) -> float:
@@ -104,22 +53,11 @@ async def gone_ms(folder: Path) -> float:
     return gone
 
 
-def held(pids: list[int]) -> dict[str, int]:
-    """Open descriptors and threads of these processes together."""
-    return {
-        what: sum(sum(1 for _ in Path(f"/proc/{pid}/{folder}").iterdir()) for pid in pids)
-        for what, folder in (("descriptors", "fd"), ("threads", "task"))
-    }
-
-
 async def cycles(folder: Path, count: int) -> dict[str, Any]:
     """Kill `count` workers one after another and look at what piles up."""
     lab = Running(folder)
     remote = await lab.ready()
-    (server,) = [
-        pid for pid in descendants(lab.process.pid) if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    kept = [lab.process.pid, server]
+    kept = supervisors(lab.process.pid)
     heal: list[float] = []
     zombies = 0
     before: dict[str, int] = {}
@@ -137,8 +75,7 @@ async def cycles(folder: Path, count: int) -> dict[str, Any]:
         zombies += sum(state == "Z" for state in descendants(lab.process.pid).values())
     after = held(kept)
     await remote.close()
-    lab.process.send_signal(signal.SIGTERM)
-    lab.process.wait(20)
+    lab.stop()
     return {
         "cycles": count,
         "zombies_seen": zombies,
@@ -154,8 +91,7 @@ async def main() -> None:
     parser.add_argument("--cycles", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk is not installed: apt-get install wrk")
+    need("wrk")
     with tempfile.TemporaryDirectory() as folder:
         gone = [await gone_ms(Path(folder, str(number))) for number in range(args.rounds)]
         kills = await cycles(Path(folder, "cycles"), args.cycles)
