@@ -70,6 +70,8 @@ class Runner:
         self.retry_at: float | None = None
         self.routed = False
         """Requests may reach it."""
+        self.probe_due: float | None = None
+        """Monotonic time at which its next liveness probe is to begin; None while one runs or none is to come."""
         self.lost = 0
         """Requests that were inside the worker when it died."""
         self.port_was_taken = False
@@ -282,7 +284,10 @@ class Runner:
         await start.passed(spec.health, spec.liveness.timeout)
         self._ready()
         while True:
-            await asyncio.sleep(self._owner.spec.liveness.interval)
+            interval = self._owner.spec.liveness.interval
+            self.probe_due = self._with.clock.monotonic() + interval
+            await asyncio.sleep(interval)
+            self.probe_due = None
             await self._check()
 
     def _ready(self) -> None:
@@ -395,7 +400,7 @@ class Runner:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
-        self._timer = self._task = None
+        self._timer = self._task = self.probe_due = None
 
     def _tell_signal(self, number: int, by: By) -> None:
         name, sender = signal_name(number), "you" if by is By.PERSON else "the lab"
