@@ -201,6 +201,8 @@ class SiteSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     root: str
     """The folder. Absolute after the manifest was read; there it is relative to the manifest."""
+    allow: tuple[str, ...] = ()
+    """Further folders that symbolic links below the root may lead to, written as `root` is."""
     index: tuple[str, ...] = ("index.php", "index.html")
     """Tried in this order when a folder is asked for."""
     front_controller: str = ""
