@@ -31,7 +31,8 @@ class EventKind(StrEnum):
     """A successor is READY. `data` holds the photo finish: `old_pid`, `death` (signal name or exit code as text), `by`
     (`person`, `lab`, `outside`, or `itself` for a crash) and monotonic seconds `signal_at` (null unless the lab sent
     it), `exit_at` (kernel reported the death), `forked_at`, `probe_at` (probe passed), `ready_at`; `heal_ms` from
-    signal, else exit, to READY; `lost` is how many requests were inside the worker when it died."""
+    signal, else exit, to READY; `lost` is how many requests were inside the worker when it died; `promoted`: a
+    standby took its place, so `forked_at` and `probe_at` are null: that was done long before."""
     ENDPOINT_IN = "endpoint.in"
     """An endpoint entered its upstream: requests may reach it."""
     ENDPOINT_OUT = "endpoint.out"
