@@ -53,6 +53,14 @@ class Routing(Protocol):
         ...
 
 
+class Stack(msgspec.Struct, frozen=True):
+    """What a process was doing at one instant, in lines of text, and who saw it."""
+
+    lines: tuple[str, ...] = ()
+    seen_by: str = ""
+    """`py-spy` or `kernel`."""
+
+
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     """A slot as the pool sees it. CPU and memory come from the kernel, at most one second old."""
 
@@ -85,7 +93,6 @@ class AppView(msgspec.Struct, frozen=True, kw_only=True):
     """How its workers get their socket: the app's own word, else its language's."""
     max_reached: int = 0
     """How often the pool came to its `max_workers` and could have used more."""
-    slow_requests: int = 0
     breaches: tuple[str, ...] = ()
     """Names of invariants that this pool has broken, as `core.snapshot.Invariants` has them; empty is well."""
 
@@ -178,6 +185,10 @@ class PoolManager(Protocol):
 
     def starved(self, app: str) -> None:
         """A request found no idle worker of `app`. Policies that start workers on demand act on it at once."""
+        ...
+
+    async def stack(self, worker: WorkerId) -> Stack:
+        """What a worker is doing now; empty when it has no process, or where a backend cannot look."""
         ...
 
     async def cgi(self, app: str, env: dict[str, str]) -> CgiProcess:

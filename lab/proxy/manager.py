@@ -169,6 +169,10 @@ class ProxyManager(Protocol):
         """Requests that it has answered or failed since it was added; 0 for one that is not known."""
         ...
 
+    def request(self, endpoint: Endpoint) -> RequestView | None:
+        """The oldest request that it serves, else the last one that it served; None when it never had one."""
+        ...
+
     def idle_since(self, endpoint: Endpoint) -> float | None:
         """Monotonic time at which its last request ended, or at which it was added; None while it is busy."""
         ...
