@@ -1,11 +1,11 @@
 """`/pool-status`: PHP-FPM's status page for every pool of the lab, made of what pool and proxy know.
 
-`?json` and `?full` as PHP-FPM has them; `?app=NAME` shows one pool. As JSON, one pool is PHP-FPM's object, several are
-`{"pools": [...]}`.
+`?json`, `?openmetrics` and `?full` as PHP-FPM has them; `?app=NAME` shows one pool. As JSON, one pool is PHP-FPM's
+object, several are `{"pools": [...]}`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs
 
 from lab.core.clock import Clock
@@ -13,22 +13,33 @@ from lab.core.model import AppSpec
 from lab.engine.lab import LabSpec
 from lab.pool import status
 from lab.pool.manager import AppView, PoolView, WorkerView
-from lab.proxy.manager import EndpointView, ProxyView, UpstreamView
+from lab.proxy.manager import EndpointView, ProxyView, RequestView, UpstreamView
 
 
 def render(
-    query: str, spec: LabSpec, pool: PoolView, proxy: ProxyView, clock: Clock, started: float
+    query: str,
+    spec: LabSpec,
+    pool: PoolView,
+    proxy: ProxyView,
+    slow: Mapping[str, int],
+    clock: Clock,
+    started: float,
 ) -> tuple[str, bytes]:
-    """Content type and body of the page. `started` is when the lab began, in monotonic seconds."""
+    """Content type and body of the page.
+
+    `slow` counts each app's slow requests, `started` is when the lab began, in monotonic seconds.
+    """
     asked = parse_qs(query, keep_blank_values=True)
     names = asked.get("app", [app.name for app in spec.apps])
     upstreams = {upstream.app: upstream for upstream in proxy.upstreams}
     pools = [
-        _pool(app, view, upstreams[app.name], clock, started)
+        _pool(app, view, upstreams[app.name], slow.get(app.name, 0), clock, started)
         for app in spec.apps
         for view in pool.apps
         if app.name == view.name and app.name in names and app.name in upstreams
     ]
+    if "openmetrics" in asked:
+        return "application/openmetrics-text; version=1.0.0; charset=utf-8", status.openmetrics(pools)
     as_json, full = "json" in asked, "full" in asked
     pages = [status.render(one, as_json=as_json, full=full) for one in pools]
     return ("application/json", _joined(pages)) if as_json else ("text/plain; charset=utf-8", "\n".join(pages).encode())
@@ -38,7 +49,9 @@ def _joined(pages: Sequence[str]) -> bytes:
     return (pages[0] if len(pages) == 1 else json.dumps({"pools": [json.loads(page) for page in pages]})).encode()
 
 
-def _pool(spec: AppSpec, view: AppView, upstream: UpstreamView, clock: Clock, started: float) -> status.PoolStatus:
+def _pool(
+    spec: AppSpec, view: AppView, upstream: UpstreamView, slow: int, clock: Clock, started: float
+) -> status.PoolStatus:
     now = clock.monotonic()
     traffic = {one.endpoint.worker: one for one in upstream.endpoints}
     return status.PoolStatus(
@@ -51,8 +64,8 @@ def _pool(spec: AppSpec, view: AppView, upstream: UpstreamView, clock: Clock, st
         max_queue=upstream.max_queue,
         queue_length=spec.queue_length,
         max_active=upstream.max_active,
-        max_children_reached=0,  # `static` never wants more than it may have
-        slow_requests=0,  # as PHP-FPM counts them while request_slowlog_timeout is off
+        max_children_reached=view.max_reached,
+        slow_requests=slow,
         processes=tuple(
             _process(worker, worker.pid, worker.started_at, traffic.get(worker.worker), clock)
             for worker in view.workers
@@ -65,13 +78,23 @@ def _process(
     worker: WorkerView, pid: int, started: float, traffic: EndpointView | None, clock: Clock
 ) -> status.ProcessStatus:
     since = clock.monotonic() - started
+    if worker.endpoint is not None and worker.endpoint.shared:
+        traffic = None  # only the kernel knows who served what
+        requests = in_flight = None
+    else:
+        requests, in_flight = (traffic.answered, traffic.in_flight) if traffic else (0, 0)
     return status.ProcessStatus(
         pid=pid,
         state=worker.state,
         started_wall=clock.wall() - since,
         since_s=since,
-        requests=traffic.answered if traffic else 0,
-        in_flight=traffic.in_flight if traffic else 0,
+        requests=requests,
+        in_flight=in_flight,
+        request=_request(traffic.request) if traffic and traffic.request else None,
         cpu_percent=worker.cpu_percent,
         rss_bytes=worker.rss_bytes,
     )
+
+
+def _request(seen: RequestView) -> status.RequestStatus:
+    return status.RequestStatus(duration_s=seen.duration_s, method=seen.method, uri=seen.target, length=seen.length)
