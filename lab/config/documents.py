@@ -145,7 +145,7 @@ def _explain(message: str, document: Any, kind: Any, file: Path) -> ConfigError:
     if (field := _FIELD.match(message)) and isinstance(expected, inspect.StructType):
         return _wrong_key(file, key, field["name"], expected)
     remedy = _meant(found, _choices(expected)) if isinstance(found, str) else ""
-    return ConfigError(f"{file}: {key or 'the document'}: found {quoted(found)}, expected {_words(expected)}.", remedy)
+    return ConfigError(f"{file}: {key or 'the document'}: found {quoted(found)}, expected {words(expected)}.", remedy)
 
 
 def _step(found: Any, expected: inspect.Type, name: str, position: str) -> tuple[Any, inspect.Type, str]:
@@ -167,7 +167,7 @@ def _wrong_key(file: Path, key: str, name: str, expected: inspect.StructType) ->
     full = f"{key}.{name}".lstrip(".")
     types = {field.encode_name: field.type for field in expected.fields}
     if name in types:
-        return ConfigError(f"{file}: {full}: found nothing, expected {_words(types[name])}.")
+        return ConfigError(f"{file}: {full}: found nothing, expected {words(types[name])}.")
     return ConfigError(f"{file}: {full}: found a key that is not known here.", nearest(name, types))
 
 
@@ -181,13 +181,13 @@ def _choices(expected: inspect.Type) -> tuple[str, ...]:
     return tuple(str(member.value) for member in bare.cls) if isinstance(bare, inspect.EnumType) else ()
 
 
-def _words(expected: inspect.Type) -> str:
-    """What is expected, in words."""
+def words(expected: inspect.Type) -> str:
+    """What is expected, in words, as they end a sentence: `a whole number, at least 1`."""
     match expected:
         case inspect.Metadata(extra_json_schema={"description": str(description)}):
             return description[0].lower() + description[1:].rstrip(".")
         case inspect.Metadata(type=bare):
-            return _words(bare)
+            return words(bare)
         case inspect.EnumType():
             return f"one of: {', '.join(_choices(expected))}"
         case inspect.LiteralType(values=values):

@@ -2,8 +2,9 @@
 
 import shlex
 
-from lab.core.errors import LabError, NotPossibleError
-from lab.engine.lab import Lab, Signalled
+from lab.core.errors import LabError, NotPossibleError, UnknownTargetError
+from lab.engine import settings
+from lab.engine.lab import Changed, Lab, Signalled
 
 USAGE = {
     "kill": "kill TARGET [SIGNAL]",
@@ -11,6 +12,8 @@ USAGE = {
     "freeze": "freeze TARGET",
     "thaw": "thaw TARGET",
     "scale": "scale APP N",
+    "set": "set APP [KEY=VALUE ...]",
+    "reload": "reload APP",
     "heal": "heal",
     "request": "request APP",
     "traffic": "traffic RATE",
@@ -38,6 +41,13 @@ async def execute(lab: Lab, line: str) -> str:
         case ["scale", app, number] if number.isdecimal():
             scaled = await lab.scale(app, int(number))
             return f"{scaled.app}: {scaled.before} -> {scaled.after} workers"
+        case ["set", app]:
+            return await _settings(lab, app)
+        case ["set", app, *pairs] if all("=" in pair.lstrip("=") for pair in pairs):
+            return "\n".join(map(_changed, await lab.set(app, dict(pair.split("=", 1) for pair in pairs))))
+        case ["reload", app]:
+            await lab.reload(app)
+            return f"{app} is being reloaded, worker by worker"
         case ["heal"]:
             return f"healed {await lab.heal()}"
         case ["request", app]:
@@ -47,6 +57,19 @@ async def execute(lab: Lab, line: str) -> str:
             return f"own requests: {await lab.traffic(float(rate)):g}/s -> {float(rate):g}/s"
         case _:
             raise _usage(words)
+
+
+async def _settings(lab: Lab, name: str) -> str:
+    spec = await lab.spec()
+    app = spec.app(name)
+    if app is None:
+        there = ", ".join(one.name for one in spec.apps) or "none"
+        raise UnknownTargetError(f"No app is called {name!r}; this lab has: {there}.")
+    return "\n".join(f"{key}={value}" for key, value in settings.listing(app))
+
+
+def _changed(one: Changed) -> str:
+    return f"{one.app}: {one.key} {one.before} -> {one.after}"
 
 
 def _told(signalled: tuple[Signalled, ...]) -> str:

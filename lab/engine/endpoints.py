@@ -5,7 +5,9 @@ because what the balancer believes and what the kernel says may differ, and a le
 """
 
 from lab.core.events import EventKind, EventRing
-from lab.core.model import Endpoint, WorkerId
+from lab.core.model import Endpoint, Wire, WorkerId
+from lab.core.states import WorkerState
+from lab.pool.manager import PoolView
 from lab.proxy.manager import ProxyManager
 
 
@@ -15,20 +17,34 @@ class Endpoints:
     def __init__(self, proxy: ProxyManager, events: EventRing) -> None:
         self._proxy = proxy
         self._events = events
-        self._routed: set[WorkerId] = set()
+        self._routed: dict[WorkerId, Endpoint] = {}
 
     def routed(self, worker: WorkerId) -> bool:
         """Whether the balancer may send requests to this worker."""
         return worker in self._routed
 
+    def of(self, app: str) -> list[Endpoint]:
+        """The endpoints in an app's upstream."""
+        return [endpoint for endpoint in self._routed.values() if endpoint.app == app]
+
+    def strays(self, pool: PoolView) -> bool:
+        """Whether requests may reach a worker that is not READY, or that only stands by."""
+        ready = {
+            worker.worker
+            for app in pool.apps
+            for worker in app.workers
+            if worker.state is WorkerState.READY and not worker.standby
+        }
+        return any(worker not in ready for worker, endpoint in self._routed.items() if endpoint.wire is not Wire.CGI)
+
     def add(self, endpoint: Endpoint) -> None:
-        self._routed.add(endpoint.worker)
+        self._routed[endpoint.worker] = endpoint
         self._proxy.add(endpoint)
         self._tell(EventKind.ENDPOINT_IN, endpoint, "enters")
 
     def remove(self, endpoint: Endpoint) -> None:
         if endpoint.worker in self._routed:
-            self._routed.discard(endpoint.worker)
+            del self._routed[endpoint.worker]
             self._proxy.remove(endpoint)
             self._tell(EventKind.ENDPOINT_OUT, endpoint, "leaves")
 
@@ -46,6 +62,12 @@ class Endpoints:
 
     def release(self, endpoint: Endpoint) -> None:
         self._proxy.release(endpoint)
+
+    def served(self, endpoint: Endpoint) -> int:
+        return self._proxy.served(endpoint)
+
+    def idle_since(self, endpoint: Endpoint) -> float | None:
+        return self._proxy.idle_since(endpoint)
 
     def _tell(self, kind: EventKind, endpoint: Endpoint, verb: str) -> None:
         worker = endpoint.worker

@@ -18,11 +18,12 @@ from lab.core.model import AppSpec, ListenerSpec
 from lab.core.snapshot import LabSnapshot
 from lab.core.states import Policy
 from lab.core.tasks import background
-from lab.engine import observe, status_page, targets
+from lab.engine import invariants, observe, settings, status_page, targets
 from lab.engine.defects import Defects
 from lab.engine.endpoints import Endpoints
-from lab.engine.lab import Answer, LabSpec, ProcessSpec, Scaled, Signalled
+from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
 from lab.engine.processes import Processes
+from lab.engine.slow_requests import SlowRequests
 from lab.engine.traffic import OwnTraffic, check_rate
 from lab.pool.manager import PoolManager, Routing
 from lab.proxy.manager import ProxyManager, ProxySpec, UpstreamSpec
@@ -73,6 +74,8 @@ class Engine:
         self._pool = make_pool(self._endpoints, self._events, clock)
         self._own = OwnTraffic(self._proxy, clock, self._askable)
         self._processes = Processes(self._pool, self._events)
+        self._watch = invariants.Watch()
+        self._slow = SlowRequests(self._pool, self._proxy, self._events, clock, self._endpoints.of)
         self._started = clock.monotonic()
         self._listener = ""
         self._latest: LabSnapshot | None = None
@@ -101,6 +104,8 @@ class Engine:
         await self._listen()
         self._stack.push_async_callback(self._processes.close)
         await self._pool.apply(self._spec.apps)
+        self._stack.callback(self._slow.close)
+        self._slow.follow(self._spec.apps)
         self._own.set(self._spec.own_rate)
         self._stack.push_async_callback(self._own.close)
 
@@ -129,16 +134,19 @@ class Engine:
     async def snapshot(self) -> LabSnapshot:
         now = self._clock.monotonic()
         if self._latest is None or now - self._latest.at >= _SNAPSHOT_AGE:
+            pool, proxy = self._pool.observe(), self._proxy.observe()
             self._latest = observe.build(
                 self._spec,
-                self._pool.observe(),
-                self._proxy.observe(),
+                pool,
+                proxy,
                 listener=self._listener,
                 started=self._started,
                 now=now,
                 read_only=self._read_only,
                 own_rate=self._own.rate,
                 routed=self._endpoints.routed,
+                slow=self._slow.counts,
+                invariants=self._watch.look(now, invariants.breaches(pool, proxy, self._endpoints)),
                 events_next=self._events.next,
             )
         return self._latest
@@ -202,11 +210,30 @@ class Engine:
         if workers != before:
             pool = msgspec.structs.replace(spec.pool, max_workers=workers)
             scaled = msgspec.structs.replace(spec, pool=pool)
-            apps = tuple(scaled if one.name == app else one for one in self._spec.apps)
             text = f"{app} scaled from {before} to {workers} workers"
             self._events.emit(EventKind.SCALED, text, app=app, data={"from": before, "to": workers})
-            await self._become(msgspec.structs.replace(self._spec, apps=apps))
+            await self._become(self._spec.having(scaled))
         return Scaled(app, before, workers)
+
+    async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
+        self._writable()
+        changed, told = settings.change(self._known(app), changes)
+        spec = self._spec.having(changed)
+        _check(spec, self._spec)
+        for one in told:
+            if one.before != one.after:
+                text = f"{app}: {one.key} is {one.after}, was {one.before}"
+                data = {"key": one.key, "from": one.before, "to": one.after}
+                self._events.emit(EventKind.SETTING, text, app=app, data=data)
+        await self._become(spec)
+        return told
+
+    async def reload(self, app: str) -> None:
+        self._writable()
+        self._known(app)
+        text = f"{app} is reloaded, worker by worker, as you asked"
+        self._events.emit(EventKind.RELOAD, text, app=app, data={"step": "noticed"})
+        self._pool.reload(app)
 
     async def heal(self) -> int:
         self._writable()
@@ -264,6 +291,7 @@ class Engine:
         self._latest = None
         await self._proxy.apply(self._proxy_spec(spec.listener))
         await self._pool.apply(spec.apps)
+        self._slow.follow(spec.apps)
 
     def _proxy_spec(self, listener: ListenerSpec) -> ProxySpec:
         unavailable = {app.name: app.unavailable for app in self._pool.observe().apps}
@@ -272,7 +300,13 @@ class Engine:
 
     def _status_page(self, query: str) -> tuple[str, bytes]:
         return status_page.render(
-            query, self._spec, self._pool.observe(), self._proxy.observe(), self._clock, self._started
+            query,
+            self._spec,
+            self._pool.observe(),
+            self._proxy.observe(),
+            self._slow.counts,
+            self._clock,
+            self._started,
         )
 
     def _on_event(self, event: Event) -> None:
@@ -318,6 +352,9 @@ def _upstream(app: AppSpec, unavailable: str | None) -> UpstreamSpec:
         queue=app.queue,
         queue_length=app.queue_length,
         timeouts=app.timeouts,
+        site=app.site,
+        script=app.source,
+        cgi=app.cgi,
         unavailable=unavailable,
     )
 

@@ -4,7 +4,7 @@ Two implementations pass the same tests: `LocalLab` (the engine, on a thread of 
 of the control socket of another process). A face never knows which one it holds.
 """
 
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
@@ -33,6 +33,11 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     def app(self, name: str) -> AppSpec | None:
         """The app called `name`."""
         return next((app for app in self.apps if app.name == name), None)
+
+    def having(self, changed: AppSpec) -> Self:
+        """The same with `changed` in place of the app of its name."""
+        apps = tuple(changed if app.name == changed.name else app for app in self.apps)
+        return msgspec.structs.replace(self, apps=apps)
 
 
 class Signalled(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from lab.core.events import EventBatch
 from lab.core.snapshot import LabSnapshot
 from lab.engine.control import ControlServer
 from lab.engine.engine import Engine, Farewell
-from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, LabSpec, ProcessSpec, Scaled, Signalled
+from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
 
 T = TypeVar("T")
 
@@ -68,6 +68,12 @@ class LocalLab:
 
     async def scale(self, app: str, workers: int) -> Scaled:
         return await self._call(self._engine.scale(app, workers))
+
+    async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
+        return await self._call(self._engine.set(app, changes))
+
+    async def reload(self, app: str) -> None:
+        await self._call(self._engine.reload(app))
 
     async def heal(self) -> int:
         return await self._call(self._engine.heal())

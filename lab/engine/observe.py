@@ -1,15 +1,12 @@
 """Builds the snapshot: what the pool sees and what the proxy counted, joined worker by worker."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lab.core.model import AppSpec, WorkerId
-from lab.core.snapshot import AppSnapshot, Invariants, LabSnapshot, Totals, Traffic, WorkerSnapshot
-from lab.core.states import WorkerState
+from lab.core.snapshot import AppSnapshot, Invariants, LabSnapshot, Traffic, WorkerSnapshot
 from lab.engine.lab import LabSpec
 from lab.pool.manager import AppView, PoolView, WorkerView
 from lab.proxy.manager import EndpointView, ProxyView, UpstreamView
-
-_COUNTED = frozenset({WorkerState.STARTING, WorkerState.READY, WorkerState.UNHEALTHY})
 
 
 def build(
@@ -23,9 +20,11 @@ def build(
     read_only: bool,
     own_rate: float,
     routed: Callable[[WorkerId], bool],
+    slow: Mapping[str, int],
+    invariants: Invariants,
     events_next: int,
 ) -> LabSnapshot:
-    """The lab at monotonic time `now`."""
+    """The lab at monotonic time `now`. `slow` counts each app's slow requests."""
     upstreams = {upstream.app: upstream for upstream in proxy.upstreams}
     views = {app.name: app for app in pool.apps}
     return LabSnapshot(
@@ -35,21 +34,24 @@ def build(
         at=now,
         read_only=read_only,
         apps=tuple(
-            _app(app, views[app.name], upstreams.get(app.name), now, routed) for app in spec.apps if app.name in views
+            _app(app, views[app.name], upstreams.get(app.name), slow.get(app.name, 0), now, routed)
+            for app in spec.apps
+            if app.name in views
         ),
         totals=proxy.totals,
         own=Traffic(rate=own_rate, totals=proxy.own),
-        invariants=Invariants(
-            conserved=_conserved(proxy.totals) and _conserved(proxy.own),
-            no_zombies=pool.zombies == 0,
-            within_bounds=all(_within_bounds(app) for app in pool.apps),
-        ),
+        invariants=invariants,
         events_next=events_next,
     )
 
 
 def _app(
-    spec: AppSpec, view: AppView, upstream: UpstreamView | None, now: float, routed: Callable[[WorkerId], bool]
+    spec: AppSpec,
+    view: AppView,
+    upstream: UpstreamView | None,
+    slow: int,
+    now: float,
+    routed: Callable[[WorkerId], bool],
 ) -> AppSnapshot:
     traffic = {one.endpoint.worker: one for one in upstream.endpoints} if upstream else {}
     return AppSnapshot(
@@ -57,6 +59,7 @@ def _app(
         route=spec.route,
         language=spec.language,
         policy=spec.pool.policy,
+        protocol=view.protocol,
         selection=spec.selection,
         concurrency=spec.concurrency,
         wanted=view.wanted,
@@ -66,6 +69,9 @@ def _app(
         p50_ms=upstream.p50_ms if upstream else None,
         p95_ms=upstream.p95_ms if upstream else None,
         p99_ms=upstream.p99_ms if upstream else None,
+        max_workers=spec.pool.max_workers,
+        max_reached=view.max_reached,
+        slow_requests=slow,
         unavailable=view.unavailable,
         building=view.building,
     )
@@ -74,6 +80,7 @@ def _app(
 def _worker(
     view: WorkerView, traffic: EndpointView | None, now: float, routed: Callable[[WorkerId], bool]
 ) -> WorkerSnapshot:
+    measured = view.endpoint is None or not view.endpoint.shared
     return WorkerSnapshot(
         slot=view.worker.slot,
         generation=view.worker.generation,
@@ -82,27 +89,16 @@ def _worker(
         stopped=view.stopped,
         endpoint=str(view.endpoint) if view.endpoint else None,
         routed=routed(view.worker),
-        requests=traffic.answered if traffic else 0,
-        in_flight=traffic.in_flight if traffic else 0,
+        requests=(traffic.answered if traffic else 0) if measured else None,
+        in_flight=(traffic.in_flight if traffic else 0) if measured else None,
         restarts=view.restarts,
         uptime_s=now - view.started_at if view.started_at is not None and view.pid is not None else None,
         cpu_percent=view.cpu_percent,
         rss_bytes=view.rss_bytes,
-        rps=traffic.rps if traffic else 0.0,
-        p50_ms=traffic.p50_ms if traffic else None,
-        p99_ms=traffic.p99_ms if traffic else None,
+        rps=traffic.rps if traffic and measured else 0.0,
+        p50_ms=traffic.p50_ms if traffic and measured else None,
+        p99_ms=traffic.p99_ms if traffic and measured else None,
         retry_in_s=max(0.0, view.retry_at - now) if view.retry_at is not None else None,
         why=view.why,
+        standby=view.standby,
     )
-
-
-def _conserved(totals: Totals) -> bool:
-    ended = totals.answered + totals.failed + totals.shed + totals.abandoned
-    return totals.accepted == ended + totals.in_flight
-
-
-def _within_bounds(app: AppView) -> bool:
-    """At most the wanted number of slots are filled, and at most one of them by two while it is replaced."""
-    filled = [worker.worker.slot for worker in app.workers if worker.state in _COUNTED]
-    slots = len(set(filled))
-    return slots <= app.wanted and len(filled) - slots <= 1

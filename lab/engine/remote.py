@@ -13,7 +13,7 @@ from lab.core.errors import DeadlineError, LabError, NoLabError, ProtocolError
 from lab.core.events import EventBatch
 from lab.core.snapshot import LabSnapshot
 from lab.engine import protocol
-from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, LabSpec, ProcessSpec, Scaled, Signalled
+from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
 
 T = TypeVar("T")
 
@@ -73,6 +73,12 @@ class RemoteLab:
 
     async def scale(self, app: str, workers: int) -> Scaled:
         return await self._call(Scaled, "scale", app=app, workers=workers)
+
+    async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
+        return await self._call(tuple[Changed, ...], "set", app=app, changes=changes)
+
+    async def reload(self, app: str) -> None:
+        await self._call(type(None), "reload", app=app)
 
     async def heal(self) -> int:
         return await self._call(int, "heal")

@@ -112,7 +112,7 @@ class Flow(Painted):
 
     def _note_answers(self, snapshot: LabSnapshot) -> None:
         counted = {
-            (app.name, worker.slot, worker.generation): worker.requests
+            (app.name, worker.slot, worker.generation): worker.requests or 0
             for app in snapshot.apps
             for worker in app.workers
         }

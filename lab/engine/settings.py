@@ -1,0 +1,152 @@
+"""Settings of a running app by name, as text: what `cgilab set search max_workers=5 liveness.interval=1` means.
+
+A key is a path into `AppSpec`: `selection`, `liveness.interval`, `php.ini.memory_limit`. Settings of the pool are
+what one changes most, so they need no prefix: `max_workers` is `pool.max_workers`. Nothing here is listed by hand:
+keys, types and bounds are those of the model.
+"""
+
+import math
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, Union, get_args, get_origin
+
+import msgspec
+from msgspec import inspect
+
+from lab.config.documents import nearest, quoted, words
+from lab.core.errors import NotPossibleError
+from lab.core.model import AppSpec, PoolSettings
+from lab.engine.lab import Changed
+
+_FIXED = {"name": "It is what commands, events and figures call the app."}
+"""What a running app keeps, and why."""
+_POOL = "pool"
+_NONE = "null"
+"""How the absence of a part such as `scaling` is written."""
+
+
+def change(app: AppSpec, changes: Mapping[str, str]) -> tuple[AppSpec, tuple[Changed, ...]]:
+    """The app with all `changes` made, and each of them. Raises `NotPossibleError` for the first wrong one."""
+    before = msgspec.to_builtins(app)
+    after = msgspec.to_builtins(app)
+    paths = {}
+    for key, text in changes.items():
+        paths[key], kind = _find(key)
+        _put(after, paths[key], _value(key, kind, text))
+    changed = _whole(after)
+    now = msgspec.to_builtins(changed)
+    told = (Changed(app.name, key, _text(_get(before, path)), _text(_get(now, path))) for key, path in paths.items())
+    return changed, tuple(told)
+
+
+def listing(app: AppSpec) -> Iterator[tuple[str, str]]:
+    """Every setting that can be changed, under its shortest key, with its value as text."""
+    document = msgspec.to_builtins(app)
+    yield from _leaves("", document.pop(_POOL))
+    yield from _leaves("", {name: value for name, value in document.items() if name not in _FIXED})
+
+
+def _leaves(prefix: str, part: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in part.items():
+        if isinstance(value, dict):
+            yield from _leaves(f"{prefix}{name}.", value)
+        else:
+            yield prefix + name, _text(value)
+
+
+def _find(key: str) -> tuple[tuple[str, ...], Any]:
+    """The way from the app down to the setting that `key` names, and its type. In a dictionary, the rest is a name."""
+    steps = key.split(".")
+    if steps[0] in _FIXED:
+        raise NotPossibleError(f"{steps[0]} cannot be changed while the app runs.", _FIXED[steps[0]])
+    if steps[0] in PoolSettings.__struct_fields__:
+        steps.insert(0, _POOL)
+    kind: Any = AppSpec
+    for place, step in enumerate(steps):
+        inner = _some(kind)
+        if get_origin(inner) is dict:
+            return (*steps[:place], ".".join(steps[place:])), get_args(inner)[1]
+        if not _is_struct(inner):
+            raise NotPossibleError(f"Found the setting {quoted(key)}, but {'.'.join(steps[:place])} has no parts.")
+        kind = _field(inner, step, key)
+    return tuple(steps), kind
+
+
+def _field(kind: Any, name: str, key: str) -> Any:
+    """The type of a field. Raises `NotPossibleError` with the nearest key."""
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    if name not in fields:
+        known = {*fields, *(PoolSettings.__struct_fields__ if kind is AppSpec else ())} - _FIXED.keys()
+        raise NotPossibleError(f"Found the setting {quoted(key)}, which no app has.", nearest(name, known))
+    return fields[name]
+
+
+def _value(key: str, kind: Any, text: str) -> Any:
+    """`text` as the model has it, checked against its type and bounds. A list is written with commas."""
+    if text == _NONE and _some(kind) is not kind:
+        return None
+    inner = _some(kind)
+    if _is_struct(inner) or get_origin(inner) is dict:
+        part = inner.__struct_fields__[0] if _is_struct(inner) else "NAME"
+        raise NotPossibleError(f"{key} has parts: found {quoted(text)}, expected a value for one, as in {key}.{part}=.")
+    given: Any = [word for word in text.split(",") if word] if get_origin(_bare(inner)) is tuple else text
+    try:
+        value = msgspec.convert(given, inner, strict=False)
+    except msgspec.ValidationError:
+        value = math.nan
+    if isinstance(value, float) and not math.isfinite(value):
+        expected = words(inspect.type_info(inner))
+        raise NotPossibleError(f"{key}: found {quoted(text)}, expected {expected}.")
+    return msgspec.to_builtins(value)
+
+
+def _whole(document: dict[str, Any]) -> AppSpec:
+    try:
+        return msgspec.convert(document, AppSpec)
+    except msgspec.ValidationError as error:  # every value is right: a part that was added lacks one that it needs
+        raise NotPossibleError(f"Not enough settings: {error}.", "Set what is missing in the same command.") from error
+
+
+def _put(document: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    for step in path[:-1]:
+        if document.get(step) is None:  # a part that the app did not have, such as `scaling`
+            document[step] = {}
+        document = document[step]
+    document[path[-1]] = value
+
+
+def _get(document: Any, path: tuple[str, ...]) -> Any:
+    for step in path:
+        document = document.get(step) if isinstance(document, dict) else None
+    return document
+
+
+def _text(value: Any) -> str:
+    """A value as `set` takes it."""
+    match value:
+        case None:
+            return _NONE
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:.15g}"
+        case list() | tuple():
+            return ",".join(map(str, value))
+        case _:
+            return str(value)
+
+
+def _some(kind: Any) -> Any:
+    """`X` of `X | None`."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return next(one for one in get_args(kind) if one is not types.NoneType)
+    return kind
+
+
+def _bare(kind: Any) -> Any:
+    """`X` of `Annotated[X, ...]`."""
+    return kind.__origin__ if hasattr(kind, "__metadata__") else kind
+
+
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
