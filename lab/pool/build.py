@@ -18,13 +18,15 @@ from pathlib import Path
 from lab.config import languages
 from lab.config.languages import Language
 from lab.core.errors import BuildError, UnavailableError
-from lab.core.model import AppSpec
+from lab.core.model import AppSpec, Contract, ResourceLimits
 from lab.pool.process import Process
+from lab.pool.sockets import Binding
 from lab.pool.spawner import Order, Spawner
 
 BUILD_TIMEOUT = 120.0
 """Seconds that a compiler may take."""
 _PORT = "{port}"
+_SOCKET = "{socket}"
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
 _ERROR = re.compile(r"\b(fatal )?error\b", re.IGNORECASE)
 
@@ -34,19 +36,33 @@ class Program:
     """What a worker runs. Two that compare equal need no reload."""
 
     argv: tuple[str, ...]
-    """One word may still contain `{port}`."""
+    """Words may still contain `{port}` and `{socket}`."""
     env: tuple[tuple[str, str], ...]
+    """Of the language and of the app."""
     digest: str
     """Of its source, so that an edited script is another program though its command is the same."""
+    contract: Contract
     concurrency: int
+    limits: ResourceLimits
+    notifies: bool
+    """It says READY=1 when it serves."""
+    binds: bool = False
+    """It makes its own socket at `{socket}`, though its contract is FastCGI."""
 
-    def command(self, port: int) -> tuple[str, ...]:
-        """The argument list of a worker on this port."""
-        return tuple(word.replace(_PORT, str(port)) for word in self.argv)
+    def command(self, binding: Binding) -> tuple[str, ...]:
+        """The argument list of a worker that serves there."""
+        return tuple(word.replace(_PORT, str(binding.port)).replace(_SOCKET, binding.path) for word in self.argv)
 
-    def environment(self, port: int) -> dict[str, str]:
+    def environment(self, binding: Binding) -> dict[str, str]:
         """What is added to the lab's own environment."""
-        return {"PORT": str(port)} | dict(self.env)
+        return binding.env | dict(self.env)
+
+
+def needs(spec: AppSpec) -> tuple[object, ...]:
+    """What a program is made from. While this stays the same, so does the program, if its source does."""
+    return (
+        spec.language, spec.source, spec.protocol, spec.env, spec.concurrency, spec.resources, spec.php, spec.site
+    )  # fmt: skip
 
 
 class Builder:
@@ -65,6 +81,7 @@ class Builder:
         language = self._known.get(spec.language)
         if language is None:
             raise UnavailableError(f"{spec.name} is in {spec.language!r}; expected one of: {', '.join(self._known)}.")
+        contract = _contract(language, spec)
         tool = await asyncio.to_thread(languages.find_tool, language)
         source = Path(spec.source)
         digest = await asyncio.to_thread(_digest, source, tool, language)
@@ -72,14 +89,22 @@ class Builder:
         if language.build is not None and not built.exists():
             on_build()
             await self._build(language, tool, source, built)
-        start = languages.fill(
-            language.start[language.protocol(spec.protocol)],
-            tool=tool,
-            source=str(source),
-            program=str(built),
-            port=_PORT,
+        return Program(
+            argv=languages.fill(
+                language.start[contract],
+                tool=tool,
+                source=str(source),
+                program=str(built),
+                port=_PORT,
+                socket=_SOCKET,
+            ),
+            env=tuple(sorted((language.env | spec.env).items())),
+            digest=digest,
+            contract=contract,
+            concurrency=1 if contract is Contract.FASTCGI else spec.concurrency,
+            limits=spec.resources,
+            notifies=language.notifies,
         )
-        return Program(start, tuple(sorted(spec.env.items())), digest, spec.concurrency)
 
     async def _build(self, language: Language, tool: str, source: Path, built: Path) -> None:
         built.parent.mkdir(parents=True, exist_ok=True)
@@ -102,6 +127,14 @@ class Builder:
         finally:
             process.signal(signal.SIGKILL, group=True)
         return status, await asyncio.to_thread(messages.read_text, errors="replace")
+
+
+def _contract(language: Language, spec: AppSpec) -> Contract:
+    contract = language.protocol(spec.protocol)
+    if contract not in language.start:
+        there = ", ".join(language.start)
+        raise UnavailableError(f"{language.title} programs do not keep the contract {contract}; expected: {there}.")
+    return contract
 
 
 def _digest(source: Path, tool: str, language: Language) -> str:

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.core.clock import Clock
+
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -31,6 +33,26 @@ def stat(pid: int) -> ProcessStat | None:
         cpu_s=(int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND,
         rss_bytes=int(fields[21]) * _PAGE,
     )
+
+
+class Usage:
+    """What one process uses: CPU in percent of a core between two readings, and resident memory at the last one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._before: tuple[float, float] | None = None
+        self.cpu_percent: float | None = None
+        self.rss_bytes: int | None = None
+
+    def read(self, pid: int) -> None:
+        """Read it once more. A process that is gone leaves the figures as they are."""
+        seen, now = stat(pid), self._clock.monotonic()
+        if seen is None:
+            return
+        if self._before is not None and now > self._before[0]:
+            self.cpu_percent = 100.0 * (seen.cpu_s - self._before[1]) / (now - self._before[0])
+        self._before = (now, seen.cpu_s)
+        self.rss_bytes = seen.rss_bytes
 
 
 def is_zombie(pid: int) -> bool:

@@ -11,19 +11,22 @@ from typing import Any, Protocol
 from lab.core.clock import Clock
 from lab.core.errors import NotPossibleError, UnknownTargetError
 from lab.core.events import EventKind, EventRing
-from lab.core.model import AppSpec, Endpoint
+from lab.core.model import AppSpec, Contract, Endpoint, Liveness
 from lab.core.states import Cause, WorkerState
 from lab.core.tasks import background
-from lab.pool import procfs, readiness, sockdiag
 from lab.pool.build import Program
 from lab.pool.manager import Routing, WorkerView
+from lab.pool.notices import Notices
 from lab.pool.output import Capture, SlotOutput
-from lab.pool.readiness import StartProbe, UnwellError
+from lab.pool.probe import Get, GetValues, Question
+from lab.pool.procfs import Usage
+from lab.pool.pulse import Pulse
+from lab.pool.readiness import StartProbe
+from lab.pool.sockets import Binding, RuntimeFolder, Sockets
 from lab.pool.spawner import Child, Order, Spawner
 from lab.pool.worker import Action, By, Death, Worker, signal_name
 
 _S = WorkerState
-_HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Surroundings:
     clock: Clock
     spawner: Spawner
     disk: ThreadPoolExecutor
+    folder: RuntimeFolder
+    notices: Notices
 
 
 class Owner(Protocol):
@@ -60,9 +65,11 @@ class Owner(Protocol):
 
 
 class Runner:
-    """Hears of the process as the spawner's `Watcher`. At any time it has at most one task and one timer."""
+    """Hears of the process as the spawner's `Watcher`. At any time it has at most one task, one timer and one pulse."""
 
-    def __init__(self, worker: Worker, owner: Owner, surroundings: Surroundings, output: SlotOutput) -> None:
+    def __init__(
+        self, worker: Worker, owner: Owner, surroundings: Surroundings, output: SlotOutput, sockets: Sockets
+    ) -> None:
         self.worker = worker
         self.program: Program | None = None
         """What it runs, from `start` on."""
@@ -70,14 +77,15 @@ class Runner:
         self.retry_at: float | None = None
         self.routed = False
         """Requests may reach it."""
-        self.probe_due: float | None = None
-        """Monotonic time at which its next liveness probe is to begin; None while one runs or none is to come."""
         self.lost = 0
         """Requests that were inside the worker when it died."""
         self.port_was_taken = False
         self._owner = owner
         self._with = surroundings
         self._output = output
+        self._sockets = sockets
+        self._binding: Binding | None = None
+        self._pulse: Pulse | None = None
         self._capture: Capture | None = None
         self._child: Child | None = None
         self._loop = asyncio.get_running_loop()
@@ -85,8 +93,6 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._start_probe: StartProbe | None = None
         self._why = ""
-        self._probing = False
-        self._port = 0
         self._told = worker.state
         self._deeds: dict[Action, Callable[[], None]] = {
             Action.FORK: self._fork,
@@ -97,14 +103,17 @@ class Runner:
             Action.TERMINATE: self._terminate,
             Action.KILL: self._kill,
         }
-        self._used: tuple[float, float] | None = None
-        self._cpu_percent: float | None = None
-        self._rss_bytes: int | None = None
+        self._usage = Usage(surroundings.clock)
 
     @property
     def is_idle(self) -> bool:
         """READY with no request in it."""
         return self.worker.state is _S.READY and self._in_flight() == 0
+
+    @property
+    def probe_due(self) -> float | None:
+        """Monotonic time at which its next liveness probe is to begin; None while one runs or none is to come."""
+        return self._pulse.due if self._pulse is not None else None
 
     # -- asked by the supervisor
 
@@ -129,6 +138,7 @@ class Runner:
         self._step(self.worker.stop(cause), f"{self._named} is not wanted any more: {cause.replace('_', ' ')}")
         if self.worker.state is _S.EXITED:
             self._quiet()
+            self._sockets.vacate(self.worker.id.slot)
 
     def wait(self, state: WorkerState, delay: float, why: str) -> None:
         """Its slot waits before it tries again. Until when is told apart from why, so that a screen can count down."""
@@ -158,14 +168,8 @@ class Runner:
 
     def measure(self) -> None:
         """Read CPU time and memory from the kernel."""
-        seen = procfs.stat(self._child.pid) if self._child is not None else None
-        if seen is None:
-            return
-        now = self._with.clock.monotonic()
-        if self._used is not None and now > self._used[0]:
-            self._cpu_percent = 100.0 * (seen.cpu_s - self._used[1]) / (now - self._used[0])
-        self._used = (now, seen.cpu_s)
-        self._rss_bytes = seen.rss_bytes
+        if self._child is not None:
+            self._usage.read(self._child.pid)
 
     def view(self) -> WorkerView:
         """The worker as it is now."""
@@ -178,8 +182,8 @@ class Runner:
             endpoint=self.endpoint if self._child is not None else None,
             restarts=worker.id.generation - 1,
             started_at=worker.forked_at,
-            cpu_percent=self._cpu_percent,
-            rss_bytes=self._rss_bytes,
+            cpu_percent=self._usage.cpu_percent,
+            rss_bytes=self._usage.rss_bytes,
             retry_at=self.retry_at,
             why=self._start_probe.why if self._start_probe is not None else self._why,
             standby=worker.state is _S.READY and not self.routed,
@@ -189,16 +193,10 @@ class Runner:
 
     def forked(self, child: Child) -> None:
         assert self.program is not None
+        assert self._binding is not None
         self._child = child
         identity = self.worker.id
-        self.endpoint = Endpoint(
-            app=identity.app,
-            worker=identity,
-            host=_HOST,
-            port=self._port,
-            pid=child.pid,
-            concurrency=self.program.concurrency,
-        )
+        self.endpoint = self._binding.endpoint(identity, child.pid, self.program.concurrency)
         self._step(self.worker.forked(child.pid, child.forked_at), f"{identity} starts as {child.pid}", child.forked_at)
         if self.worker.intent is not None:
             self._step(self.worker.drained(), f"{self._named} is asked to end")
@@ -211,12 +209,13 @@ class Runner:
 
     def exited(self, status: int, at: float) -> None:
         worker = self.worker
-        self.port_was_taken = worker.state is _S.STARTING and sockdiag.is_taken(self._port)
+        assert self._binding is not None
+        self.port_was_taken = worker.state is _S.STARTING and self._binding.lost()
         if worker.state is _S.READY:
             self.lost = max(self.lost, self._in_flight())
         named, death = self._named, worker.exited(status, at)
         if self.port_was_taken:
-            how = f"{named} did not get port {self._port}, which another process took"
+            how = f"{named} did not get {self._binding}, which another process took"
         else:
             how = f"{named} {death.sentence}"
         self._end(death, how)
@@ -237,21 +236,36 @@ class Runner:
     def _fork(self) -> None:
         assert self.program is not None
         try:
-            self._port = sockdiag.free_port()
+            self._binding = self._sockets.lend(
+                self.program.contract, self.worker.id.slot, inherited=not self.program.binds
+            )
             self._capture = Capture(self._output)
-            fds = {1: self._capture.fd, 2: self._capture.fd}
-            command, env = self.program.command(self._port), self.program.environment(self._port)
             try:
-                self._with.spawner.fork(Order(argv=command, env=env, fds=fds), self)
+                self._with.spawner.fork(self._order(self.program, self._binding, self._capture.fd), self)
             finally:
                 self._capture.release()
         except (OSError, NotPossibleError) as error:  # OSError: this process has no descriptor left
             self._loop.call_soon(self.refused, str(error))
 
+    def _order(self, program: Program, binding: Binding, output: int) -> Order:
+        env = program.environment(binding)
+        if program.notifies:
+            env["NOTIFY_SOCKET"] = self._with.notices.address()
+        return Order(
+            argv=program.command(binding),
+            env=env,
+            own_pid=binding.own_pid,
+            fds={1: output, 2: output} | binding.fds,
+            limits=program.limits,
+        )
+
     def _probe(self) -> None:
         assert self._child is not None
-        self._start_probe = StartProbe(self._child.pid, self._port)
-        self._task = background(self._live(self._start_probe))
+        assert self._binding is not None
+        assert self.program is not None
+        notices = self._with.notices if self.program.notifies else None
+        self._start_probe = StartProbe(self._child.pid, self._binding, self.question, notices)
+        self._task = background(self._until_ready(self._start_probe))
         self._timer = self._loop.call_later(self._owner.spec.pool.start_timeout, self._overdue)
 
     def _route(self) -> None:
@@ -278,19 +292,8 @@ class Runner:
         self._quiet()
         self._send_group(signal.SIGKILL)
 
-    async def _live(self, start: StartProbe) -> None:
-        """From the first probe to the last."""
-        spec = self._owner.spec
-        await start.passed(spec.health, spec.liveness.timeout)
-        self._ready()
-        while True:
-            interval = self._owner.spec.liveness.interval
-            self.probe_due = self._with.clock.monotonic() + interval
-            await asyncio.sleep(interval)
-            self.probe_due = None
-            await self._check()
-
-    def _ready(self) -> None:
+    async def _until_ready(self, start: StartProbe) -> None:
+        await start.passed(self.liveness.timeout)
         worker, at = self.worker, self._with.clock.monotonic()
         self._start_probe = None
         if self._timer is not None:
@@ -298,45 +301,45 @@ class Runner:
         actions = worker.passed(at)
         took = _duration(at - (worker.forked_at or at))
         self._step(actions, f"{worker.id} ready as {worker.pid} after {took}", at)
+        self._watch()
         self._owner.is_ready(self)
 
-    async def _check(self) -> None:
-        """One liveness probe, if there is a place for it; a worker that is too busy is judged by its oldest request."""
-        worker, liveness, now = self.worker, self._owner.spec.liveness, self._with.clock.monotonic()
-        if self.routed:
-            await self._check_ready(now)
-        elif self.endpoint is not None and self._in_flight() < self.endpoint.concurrency:
-            await self._ask()
-        if worker.unhealthy_at is not None and 0 < liveness.replace_after <= now - worker.unhealthy_at:
-            self._owner.is_unwell(self)
-
-    async def _check_ready(self, now: float) -> None:
+    def _watch(self) -> None:
         assert self.endpoint is not None
-        routing = self._with.routing
-        if not routing.acquire(self.endpoint):
-            since = routing.busy_since(self.endpoint)
-            if since is not None and now - since >= self._owner.spec.liveness.hang_timeout:
-                self._unwell(self.worker.hung(now), f"has been busy with one request for {_duration(now - since)}")
-            return
-        self._probing = True
-        try:
-            await self._ask()
-        finally:
-            self._probing = False
-            with contextlib.suppress(UnknownTargetError):  # its app was removed meanwhile
-                routing.release(self.endpoint)
+        assert self._binding is not None
+        surroundings = self._with
+        self._pulse = Pulse(self, self._binding, self.endpoint, self._sockets, surroundings.routing, surroundings.clock)
+        self._pulse.start()
 
-    async def _ask(self) -> None:
-        spec, worker = self._owner.spec, self.worker
-        try:
-            await readiness.get(self._port, spec.health, spec.liveness.timeout)
-        except UnwellError as error:
-            self._unwell(worker.probed(False, self._with.clock.monotonic(), spec.liveness), str(error))
-        else:
-            actions = worker.probed(True, self._with.clock.monotonic(), spec.liveness)
-            if actions:
-                self._why = ""
-            self._step(actions, f"{worker.id} ready again as {worker.pid}")
+    # -- Patient
+
+    @property
+    def liveness(self) -> Liveness:
+        return self._owner.spec.liveness
+
+    @property
+    def question(self) -> Question:
+        assert self.program is not None
+        return GetValues() if self.program.contract is Contract.FASTCGI else Get(self._owner.spec.health)
+
+    def answered(self, wrong: str) -> None:
+        worker = self.worker
+        actions = worker.probed(not wrong, self._with.clock.monotonic(), self.liveness)
+        if wrong:
+            self._unwell(actions, wrong)
+            return
+        if actions:
+            self._why = ""
+        self._step(actions, f"{worker.id} ready again as {worker.pid}")
+
+    def hangs(self, seconds: float) -> None:
+        actions = self.worker.hung(self._with.clock.monotonic())
+        self._unwell(actions, f"has been busy with one request for {_duration(seconds)}")
+
+    def beat(self) -> None:
+        since, patience = self.worker.unhealthy_at, self.liveness.replace_after
+        if since is not None and 0 < patience <= self._with.clock.monotonic() - since:
+            self._owner.is_unwell(self)
 
     def _unwell(self, actions: tuple[Action, ...], why: str) -> None:
         if actions:
@@ -364,12 +367,21 @@ class Runner:
         if self.endpoint is not None:
             self._with.routing.remove(self.endpoint)
         words = self._capture.finish() if self._capture is not None else ""
+        self._give_back()
         self._child = self._start_probe = None
         fields = {"cause": death.cause, "exit_code": death.exit_code, "signal": death.signal}
         self._tell_state(how, death.at, **fields)
         if words and death.ready_at is None and death.by is not By.PERSON and self.worker.intent is None:
             self._tell(EventKind.OUTPUT, words)
         self._owner.is_gone(self, death)
+
+    def _give_back(self) -> None:
+        """What it was lent; a worker that died unasked has a successor, which may have its socket."""
+        if self._child is not None:
+            self._with.notices.forget(self._child.pid)
+        if self._binding is not None:
+            self._sockets.take_back(self._binding, self.worker.id.slot, successor=self.worker.intent is None)
+            self._binding = None
 
     # -- signals, timers, events
 
@@ -392,15 +404,20 @@ class Runner:
 
     def _in_flight(self) -> int:
         """Requests inside the worker, without the lab's own probe."""
-        return self._with.routing.in_flight(self.endpoint) - self._probing if self.endpoint is not None else 0
+        if self.endpoint is None:
+            return 0
+        probes = self._pulse is not None and self._pulse.occupies
+        return self._with.routing.in_flight(self.endpoint) - probes
 
     def _quiet(self) -> None:
-        """End the timer and the task."""
+        """End the timer, the task and the pulse."""
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
-        self._timer = self._task = self.probe_due = None
+        if self._pulse is not None:
+            self._pulse.stop()
+        self._timer = self._task = self._pulse = None
 
     def _tell_signal(self, number: int, by: By) -> None:
         name, sender = signal_name(number), "you" if by is By.PERSON else "the lab"

@@ -16,12 +16,14 @@ from lab.core.events import EventKind
 from lab.core.model import AppSpec, WorkerId
 from lab.core.states import Cause, WorkerState
 from lab.core.tasks import background
+from lab.pool import build
 from lab.pool.build import Builder, Program
 from lab.pool.manager import AppView
 from lab.pool.output import SlotOutput
 from lab.pool.policies import POLICIES, Census
 from lab.pool.runner import Runner, Surroundings
 from lab.pool.slot import Slot
+from lab.pool.sockets import Sockets
 from lab.pool.worker import Death, Worker
 
 _S = WorkerState
@@ -80,6 +82,7 @@ class Supervisor:
         self._builder = builder
         self._output = output
         self._rng = rng
+        self._sockets = Sockets(spec.name, surroundings.folder)
         self._policy = POLICIES[spec.pool.policy]()
         self._places: dict[int, Place] = {}
         self._program: Program | None = None
@@ -140,6 +143,7 @@ class Supervisor:
             self._occupy()
         self._admit()
         if self._stopping and not any(place.runners for place in self._places.values()):
+            self._sockets.close()
             self._gone.set()
 
     # -- looking
@@ -265,7 +269,7 @@ class Supervisor:
 
     def _add(self, place: Place, before: WorkerState | None) -> None:
         worker = Worker(WorkerId(self.spec.name, place.slot.number, place.slot.next_generation()))
-        runner = Runner(worker, self, self._with, place.output)
+        runner = Runner(worker, self, self._with, place.output, self._sockets)
         place.runners.append(runner)
         runner.tell_pending(before)
 
@@ -347,7 +351,7 @@ class Supervisor:
         its source may have been written after it was read, or while it was.
         """
         spec = self.spec
-        needed = (spec.language, spec.source, spec.env, spec.concurrency)
+        needed = build.needs(spec)
         if self._preparation is not None and not self._preparation.done():
             if needed == self._preparing:
                 self._prepare_again = True

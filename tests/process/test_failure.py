@@ -11,9 +11,12 @@ import pytest
 
 from lab.core.errors import UnavailableError
 from lab.core.events import EventKind
+from lab.core.model import Contract
 from lab.core.states import Cause, WorkerState
 from lab.pool import sockdiag
+from lab.pool.probe import Get
 from lab.pool.readiness import StartProbe
+from lab.pool.sockets import Binding
 
 _S = WorkerState
 
@@ -112,9 +115,9 @@ async def test_a_healthy_foreign_process_on_the_port_does_not_make_a_worker_read
         answering = asyncio.create_task(_answer(foreign))
         await bench.pool.apply((bench.app("import time\ntime.sleep(1000)\n"),))
         pid = (await bench.state(_S.STARTING)).pid
-        probe = StartProbe(pid, port)
+        probe = StartProbe(pid, Binding(Contract.HTTP_PORT, "127.0.0.1", port), Get("/health"))
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(probe.passed("/health", 0.1), 0.2)
+            await asyncio.wait_for(probe.passed(0.1), 0.2)
         assert probe.why == f"Port {port} belongs to another process."
         answering.cancel()
 

@@ -16,9 +16,11 @@ from lab.core.model import AppSpec, WorkerId
 from lab.pool import forkserver, procfs
 from lab.pool.build import Builder
 from lab.pool.manager import PoolView, Routing, RunningProcess
+from lab.pool.notices import Notices
 from lab.pool.output import SlotOutput
 from lab.pool.process import Lines, Process
 from lab.pool.runner import Surroundings
+from lab.pool.sockets import RuntimeFolder
 from lab.pool.spawner import Order, Spawner
 from lab.pool.supervisor import Supervisor
 
@@ -49,7 +51,9 @@ class PythonBuiltinPool:
         self._spawner = spawner
         self._logs = logs
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="worker-logs")
-        self._with = Surroundings(routing, events, clock, spawner, self._disk)
+        self._folder = RuntimeFolder()
+        self._notices = Notices(self._folder)
+        self._with = Surroundings(routing, events, clock, spawner, self._disk, self._folder, self._notices)
         self._builder = Builder(spawner, languages, cache)
         self._supervisors: dict[str, Supervisor] = {}
         self._leaving: dict[str, Supervisor] = {}
@@ -120,6 +124,8 @@ class PythonBuiltinPool:
         if self._ticker is not None:
             self._ticker.cancel()
         await self._spawner.close()
+        self._notices.close()
+        self._folder.close()
         await asyncio.to_thread(self._disk.shutdown)
 
     # -- inside

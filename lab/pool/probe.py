@@ -1,0 +1,189 @@
+"""One question to a worker, on a connection of its own: without a task, for hundreds of workers are asked regularly.
+
+The answer is read to its end, so that no worker is killed by SIGPIPE for having been asked how it is. A question that
+is given up is closed, not reset: a worker that takes it up later reads a request as any other, and is not startled by
+an error that simple programs do not expect.
+"""
+
+import asyncio
+import errno
+import os
+import re
+import socket
+import struct
+from collections.abc import Callable
+from typing import Protocol, Self
+
+_MOST = 64 * 1024
+_STATUS = re.compile(rb"HTTP/1\.[0-9] ([0-9]{3})")
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
+_RECORD = struct.Struct(">BBHHBB")
+
+
+class Question(Protocol):
+    """Something to ask, and how to understand the answer."""
+
+    @property
+    def words(self) -> bytes:
+        """What is sent."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What it is, for sentences such as `It did not answer GET /health`."""
+        ...
+
+    def is_whole(self, answer: bytearray) -> bool:
+        """Whether nothing has to follow."""
+        ...
+
+    def wrong(self, answer: bytes) -> str:
+        """What is wrong with it, as the end of a sentence about the worker; empty when all is well."""
+        ...
+
+
+class Get:
+    """GET `path`, to be answered with a 2xx."""
+
+    def __init__(self, path: str, host: str = "localhost") -> None:
+        self.name = f"GET {path}"
+        self.words = (
+            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: cgilab-probe\r\nConnection: close\r\n\r\n"
+        ).encode()
+
+    def is_whole(self, answer: bytearray) -> bool:
+        end = answer.find(b"\r\n\r\n")
+        length = _LENGTH.search(answer, 0, end + 2) if end >= 0 else None
+        return length is not None and len(answer) >= end + 4 + int(length[1])
+
+    def wrong(self, answer: bytes) -> str:
+        status = _STATUS.match(answer)
+        if status is None:
+            return f"answered {self.name} with {answer[:40]!r}, which is not HTTP"
+        return "" if status[1].startswith(b"2") else f"answered {self.name} with status {status[1].decode()}"
+
+
+class GetValues:
+    """FCGI_GET_VALUES, a management record that every FastCGI application answers (FastCGI 1.0, section 4.1)."""
+
+    name = "FCGI_GET_VALUES"
+    words = _RECORD.pack(1, 9, 0, 16, 0, 0) + b"\x0e\x00FCGI_MAX_CONNS"
+
+    def is_whole(self, answer: bytearray) -> bool:
+        if len(answer) < _RECORD.size:
+            return False
+        length: int = _RECORD.unpack_from(answer)[3]
+        return len(answer) >= _RECORD.size + length
+
+    def wrong(self, answer: bytes) -> str:
+        well = self.is_whole(bytearray(answer)) and answer[:2] == b"\x01\x0a"
+        return "" if well else f"answered {self.name} with {answer[:40]!r}, which is not FCGI_GET_VALUES_RESULT"
+
+
+class Probe:
+    """A connection, made at once, and one question on it. As a context manager it hangs up at the end."""
+
+    def __init__(self, address: str | tuple[str, int]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
+        self._socket.setblocking(False)
+        refused = self._socket.connect_ex(address)
+        self._refused = 0 if refused == errno.EINPROGRESS else refused
+        self._question: Question
+        self._heard: Callable[[str], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timeout = 0.0
+        self._unsent = b""
+        self._answer = bytearray()
+
+    @property
+    def port(self) -> int:
+        """The port of this end, if it is TCP."""
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    def ask(self, question: Question, timeout: float | None, heard: Callable[[str], None]) -> None:
+        """Call `heard`, once and later, with an empty text when the answer was right, else with what was wrong as a
+        sentence's end: `did not answer GET /health within 0.5 s`. Without `timeout` it waits until it hangs up."""
+        self._question, self._heard, self._unsent = question, heard, question.words
+        if timeout is not None:
+            self._timeout = timeout
+            self._timer = self._loop.call_later(timeout, self._late)
+        if self._refused:
+            self._loop.call_soon(self._failed, OSError(self._refused, os.strerror(self._refused)))
+        else:
+            self._send()
+
+    async def answer(self, question: Question, timeout: float | None) -> str:
+        """`ask`, awaited: empty when the answer was right, else what was wrong, as a sentence."""
+        heard: asyncio.Future[str] = self._loop.create_future()
+        self.ask(question, timeout, heard.set_result)
+        wrong = await heard
+        return wrong and f"It {wrong}."
+
+    def hang_up(self) -> None:
+        """Close the connection, if that was not done; nothing is heard afterwards."""
+        if self._socket.fileno() < 0:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._heard is not None:
+            self._heard = None
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hang_up()
+
+    # -- inside
+
+    def _send(self) -> None:
+        try:
+            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except BlockingIOError:  # not connected yet
+            pass
+        except OSError as error:
+            self._loop.call_soon(self._failed, error)
+            return
+        if self._unsent:
+            self._loop.add_writer(self._socket, self._send)
+        else:
+            self._loop.remove_writer(self._socket)
+            self._loop.add_reader(self._socket, self._receive)
+
+    def _receive(self) -> None:
+        try:
+            chunk = self._socket.recv(_MOST)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._failed(error)
+            return
+        self._answer += chunk
+        if not chunk or len(self._answer) >= _MOST or self._question.is_whole(self._answer):
+            self._judge()
+
+    def _judge(self) -> None:
+        if self._answer:
+            self._tell(self._question.wrong(bytes(self._answer)))
+        else:
+            self._tell(f"hung up instead of answering {self._question.name}")
+
+    def _late(self) -> None:
+        if self._answer:  # not all of it, but enough to see what it is
+            self._judge()
+        else:
+            self._tell(f"did not answer {self._question.name} within {self._timeout:g} s")
+
+    def _failed(self, error: OSError) -> None:
+        self._tell(f"did not answer {self._question.name}: {error.strerror}")
+
+    def _tell(self, wrong: str) -> None:
+        heard = self._heard
+        self.hang_up()
+        if heard is not None:
+            heard(wrong)

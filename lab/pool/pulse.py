@@ -1,0 +1,129 @@
+"""Is a READY worker still well? Asked at intervals, for as long as it is to serve.
+
+Each worker has a pulse of its own, so that one that hangs delays no other. A pulse is a timer and, now and then, one
+connection: no task, for a pool may have a thousand of them.
+"""
+
+import asyncio
+import contextlib
+from typing import Protocol
+
+from lab.core.clock import Clock
+from lab.core.errors import UnknownTargetError
+from lab.core.model import Contract, Endpoint, Liveness
+from lab.pool.manager import Routing
+from lab.pool.probe import Probe, Question
+from lab.pool.sockets import Binding, Sockets
+
+PROBES_A_SECOND = 100
+"""The most that one pool asks in all: with more workers than fit, each is asked less often."""
+
+
+class Patient(Protocol):
+    """The worker that is asked."""
+
+    @property
+    def routed(self) -> bool:
+        """Requests may reach it, so that a question needs one of its places."""
+        ...
+
+    @property
+    def liveness(self) -> Liveness: ...
+
+    @property
+    def question(self) -> Question: ...
+
+    def answered(self, wrong: str) -> None:
+        """It was asked. `wrong` is empty when all is well, else the end of a sentence about it."""
+        ...
+
+    def hangs(self, seconds: float) -> None:
+        """It was too busy to be asked: one request has occupied it for so long, which is too long."""
+        ...
+
+    def beat(self) -> None:
+        """Another interval has passed."""
+        ...
+
+
+class Pulse:
+    """Asks one worker from `start` to `stop`."""
+
+    def __init__(
+        self, patient: Patient, binding: Binding, endpoint: Endpoint, sockets: Sockets, routing: Routing, clock: Clock
+    ) -> None:
+        self._patient = patient
+        self._binding = binding
+        self._endpoint = endpoint
+        self._sockets = sockets
+        self._routing = routing
+        self._clock = clock
+        self._timer: asyncio.TimerHandle | None = None
+        self._probe: Probe | None = None
+        self.due: float | None = None
+        """Monotonic time at which the next question is to be asked; None while one is, or none is to come."""
+        self.occupies = False
+        """It has one of the worker's places just now."""
+
+    def start(self) -> None:
+        """Ask after one interval, and then again and again.
+
+        Workers that share a socket are not asked: the kernel would choose who answers. Of them only a death is seen.
+        """
+        if self._binding.contract is not Contract.HTTP_SHARED:
+            pause = max(self._patient.liveness.interval, self._sockets.lent / PROBES_A_SECOND)
+            self.due = self._clock.monotonic() + pause
+            self._timer = asyncio.get_running_loop().call_later(pause, self._beat)
+
+    def stop(self) -> None:
+        """Ask no more. A question that was asked is withdrawn."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.due = None
+        if self._probe is not None:
+            self._probe.hang_up()
+            self._leave()
+
+    def _beat(self) -> None:
+        self.due = None
+        if self._enter():
+            self._ask()
+        if self._probe is None:
+            self.start()
+            self._judge_by_its_request()
+            self._patient.beat()
+
+    def _enter(self) -> bool:
+        """Whether it can be asked: a worker in which all places are taken may not take up one more connection."""
+        if not self._patient.routed:
+            return self._routing.in_flight(self._endpoint) < self._endpoint.concurrency
+        self.occupies = self._routing.acquire(self._endpoint)
+        return self.occupies
+
+    def _ask(self) -> None:
+        try:
+            self._probe = Probe(self._binding.address)
+        except OSError:  # this process has no descriptor left, which says nothing about the worker
+            self._leave()
+        else:
+            self._probe.ask(self._patient.question, self._patient.liveness.timeout, self._heard)
+
+    def _judge_by_its_request(self) -> None:
+        if not self._patient.routed:
+            return
+        since, now = self._routing.busy_since(self._endpoint), self._clock.monotonic()
+        if since is not None and now - since >= self._patient.liveness.hang_timeout:
+            self._patient.hangs(now - since)
+
+    def _heard(self, wrong: str) -> None:
+        self._leave()
+        self.start()  # first, for what follows may stop it
+        self._patient.answered(wrong)
+        self._patient.beat()
+
+    def _leave(self) -> None:
+        self._probe = None
+        if self.occupies:
+            self.occupies = False
+            with contextlib.suppress(UnknownTargetError):  # its app was removed meanwhile
+                self._routing.release(self._endpoint)
