@@ -23,10 +23,11 @@ from lab.engine.defects import Defects
 from lab.engine.endpoints import Endpoints
 from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
 from lab.engine.processes import Processes
+from lab.engine.scaling import Decision, Scaling
 from lab.engine.slow_requests import SlowRequests
 from lab.engine.traffic import OwnTraffic, check_rate
-from lab.pool.manager import PoolManager, Routing
-from lab.proxy.manager import ProxyManager, ProxySpec, UpstreamSpec
+from lab.pool.manager import PoolManager, PoolView, Routing
+from lab.proxy.manager import ProxyManager, ProxySpec, ProxyView, UpstreamSpec
 
 MAX_WORKERS = 1000
 _SNAPSHOT_AGE = 0.1
@@ -76,6 +77,7 @@ class Engine:
         self._processes = Processes(self._pool, self._events)
         self._watch = invariants.Watch()
         self._slow = SlowRequests(self._pool, self._proxy, self._events, clock, self._endpoints.of)
+        self._scaling = Scaling(clock, self._views, self._obey)
         self._started = clock.monotonic()
         self._listener = ""
         self._latest: LabSnapshot | None = None
@@ -106,6 +108,8 @@ class Engine:
         await self._pool.apply(self._spec.apps)
         self._stack.callback(self._slow.close)
         self._slow.follow(self._spec.apps)
+        self._stack.callback(self._scaling.close)
+        self._scaling.follow(self._spec.apps)
         self._own.set(self._spec.own_rate)
         self._stack.push_async_callback(self._own.close)
 
@@ -134,7 +138,7 @@ class Engine:
     async def snapshot(self) -> LabSnapshot:
         now = self._clock.monotonic()
         if self._latest is None or now - self._latest.at >= _SNAPSHOT_AGE:
-            pool, proxy = self._pool.observe(), self._proxy.observe()
+            pool, proxy = self._views()
             self._latest = observe.build(
                 self._spec,
                 pool,
@@ -208,11 +212,7 @@ class Engine:
             raise NotPossibleError(f"Found {workers} workers; expected 0 to {MAX_WORKERS}.")
         before = spec.pool.max_workers
         if workers != before:
-            pool = msgspec.structs.replace(spec.pool, max_workers=workers)
-            scaled = msgspec.structs.replace(spec, pool=pool)
-            text = f"{app} scaled from {before} to {workers} workers"
-            self._events.emit(EventKind.SCALED, text, app=app, data={"from": before, "to": workers})
-            await self._become(self._spec.having(scaled))
+            await self._resize(spec, workers)
         return Scaled(app, before, workers)
 
     async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
@@ -292,6 +292,29 @@ class Engine:
         await self._proxy.apply(self._proxy_spec(spec.listener))
         await self._pool.apply(spec.apps)
         self._slow.follow(spec.apps)
+        self._scaling.follow(spec.apps)
+
+    async def _resize(self, app: AppSpec, workers: int) -> None:
+        text = f"{app.name} scaled from {app.pool.max_workers} to {workers} workers"
+        data = {"from": app.pool.max_workers, "to": workers}
+        self._events.emit(EventKind.SCALED, text, app=app.name, data=data)
+        pool = msgspec.structs.replace(app.pool, max_workers=workers)
+        await self._become(self._spec.having(msgspec.structs.replace(app, pool=pool)))
+
+    async def _obey(self, name: str, decision: Decision) -> None:
+        """Do what autoscaling decided."""
+        app = self._spec.app(name)
+        if app is None or self._closing:
+            return
+        data = {"metric": decision.metric, "value": decision.value, "from": decision.before, "to": decision.after}
+        grown = f"{decision.after} workers instead of {decision.before}"
+        text = f"{name}: {decision.why}" + (f": {grown}" if decision.after != decision.before else "")
+        self._events.emit(EventKind.DECISION, text, app=name, data=data)
+        if decision.after != decision.before:
+            await self._resize(app, decision.after)
+
+    def _views(self) -> tuple[PoolView, ProxyView]:
+        return self._pool.observe(), self._proxy.observe()
 
     def _proxy_spec(self, listener: ListenerSpec) -> ProxySpec:
         unavailable = {app.name: app.unavailable for app in self._pool.observe().apps}
