@@ -73,6 +73,11 @@ class Builder:
         self._known = known
         self._cache = cache
 
+    def protocol(self, spec: AppSpec) -> Contract:
+        """The contract of an app whether it has a program or not: its own word, else its language's."""
+        language = self._known.get(spec.language)
+        return language.protocol(spec.protocol) if language is not None else spec.protocol or Contract.HTTP_PORT
+
     async def program(self, spec: AppSpec, on_build: Callable[[], None]) -> Program:
         """The program of an app; `on_build` is called if it has to be compiled.
 

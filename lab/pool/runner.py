@@ -79,6 +79,8 @@ class Runner:
         """Requests may reach it."""
         self.lost = 0
         """Requests that were inside the worker when it died."""
+        self.last_words = ""
+        """What it wrote last, once it is gone."""
         self.port_was_taken = False
         self._owner = owner
         self._with = surroundings
@@ -366,13 +368,13 @@ class Runner:
         self._quiet()
         if self.endpoint is not None:
             self._with.routing.remove(self.endpoint)
-        words = self._capture.finish() if self._capture is not None else ""
+        self.last_words = self._capture.finish() if self._capture is not None else ""
         self._give_back()
         self._child = self._start_probe = None
         fields = {"cause": death.cause, "exit_code": death.exit_code, "signal": death.signal}
         self._tell_state(how, death.at, **fields)
-        if words and death.ready_at is None and death.by is not By.PERSON and self.worker.intent is None:
-            self._tell(EventKind.OUTPUT, words)
+        if self.last_words and death.ready_at is None and death.by is not By.PERSON and self.worker.intent is None:
+            self._tell(EventKind.OUTPUT, self.last_words)
         self._owner.is_gone(self, death)
 
     def _give_back(self) -> None:

@@ -1,69 +1,47 @@
 """One pool: compares the workers there should be with the workers there are, and does the next thing about it.
 
-It promises that no more workers are wanted at once than the policy says, save one: the successor in a replacement,
-which has to be READY before the worker that it replaces is drained. Replacements go one at a time. A changed program
-is on trial until a worker of it is READY: till then every other start is one of the program that serves.
+How many there should be, the policy says; the supervisor promises that there are no more of them, save one: the
+successor in a replacement, which has to be READY before the worker that it replaces is drained. Replacements go one at
+a time. Standbys are workers beyond those: READY, but not routed until one takes the place of a worker that died.
+
+Nothing here looks at every worker on each event: a pool may have a thousand of them.
 """
 
 import asyncio
 import os
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from lab.core.errors import LabError, UnavailableError
+from lab.core.backoff import Backoff
+from lab.core.errors import LabError
 from lab.core.events import EventKind
 from lab.core.model import AppSpec, WorkerId
 from lab.core.states import Cause, WorkerState
-from lab.core.tasks import background
-from lab.pool import build
 from lab.pool.build import Builder, Program
+from lab.pool.invariants import PoolInvariants
 from lab.pool.manager import AppView
 from lab.pool.output import SlotOutput
-from lab.pool.policies import POLICIES, Census
+from lab.pool.place import Place
+from lab.pool.policies import POLICIES, Census, Decision, Idle, requests_allowed
+from lab.pool.preparation import Preparation
+from lab.pool.rollout import Rollout, Step
 from lab.pool.runner import Runner, Surroundings
-from lab.pool.slot import Slot
 from lab.pool.sockets import Sockets
-from lab.pool.worker import Death, Worker
+from lab.pool.worker import By, Death, Worker
 
 _S = WorkerState
-_WANTED = frozenset({_S.STARTING, _S.READY, _S.UNHEALTHY})
-_SERVING = frozenset({_S.READY, _S.UNHEALTHY})
-_WAITING = frozenset({_S.BACKOFF, _S.FAILED})
+_KILL_MARGIN = 2.0
+"""Seconds that a process may take to be gone after SIGKILL."""
 
 
-class Place:
-    """A slot with the workers in it, oldest first: one, or two while the newer one replaces the older."""
+@dataclass(frozen=True, slots=True)
+class _Replacement:
+    """The newest worker of `place` is to take over from the one before it."""
 
-    def __init__(self, number: int, output: SlotOutput) -> None:
-        self.slot = Slot(number)
-        self.output = output
-        self.runners: list[Runner] = []
-        self.wanted = True
-        self.retry: asyncio.TimerHandle | None = None
-
-    @property
-    def newest(self) -> Runner:
-        """The worker that carries the slot on."""
-        return self.runners[-1]
-
-    @property
-    def reluctance(self) -> tuple[int, int]:
-        """The higher, the sooner it is scaled away: slots that do not serve first, then idle ones, then by number."""
-        state = self.newest.worker.state if self.runners else _S.EXITED
-        if state not in _WANTED:
-            return 2, self.slot.number
-        return int(self.newest.is_idle), self.slot.number
-
-
-def _is_replaceable(place: Place) -> bool:
-    """It holds a worker that was started and is wanted."""
-    return bool(place.runners) and place.newest.worker.is_live and place.newest.worker.intent is None
-
-
-def _serves(place: Place) -> bool:
-    """It holds a worker that got READY and is wanted."""
-    return any(one.worker.state in _SERVING for one in place.runners)
+    place: Place
+    cause: Cause
 
 
 class Supervisor:
@@ -84,20 +62,27 @@ class Supervisor:
         self._rng = rng
         self._sockets = Sockets(spec.name, surroundings.folder)
         self._policy = POLICIES[spec.pool.policy]()
+        self._target = self._within(self._policy.begin(spec.pool))
+        """How many workers there should be, without standbys."""
+        self._limited = False
+        self._times_limited = 0
         self._places: dict[int, Place] = {}
-        self._program: Program | None = None
-        """What workers run."""
-        self._trial: Program | None = None
-        """What they are to run as soon as one worker of it is READY."""
-        self._refused: Program | None = None
-        """The last one that did not get READY. It is not tried again until it changes."""
+        self._pending: dict[WorkerId, Runner] = {}
+        """Those that wait for their turn to start."""
+        self._starting: set[Runner] = set()
+        self._rollout = Rollout()
+        self._reload_asked = False
+        self._preparation = Preparation(builder, self._on_build, self._on_prepared)
         self._unavailable: str | None = None
         self._building = False
         self._stopping = False
-        self._preparation: asyncio.Task[None] | None = None
-        self._replacing: tuple[Place, Cause] | None = None
-        self._preparing: tuple[object, ...] = ()
-        self._prepare_again = False
+        self._replacing: _Replacement | None = None
+        self._spent: list[Runner] = []
+        """Those that have served all the requests that they may, most overdue first."""
+        self._failed_replacements = 0
+        self._hold: asyncio.TimerHandle | None = None
+        """While it runs, no further replacement is begun, for one has just failed."""
+        self._invariants = PoolInvariants()
         self._gone = asyncio.Event()
 
     # -- desired state
@@ -107,21 +92,29 @@ class Supervisor:
 
         A pool that was stopped begins again.
         """
-        self._stopping = False
-        self._gone.clear()
-        if spec.pool != self.spec.pool:
+        before, self.spec = self.spec, spec
+        if spec.pool.policy is not before.pool.policy:
             self._policy = POLICIES[spec.pool.policy]()
-        self.spec = spec
+        if self._stopping:
+            self._stopping = False
+            self._gone.clear()
+            self._target = self._policy.begin(spec.pool)
+        self._target = self._within(self._target)
         self._prepare()
+        if spec.pool != before.pool:
+            self.tick()
         self.reconcile()
+
+    def reload(self) -> None:
+        """Replace every worker, one after the other, by one of the program as it is now."""
+        self._reload_asked = True
+        self._prepare()
 
     def stop(self) -> None:
         """Drain and stop every worker; `gone` tells when none is left."""
         self._stopping = True
-        if self._preparation is not None:
-            self._preparation.cancel()
-            self._preparation = None
-        self._building = False
+        self._preparation.cancel()
+        self._building = self._reload_asked = False
         self.reconcile()
 
     async def gone(self) -> None:
@@ -134,29 +127,89 @@ class Supervisor:
         return self._gone.is_set()
 
     def reconcile(self) -> None:
-        """Have as many slots as the policy wants, and start those whose turn has come."""
-        filled = [place for place in self._places.values() if place.wanted]
-        wanted = self._wanted()
-        for place in sorted(filled, key=lambda place: place.reluctance, reverse=True)[: max(0, len(filled) - wanted)]:
-            self._leave(place)
-        for _ in range(wanted - len(filled)):
-            self._occupy()
+        """Have as many slots as there should be, and start those whose turn has come."""
+        self._fit(self._wanted(), standby=False)
+        self._fit(self.spec.pool.standby if self._may_run else 0, standby=True)
         self._admit()
+        self._finish_rollout()
         if self._stopping and not any(place.runners for place in self._places.values()):
             self._sockets.close()
             self._gone.set()
+
+    # -- the policy
+
+    def tick(self) -> None:
+        """A second has passed: ask the policy, and look whether the pool keeps what it promises."""
+        now = self._with.clock.monotonic()
+        if self._may_run and self._rollout.current is not None:
+            self._follow_policy(self._policy.tick(self.spec.pool, self._census(now)))
+        self._look(now)
+        self.reconcile()
+
+    def starved(self) -> None:
+        """A request found no idle worker."""
+        if self._may_run:
+            self._follow_policy(self._policy.starved(self.spec.pool, self._census(self._with.clock.monotonic())))
+            self.reconcile()
+
+    def _census(self, now: float) -> Census:
+        serving = [place for place in self._places.values() if place.wanted and not place.standby]
+        return Census(
+            now,
+            running=len(serving),
+            starting=sum(place.is_starting for place in serving),
+            idle=tuple(idle for place in serving if (idle := self._idle(place, now)) is not None),
+        )
+
+    def _idle(self, place: Place, now: float) -> Idle | None:
+        runner = place.ready
+        if runner is None or runner.endpoint is None or not runner.is_idle:
+            return None
+        since = self._with.routing.idle_since(runner.endpoint)
+        return Idle(place.slot.number, runner.worker.forked_at or now, now if since is None else since)
+
+    def _follow_policy(self, decision: Decision) -> None:
+        before = self._target
+        if decision.limited and not self._limited:
+            self._limited, self._times_limited = True, self._times_limited + 1
+            most = self.spec.pool.max_workers
+            self._tell(EventKind.LIMIT, f"{self.spec.name} has {most} workers, its max_workers, and could use more")
+        for slot in decision.stop:
+            self._leave(self._places[slot])
+            self._target -= 1
+        if decision.start and not any(place.has_failed for place in self._places.values()):  # more would fail, too
+            self._limited = False
+            self._target = self._within(self._target + decision.start)
+        if self._target != before:
+            text = f"{self.spec.name} wants {self._target} workers instead of {before} ({self.spec.pool.policy})"
+            self._tell(EventKind.SCALED, text, data={"from": before, "to": self._target})
+
+    def _within(self, workers: int) -> int:
+        fewest, most = self._policy.bounds(self.spec.pool)
+        return max(fewest, min(workers, most))
+
+    @property
+    def _may_run(self) -> bool:
+        return not self._stopping and self._unavailable is None
+
+    def _wanted(self) -> int:
+        return self._target if self._may_run else 0
 
     # -- looking
 
     def view(self) -> AppView:
         """The pool as it is."""
         runners = [runner for _, place in sorted(self._places.items()) for runner in place.runners]
+        current = self._rollout.current
         return AppView(
             name=self.spec.name,
             wanted=self._wanted(),
             workers=tuple(runner.view() for runner in runners),
             unavailable=self._unavailable,
             building=self._building,
+            protocol=current.program.contract if current is not None else self._builder.protocol(self.spec),
+            max_reached=self._times_limited,
+            breaches=self._invariants.breaches(self._with.clock.monotonic()),
         )
 
     def find(self, worker: WorkerId) -> Runner | None:
@@ -176,43 +229,55 @@ class Supervisor:
         helped = 0
         for place in self._places.values():
             helped += sum(runner.thaw() for runner in place.runners)
-            if place.runners and place.newest.worker.state in _WAITING:
-                place.slot.forgive()
-                self._refill(place)
+            if place.waits:
+                self._forgive(place)
                 helped += 1
         self._admit()
         return helped
 
+    def _look(self, now: float) -> None:
+        runners = [runner for place in self._places.values() for runner in place.runners]
+        self._invariants.look(
+            now,
+            self._most_live,
+            due=(runner.probe_due for runner in runners if runner.probe_due is not None),
+            hung=any(runner.worker.stopped or runner.worker.state is _S.UNHEALTHY for runner in runners),
+        )
+
     # -- Owner: what runners tell
 
     def routes(self, runner: Runner) -> bool:
-        return True
+        return not self._place(runner).standby
 
     def is_ready(self, runner: Runner) -> None:
-        place = self._places[runner.worker.id.slot]
+        place = self._place(runner)
+        self._starting.discard(runner)
         outage = place.slot.recovered()
         if outage is not None:
             self._tell_healed(runner, *outage)
-        if self._replacing is not None and self._replacing[0] is place and place.newest is runner:
-            cause = self._replacing[1]
-            self._replacing = None
-            for older in place.runners[:-1]:
-                older.stop(cause)
-        if runner.program is not None and runner.program == self._trial:
-            self._adopt(runner.program)
+        if place.standby:
+            down = next((other for other in self._places.values() if other.is_down and not other.standby), None)
+            if down is not None:
+                self._promote_for(down)
+        self._take_over(place, runner)
+        if self._rollout.ready(runner.worker.revision):
+            self._tell_reload("verified", f"{runner.worker.id} is READY as {runner.worker.pid} with what is new")
+            self._forgive_waiting()
         self.reconcile()
 
     def is_unwell(self, runner: Runner) -> None:
-        place = self._places[runner.worker.id.slot]
-        if place.newest is runner and self._replacing is None:  # else it is said again
+        place = self._place(runner)
+        if place.newest is runner and place.wanted and self._may_replace:  # else it is said again
             self._replace(place, Cause.UNHEALTHY)
             self._admit()
 
     def is_gone(self, runner: Runner, death: Death) -> None:
-        place = self._places[runner.worker.id.slot]
+        place = self._place(runner)
+        self._invariants.gone(runner.worker.id)
+        self._starting.discard(runner)
         others = [other for other in place.runners if other is not runner and other.worker.intent is None]
         unlucky = runner.port_was_taken and place.slot.lost_port()
-        if self._replacing is not None and self._replacing[0] is place and place.newest is runner:
+        if self._is_successor(place, runner):
             self._replacing = None
             if not unlucky:
                 self._give_up(runner, others, death)
@@ -224,53 +289,64 @@ class Supervisor:
             self._refill(place)
         else:
             self._follow(place, runner, death)
+        if place.is_down and not place.standby:
+            self._promote_for(place)
         self.reconcile()
 
-    def _give_up(self, successor: Runner, others: list[Runner], death: Death) -> None:
-        """A successor did not get ready: the worker that it was to replace stays, and a reload goes no further."""
-        if successor.program == self._trial:
-            self._refused, self._trial = self._trial, None
-        for kept in others:
-            kept.worker.not_replaced(death.at)
-            text = f"{kept.worker.id}: the replacement did not get ready; pid {kept.worker.pid} stays"
-            self._tell(EventKind.NOTE, text, slot=kept.worker.id.slot)
+    def _place(self, runner: Runner) -> Place:
+        return self._places[runner.worker.id.slot]
 
     # -- slots
 
-    def _wanted(self) -> int:
-        if self._stopping or self._unavailable is not None:
-            return 0
-        runners = [place.newest for place in self._places.values() if place.wanted and place.runners]
-        running = [runner for runner in runners if runner.worker.state in _WANTED]
-        idle = sum(runner.is_idle for runner in running)
-        return self._policy.wanted(self.spec.pool, Census(self._with.clock.monotonic(), len(running), idle))
+    def _fit(self, number: int, *, standby: bool) -> None:
+        """Have so many slots in this role."""
+        filled = [place for place in self._places.values() if place.wanted and place.standby is standby]
+        if len(filled) > number:
+            for place in sorted(filled, key=lambda one: one.reluctance, reverse=True)[: len(filled) - number]:
+                self._leave(place)
+        for _ in range(number - len(filled)):
+            self._occupy(standby)
 
-    def _occupy(self) -> None:
+    def _occupy(self, standby: bool) -> None:
         """Fill the lowest slot that is free."""
-        taken = {number for number, place in self._places.items() if place.wanted}
-        number = next(number for number in range(len(self._places) + 1) if number not in taken)
+        number = next(number for number in range(len(self._places) + 1) if not self._is_taken(number))
         if number not in self._places:
             self._places[number] = Place(number, self._output(self.spec.name, number))
         place = self._places[number]
-        place.wanted = True
+        place.wanted, place.standby = True, standby
+        self._invariants.occupied(number)
         self._add(place, None)
+
+    def _is_taken(self, number: int) -> bool:
+        return number in self._places and self._places[number].wanted
 
     def _leave(self, place: Place) -> None:
         place.wanted = False
+        self._invariants.left(place.slot.number)
         if place.retry is not None:
             place.retry.cancel()
-        if self._replacing is not None and self._replacing[0] is place:
+        if self._replacing is not None and self._replacing.place is place:
             self._replacing = None
-        cause = Cause.SCALED_DOWN if self._unavailable is None and not self._stopping else Cause.STOPPED
+        cause = Cause.SCALED_DOWN if self._may_run else Cause.STOPPED
         for runner in tuple(place.runners):
-            runner.stop(cause)
-            if runner.worker.state is _S.EXITED:
-                place.runners.remove(runner)
+            self._stop(runner, cause)
+
+    def _stop(self, runner: Runner, cause: Cause) -> None:
+        settings = self.spec.pool
+        grace = settings.drain_timeout + settings.stop_timeout + _KILL_MARGIN
+        self._invariants.stopping(runner.worker.id, self._with.clock.monotonic() + grace)
+        self._pending.pop(runner.worker.id, None)
+        self._starting.discard(runner)
+        runner.stop(cause)
+        if runner.worker.state is _S.EXITED:
+            self._place(runner).runners.remove(runner)
 
     def _add(self, place: Place, before: WorkerState | None) -> None:
         worker = Worker(WorkerId(self.spec.name, place.slot.number, place.slot.next_generation()))
         runner = Runner(worker, self, self._with, place.output, self._sockets)
         place.runners.append(runner)
+        place.luck = self._rng.random()
+        self._pending[worker.id] = runner
         runner.tell_pending(before)
 
     def _refill(self, place: Place) -> None:
@@ -287,134 +363,205 @@ class Supervisor:
         if verdict.state is _S.PENDING:
             self._refill(place)
             return
+        self._invariants.waits(place.slot.number, self._with.clock.monotonic() + verdict.delay)
         runner.wait(verdict.state, verdict.delay, verdict.why)
-        loop = asyncio.get_running_loop()
-        place.retry = loop.call_later(verdict.delay, self._retry, place)
+        place.retry = asyncio.get_running_loop().call_later(verdict.delay, self._retry, place)
 
     def _retry(self, place: Place) -> None:
         self._refill(place)
         self._admit()
 
+    def _forgive(self, place: Place) -> None:
+        """Try a slot that waits at once, as if nothing had happened."""
+        place.slot.forgive()
+        self._invariants.forgiven(place.slot.number)
+        self._refill(place)
+
+    def _forgive_waiting(self) -> None:
+        for place in self._places.values():
+            if place.wanted and place.waits:
+                self._forgive(place)
+
     def _admit(self) -> None:
-        """Start waiting workers, lowest slot first, as far as the caps on live and on starting workers allow."""
-        if self._program is None:
+        """Start waiting workers, lowest slot first, as far as the cap on concurrent starts allows."""
+        if self._rollout.current is None:
             return
-        if self._replacing is None:
+        if self._may_replace:
             self._begin_replacement()
-        runners = [runner for _, place in sorted(self._places.items()) for runner in place.runners]
-        live = sum(runner.worker.is_live and runner.worker.intent is None for runner in runners)
-        starting = sum(runner.worker.is_starting for runner in runners)
-        most_live = self._wanted() + (self._replacing is not None)
-        most_starting = self.spec.pool.concurrent_starts or os.cpu_count() or 1
-        room = min(most_live - live, most_starting - starting)
-        waiting = [runner for runner in runners if runner.worker.state is _S.PENDING and not runner.worker.asked]
-        for runner in waiting[: max(0, room)]:
-            runner.start(self._program_of(runner))
+        most = self.spec.pool.concurrent_starts or os.cpu_count() or 1
+        while self._pending and len(self._starting) < most:
+            self._start(self._pending.pop(min(self._pending)))
+
+    def _start(self, runner: Runner) -> None:
+        revision = self._rollout.current
+        if self._rollout.trial is not None and self._is_successor(self._place(runner), runner, Cause.RELOADED):
+            revision = self._rollout.trial
+        assert revision is not None
+        runner.worker.revision = revision.number
+        self._starting.add(runner)
+        self._invariants.started(runner.worker.id, self._with.clock.monotonic(), self._most_live)
+        runner.start(revision.program)
+
+    @property
+    def _most_live(self) -> int:
+        return self.spec.pool.max_workers + self.spec.pool.standby + (self._replacing is not None)
+
+    # -- standbys
+
+    def _promote_for(self, down: Place) -> None:
+        """Let a READY standby serve instead of a slot that is down. They change roles: that slot is a standby's now."""
+        spare = next((place for place in self._places.values() if place.standby and place.wanted and place.ready), None)
+        if spare is None or spare.ready is None:
+            return
+        down.standby, spare.standby = True, False
+        spare.ready.promote()
+        outage = down.slot.recovered()
+        if outage is not None:
+            self._tell_healed(spare.ready, *outage, promoted=True)
 
     # -- replacing
 
+    @property
+    def _may_replace(self) -> bool:
+        return self._replacing is None and self._hold is None
+
     def _begin_replacement(self) -> None:
-        """Add a successor beside a worker that runs another program than it should."""
-        wanted = self._trial or self._program
-        places = (place for _, place in sorted(self._places.items()) if _is_replaceable(place))
-        outdated = next((place for place in places if place.newest.program != wanted), None)
-        if outdated is not None:
-            self._replace(outdated, Cause.RELOADED)
+        """Add a successor beside a worker that runs something else than it should, or has served all that it may."""
+        wanted = self._rollout.wanted
+        if self._rollout.rolling and wanted is not None:
+            places = (place for _, place in sorted(self._places.items()) if place.is_replaceable)
+            outdated = next((place for place in places if place.newest.worker.revision != wanted.number), None)
+            if outdated is not None:
+                self._replace(outdated, Cause.RELOADED)
+                return
+        while self._spent:
+            runner = self._spent.pop(0)
+            place = self._place(runner)
+            if place.is_replaceable and place.newest is runner:
+                self._replace(place, Cause.RECYCLED)
+                return
+
+    def recycle(self) -> None:
+        """Replace the workers that have served `max_requests`. To be called often: requests go on meanwhile."""
+        settings = self.spec.pool
+        over: list[tuple[int, Runner]] = []
+        for place in self._places.values() if settings.max_requests else ():
+            allowed, runner = requests_allowed(settings, place.luck), place.ready
+            if allowed is not None and runner is not None and runner.routed and runner.endpoint is not None:
+                served = self._with.routing.served(runner.endpoint)
+                if served >= allowed:
+                    over.append((served - allowed, runner))
+        self._spent = [runner for _, runner in sorted(over, key=lambda one: one[0], reverse=True)]
+        if self._spent:
+            self._admit()
 
     def _replace(self, place: Place, cause: Cause) -> None:
-        self._replacing = (place, cause)
+        self._replacing = _Replacement(place, cause)
         self._add(place, None)
 
-    def _program_of(self, runner: Runner) -> Program:
-        """What this worker is to run: only the successor of a reload tries a program that has not proved itself."""
-        assert self._program is not None
-        if self._trial is not None and self._replacing is not None:
-            place, cause = self._replacing
-            if cause is Cause.RELOADED and place.newest is runner:
-                return self._trial
-        return self._program
+    def _is_successor(self, place: Place, runner: Runner, cause: Cause | None = None) -> bool:
+        """Whether it is to take over from another one, for this cause or for any."""
+        replacing = self._replacing
+        if replacing is None or replacing.place is not place or place.newest is not runner:
+            return False
+        return cause is None or replacing.cause is cause
 
-    def _adopt(self, program: Program) -> None:
-        """Run this program from now on. Slots that failed with another one try it at once."""
-        self._program, self._trial, self._refused = program, None, None
-        for place in self._places.values():
-            if place.wanted and place.runners and place.newest.worker.state in _WAITING:
-                place.slot.forgive()
-                self._refill(place)
+    def _take_over(self, place: Place, runner: Runner) -> None:
+        """A worker is READY: if it is a successor, the worker before it is not needed any more."""
+        if self._replacing is not None and self._is_successor(place, runner):
+            cause, self._replacing, self._failed_replacements = self._replacing.cause, None, 0
+            for older in tuple(place.runners[:-1]):
+                self._stop(older, cause)
+
+    def _give_up(self, successor: Runner, others: list[Runner], death: Death) -> None:
+        """A successor did not get ready: the worker that it was to replace stays, and a reload goes no further."""
+        trial = self._rollout.trial
+        if trial is not None and trial.number == successor.worker.revision:
+            self._rollout.refuse()
+            self._tell_reload("refused", f"{self.spec.name} goes on with what it had: {_why(successor, death)}")
+        for kept in others:
+            kept.worker.not_replaced(death.at)
+            text = f"{kept.worker.id}: the replacement did not get ready; pid {kept.worker.pid} stays"
+            self._tell(EventKind.NOTE, text, slot=kept.worker.id.slot)
+        self._hold_replacing()
+
+    def _hold_replacing(self) -> None:
+        """The next replacement has to wait, the longer the more of them have failed in a row."""
+        self._failed_replacements += 1
+        settings = self.spec.pool
+        delay = Backoff(settings.backoff_initial, settings.backoff_max).delay(self._failed_replacements, self._rng)
+        self._end_hold()
+        self._hold = asyncio.get_running_loop().call_later(delay, self._replace_again)
+
+    def _end_hold(self) -> None:
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
+
+    def _replace_again(self) -> None:
+        self._hold = None
+        self._admit()
+
+    def _finish_rollout(self) -> None:
+        """A change is done when nothing else runs any more, and something of it has run, if anything is to run."""
+        rollout = self._rollout
+        if not rollout.rolling or rollout.trial is not None or rollout.current is None:
+            return
+        wanted = [place for place in self._places.values() if place.wanted]
+        outdated = any(one.is_replaceable and one.newest.worker.revision != rollout.current.number for one in wanted)
+        if self._replacing is None and not outdated and (rollout.proved or not wanted):
+            rollout.done()
+            self._tell_reload("done", f"{self.spec.name} runs nothing but what is new")
 
     # -- the program
 
     def _prepare(self) -> None:
-        """Find or build the program, off the loop.
-
-        One that is being prepared goes on, unless another is wanted now. It is looked at once more when it is done:
-        its source may have been written after it was read, or while it was.
-        """
-        spec = self.spec
-        needed = build.needs(spec)
-        if self._preparation is not None and not self._preparation.done():
-            if needed == self._preparing:
-                self._prepare_again = True
-                return
-            self._preparation.cancel()
-        self._preparing, self._prepare_again = needed, False
+        self._preparation.begin(self.spec)
         if self._unavailable is not None:  # that was said of the program before
             self._unavailable, self._building = None, True
-        self._preparation = background(self._become_prepared())
-
-    async def _become_prepared(self) -> None:
-        prepared = await self._try_to_prepare()
-        while self._prepare_again:
-            self._prepare_again = False
-            prepared = await self._try_to_prepare()
-        if isinstance(prepared, Program):
-            self._can(prepared)
-        else:
-            self._cannot(prepared)
-
-    async def _try_to_prepare(self) -> Program | LabError:
-        try:
-            return await self._builder.program(self.spec, self._on_build)
-        except LabError as error:
-            return error
-        except OSError as error:
-            return UnavailableError(f"{self.spec.name} cannot be prepared: {error}.")
 
     def _on_build(self) -> None:
         self._building = True
-        self._tell_status(f"{self.spec.name} is being compiled")
+        self._tell(EventKind.APP_STATUS, f"{self.spec.name} is being compiled")
 
-    def _can(self, program: Program) -> None:
+    def _on_prepared(self, prepared: Program | LabError) -> None:
+        reload, self._reload_asked = self._reload_asked, False
+        if isinstance(prepared, LabError):
+            self._cannot(prepared)
+        else:
+            self._can(prepared, reload)
+        self.reconcile()
+
+    def _can(self, program: Program, reload: bool) -> None:
         news = self._building or self._unavailable is not None
         self._building, self._unavailable = False, None
         if news:
-            self._tell_status(f"{self.spec.name} can be started")
-        if program == self._program:
-            self._trial = self._refused = None
-        elif self._program is None or not any(_serves(place) for place in self._places.values()):
-            self._adopt(program)
-        elif program != self._refused:
-            self._trial = program
-        self.reconcile()
+            self._tell(EventKind.APP_STATUS, f"{self.spec.name} can be started")
+        serving = any(place.wanted and place.serves for place in self._places.values())
+        step = self._rollout.prepared(program, serving=serving, reload=reload)
+        if step is not Step.NOTHING:
+            self._failed_replacements = 0
+            self._end_hold()
+        if step is Step.ADOPT:
+            self._forgive_waiting()
 
     def _cannot(self, error: LabError) -> None:
         self._building = False
-        if self._program is None:
+        if self._rollout.current is None:
             self._unavailable = str(error)
-            self._tell_status(f"{self.spec.name} is unavailable: {error}")
-            self.reconcile()
+            self._tell(EventKind.APP_STATUS, f"{self.spec.name} is unavailable: {error}")
         else:
-            self._tell_status(f"{self.spec.name} goes on with the program it had: {error}")
+            self._tell_reload("refused", f"{self.spec.name} goes on with what it had: {error}")
 
     # -- events
 
     def _tell(self, kind: EventKind, text: str, **fields: Any) -> None:
         self._with.events.emit(kind, text, app=self.spec.name, **fields)
 
-    def _tell_status(self, text: str) -> None:
-        self._tell(EventKind.APP_STATUS, text)
+    def _tell_reload(self, step: str, text: str) -> None:
+        self._tell(EventKind.RELOAD, text, data={"step": step})
 
-    def _tell_healed(self, runner: Runner, death: Death, lost: int) -> None:
+    def _tell_healed(self, runner: Runner, death: Death, lost: int, promoted: bool = False) -> None:
         worker, now = runner.worker, self._with.clock.monotonic()
         ms = 1000.0 * (now - (death.signal_at if death.signal_at is not None else death.at))
         photo = {
@@ -423,17 +570,25 @@ class Supervisor:
             "by": death.by,
             "signal_at": death.signal_at,
             "exit_at": death.at,
-            "forked_at": worker.forked_at,
-            "probe_at": worker.ready_at,
+            "forked_at": None if promoted else worker.forked_at,
+            "probe_at": None if promoted else worker.ready_at,
             "ready_at": now,
             "heal_ms": ms,
             "lost": lost,
+            "promoted": promoted,
         }
+        does = "stands by" if not runner.routed else "stood by and serves" if promoted else "serves"
         self._tell(
             EventKind.HEALED,
-            f"{worker.id} healed in {ms:.0f} ms: {worker.pid} serves in place of {death.pid}",
+            f"{worker.id} healed in {ms:.0f} ms: {worker.pid} {does} in place of {death.pid}",
             slot=worker.id.slot,
             generation=worker.id.generation,
             pid=worker.pid,
             data=photo,
         )
+
+
+def _why(runner: Runner, death: Death) -> str:
+    """Why it did not get ready, with its own last words, if it had any."""
+    how = runner.view().why if death.by is By.LAB else f"{runner.worker.id} {death.sentence}."
+    return f"{how} Its last words: {runner.last_words}" if runner.last_words else how

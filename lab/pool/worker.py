@@ -95,6 +95,8 @@ class Worker:
         self.unhealthy_at: float | None = None
         self.stopped = False
         """A kernel fact beside the state."""
+        self.revision = 0
+        """Which revision of its app it runs; 0 before it is started."""
         self.intent: Cause | None = None
         """Why it was asked to stop; None while it is wanted."""
         self.asked = False

@@ -1,7 +1,8 @@
 """A pool of real processes to test with: small worker programs, a small real routing, and a wait for events."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import uvloop
 
 from lab.config import languages
+from lab.config.languages import Language
 from lab.core.clock import SystemClock
 from lab.core.events import Event, EventKind, EventRing
 from lab.core.model import AppSpec, Endpoint, Liveness, PoolSettings, WorkerId
@@ -25,11 +27,14 @@ class Routes:
         self.routed: dict[WorkerId, Endpoint] = {}
         self.places: dict[WorkerId, int] = {}
         self.since: dict[WorkerId, float] = {}
+        self.counted: dict[WorkerId, int] = {}
+        self.idle_from: dict[WorkerId, float] = {}
         self.log: list[tuple[str, WorkerId]] = []
         self.idle = asyncio.Event()
 
     def add(self, endpoint: Endpoint) -> None:
         self.routed[endpoint.worker] = endpoint
+        self.idle_from[endpoint.worker] = time.monotonic()
         self.log.append(("in", endpoint.worker))
 
     def remove(self, endpoint: Endpoint) -> None:
@@ -51,6 +56,12 @@ class Routes:
 
     def busy_since(self, endpoint: Endpoint) -> float | None:
         return self.since.get(endpoint.worker)
+
+    def served(self, endpoint: Endpoint) -> int:
+        return self.counted.get(endpoint.worker, 0)
+
+    def idle_since(self, endpoint: Endpoint) -> float | None:
+        return None if self.in_flight(endpoint) else self.idle_from.get(endpoint.worker)
 
     def acquire(self, endpoint: Endpoint) -> bool:
         if self.in_flight(endpoint) >= endpoint.concurrency:
@@ -80,7 +91,8 @@ while True:
 """
     """A worker that answers 200 to everything, one request at a time."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, known: Mapping[str, Language] | None = None) -> None:
+        """`known` languages; None means those that the lab brings along."""
         self.folder = folder
         self.clock = SystemClock()
         self.events = EventRing(self.clock)
@@ -91,7 +103,7 @@ while True:
             events=self.events,
             clock=self.clock,
             spawner=self.spawner,
-            languages=languages.load(),
+            languages=known or languages.load(),
             cache=folder / "cache",
             logs=folder / "logs",
         )

@@ -99,6 +99,15 @@ class PythonBuiltinPool:
         kept = self._outputs.get((app, slot))
         return kept.lines() if kept is not None else ()
 
+    def reload(self, app: str) -> None:
+        if app not in self._supervisors:
+            raise UnknownTargetError(f"Found no pool of {app!r}; expected one of: {', '.join(self._supervisors)}.")
+        self._supervisors[app].reload()
+
+    def starved(self, app: str) -> None:
+        if app in self._supervisors:  # its last requests may still wait when it was removed
+            self._supervisors[app].starved()
+
     async def run(
         self, argv: tuple[str, ...], env: dict[str, str], cwd: str | None, on_line: Callable[[str], None]
     ) -> RunningProcess:
@@ -147,9 +156,10 @@ class PythonBuiltinPool:
         if self._turn == 0:
             self._count_zombies()
             for supervisor in self._supervisors.values():
-                supervisor.reconcile()
+                supervisor.tick()
         for supervisor in self._supervisors.values():
             supervisor.measure(self._turn, _TURNS)
+            supervisor.recycle()
         self._zombies.update(pid for pid in self._children[self._turn :: _TURNS] if procfs.is_zombie(pid))
         self._turn = (self._turn + 1) % _TURNS
 

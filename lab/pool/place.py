@@ -1,0 +1,77 @@
+"""A slot with the workers in it, and what the supervisor asks about them."""
+
+import asyncio
+
+from lab.core.states import WorkerState
+from lab.pool.output import SlotOutput
+from lab.pool.runner import Runner
+from lab.pool.slot import Slot
+
+_S = WorkerState
+_WANTED = frozenset({_S.STARTING, _S.READY, _S.UNHEALTHY})
+_SERVING = frozenset({_S.READY, _S.UNHEALTHY})
+_WAITING = frozenset({_S.BACKOFF, _S.FAILED})
+
+
+class Place:
+    """A slot with the workers in it, oldest first: one, or two while the newer one replaces the older."""
+
+    def __init__(self, number: int, output: SlotOutput) -> None:
+        self.slot = Slot(number)
+        self.output = output
+        self.runners: list[Runner] = []
+        self.wanted = False
+        """It is to have a worker."""
+        self.standby = False
+        """Its worker gets no requests, until it takes the place of another one. A role: it may change at any time."""
+        self.luck = 0.0
+        """Of its newest worker, from 0 to 1: how much longer than `max_requests` it may live."""
+        self.retry: asyncio.TimerHandle | None = None
+
+    @property
+    def newest(self) -> Runner:
+        """The worker that carries the slot on."""
+        return self.runners[-1]
+
+    @property
+    def reluctance(self) -> tuple[int, int]:
+        """The higher, the sooner it is scaled away: slots that do not serve first, then idle ones, then by number."""
+        state = self.newest.worker.state if self.runners else _S.EXITED
+        if state not in _WANTED:
+            return 2, self.slot.number
+        return int(self.newest.is_idle), self.slot.number
+
+    @property
+    def ready(self) -> Runner | None:
+        """Its worker that is READY and wanted."""
+        return next((one for one in self.runners if one.worker.state is _S.READY), None)
+
+    @property
+    def serves(self) -> bool:
+        """It holds a worker that got READY and is wanted."""
+        return any(one.worker.state in _SERVING for one in self.runners)
+
+    @property
+    def waits(self) -> bool:
+        """Its worker died, and it waits before it tries again."""
+        return bool(self.runners) and self.newest.worker.state in _WAITING
+
+    @property
+    def has_failed(self) -> bool:
+        """It waits because too many starts failed."""
+        return bool(self.runners) and self.newest.worker.state is _S.FAILED
+
+    @property
+    def is_starting(self) -> bool:
+        """Its worker is not READY yet, and no other serves in the meantime."""
+        return bool(self.runners) and self.newest.worker.state in (_S.PENDING, _S.STARTING) and not self.serves
+
+    @property
+    def is_down(self) -> bool:
+        """It is to serve and does not, because of a death."""
+        return self.wanted and not self.serves and (self.slot.outage is not None or self.waits)
+
+    @property
+    def is_replaceable(self) -> bool:
+        """It holds a worker that was started and is wanted."""
+        return self.wanted and bool(self.runners) and self.newest.worker.is_live and self.newest.worker.intent is None
