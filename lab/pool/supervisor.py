@@ -18,7 +18,7 @@ from lab.core.backoff import Backoff
 from lab.core.errors import LabError
 from lab.core.events import EventKind
 from lab.core.model import AppSpec, WorkerId
-from lab.core.states import Cause, WorkerState
+from lab.core.states import Cause, Policy, WorkerState
 from lab.pool.build import Builder, Program
 from lab.pool.invariants import PoolInvariants
 from lab.pool.manager import AppView
@@ -141,16 +141,21 @@ class Supervisor:
     def tick(self) -> None:
         """A second has passed: ask the policy, and look whether the pool keeps what it promises."""
         now = self._with.clock.monotonic()
-        if self._may_run and self._rollout.current is not None:
+        if self._may_run and self._follows_load and self._rollout.current is not None:
             self._follow_policy(self._policy.tick(self.spec.pool, self._census(now)))
         self._look(now)
         self.reconcile()
 
     def starved(self) -> None:
         """A request found no idle worker."""
-        if self._may_run:
+        if self._may_run and self._follows_load:
             self._follow_policy(self._policy.starved(self.spec.pool, self._census(self._with.clock.monotonic())))
             self.reconcile()
+
+    @property
+    def _follows_load(self) -> bool:
+        """Only then need the workers be counted."""
+        return self.spec.pool.policy is not Policy.STATIC
 
     def _census(self, now: float) -> Census:
         serving = [place for place in self._places.values() if place.wanted and not place.standby]
