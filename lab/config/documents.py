@@ -10,8 +10,7 @@ import math
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -19,6 +18,7 @@ import msgspec
 from msgspec import inspect
 
 from lab.core.errors import ConfigError
+from lab.core.spelling import meant, nearest, quoted
 
 T = TypeVar("T")
 
@@ -28,8 +28,6 @@ LARGEST = 1024 * 1024
 _PLACE = re.compile(r" - at `\$(?P<place>.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _FIELD = re.compile(r"Object (contains unknown|missing required) field `(?P<name>.*?)`")
-_SHOWN = 60
-"""Characters of a wrong value that are quoted."""
 
 
 def read(file: Path) -> Any:
@@ -58,23 +56,6 @@ def convert(document: Any, kind: type[T], file: Path) -> T:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         raise _explain(str(error), document, kind, file) from None
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A remedy for a word that is not known: the one that was probably meant, or all there are."""
-    choices = sorted(known)
-    return _meant(word, choices) or f"Known: {', '.join(choices)}."
-
-
-def quoted(value: Any) -> str:
-    """A wrong value as it may stand in a sentence: as JSON, shortened."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def _meant(word: str, choices: Sequence[str]) -> str:
-    close = get_close_matches(word, choices, n=1)
-    return f"Did you mean {quoted(close[0])}?" if close else ""
 
 
 def _text(file: Path) -> str:
@@ -144,7 +125,7 @@ def _explain(message: str, document: Any, kind: Any, file: Path) -> ConfigError:
     key = key.lstrip(".")
     if (field := _FIELD.match(message)) and isinstance(expected, inspect.StructType):
         return _wrong_key(file, key, field["name"], expected)
-    remedy = _meant(found, _choices(expected)) if isinstance(found, str) else ""
+    remedy = meant(found, _choices(expected)) if isinstance(found, str) else ""
     return ConfigError(f"{file}: {key or 'the document'}: found {quoted(found)}, expected {words(expected)}.", remedy)
 
 

@@ -15,12 +15,13 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
-from lab.config.documents import convert, nearest, quoted, read
+from lab.config.documents import convert, read
 from lab.config.languages import Language
 from lab.config.languages import load as load_languages
 from lab.core.errors import ConfigError
 from lab.core.model import POOL_STATUS, AppSpec, Limits, ListenerSpec, Name
 from lab.core.schema import published
+from lab.core.spelling import nearest, quoted
 
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SET_BY_THE_LAB = frozenset({"PORT"})

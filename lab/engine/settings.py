@@ -13,9 +13,10 @@ from typing import Any, Union, get_args, get_origin
 import msgspec
 from msgspec import inspect
 
-from lab.config.documents import nearest, quoted, words
+from lab.config.documents import words
 from lab.core.errors import NotPossibleError
 from lab.core.model import AppSpec, PoolSettings
+from lab.core.spelling import nearest, quoted
 from lab.engine.lab import Changed
 
 _FIXED = {"name": "It is what commands, events and figures call the app."}

@@ -110,7 +110,7 @@ WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "too many workers": ({"pool": {"max_workers": 10**9}}, "found 1000000000, expected a whole number from 0 to 1000"),
     "half a request": ({"concurrency": 1.5}, "apps[0].concurrency: found 1.5, expected a whole number, at least 1"),
     "for ever": ({"pool": {"stop_timeout": 1e300}}, "stop_timeout: found 1e+300, expected a number from 0 to 31536000"),
-    "unknown policy": ({"pool": {"policy": "statc"}}, 'found "statc", expected one of: static. Did you mean "static"?'),
+    "unknown policy": ({"pool": {"policy": "statc"}}, 'found "statc", expected one of: static, dynamic, ondemand. Did you mean "static"?'),
     "number for a choice": ({"selection": 3}, "selection: found 3, expected one of: round_robin, least_connections."),
     "null for an object": ({"pool": None}, "apps[0].pool: found null, expected an object with keys such as policy"),
     "number in env": ({"env": {"B": "1", "A": 1}}, "apps[0].env.A: found 1, expected text"),
