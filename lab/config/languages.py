@@ -2,11 +2,13 @@
 
 A template is a list of words that may contain `{tool}` (the compiler or interpreter that was found), `{source}`,
 `{output}` (where the build writes the program), `{program}` (what the build wrote), `{port}` or `{socket}` as the
-contract has it, and `{python}`, the lab's own interpreter. That is the interpreter itself: a shim in PATH that looks for one costs 80 ms a start instead of 12.
-Python runs with `-u`, so that a worker's last words are not left in a buffer when it is killed; without `-S`, although
-that would save 3 ms of the 12, because a user's program may import what is installed beside the lab.
+contract has it, `{config}` (the lab's configuration of PHP-FPM), and `{python}`, the lab's own interpreter. That is the
+interpreter itself: a shim in PATH that looks for one costs 80 ms a start instead of 12. Python runs with `-u`, so that
+a worker's last words are not left in a buffer when it is killed; without `-S`, although that would save 3 ms of the 12,
+because a user's program may import what is installed beside the lab.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +25,8 @@ VERSION_TIMEOUT = 5.0
 """Seconds that a tool may take to say which version it is."""
 
 _FACTS = Path(__file__).with_name("languages.json")
+_VERSION = "{version}"
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _NUMBER = re.compile(r"\d+(?:\.\d+)+")
 _IN_BRACKETS = re.compile(r"\(.*?\)")
 
@@ -35,7 +39,8 @@ class Language(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     title: str
     """What people call it."""
     tools: tuple[str, ...]
-    """Compilers or interpreters that will do, the preferred one first; looked up in PATH."""
+    """Compilers or interpreters that will do, the preferred one first; looked up in PATH. `{version}` is where a name
+    has the version, if several can be installed side by side."""
     version: tuple[str, ...]
     """Template of the command whose first line of output tells the tool's version."""
     build: tuple[str, ...] | None
@@ -76,15 +81,47 @@ def fill(template: Iterable[str], **places: str) -> tuple[str, ...]:
     return tuple(word.format(python=sys.executable, **places) for word in template)
 
 
-def find_tool(language: Language) -> str:
-    """The absolute path of the first tool that is installed. Raises `UnavailableError` with the install command."""
-    for tool in fill(language.tools):
-        if found := shutil.which(tool):
-            return found
-    names = ", ".join(fill(language.tools))
+def find_tool(language: Language, version: str = "") -> str:
+    """The absolute path of the first tool that is installed, in that `version` if one is named.
+
+    Without one, a tool that exists only with a version in its name will do, the newest first. Raises
+    `UnavailableError` with the versions there are, or with the install command.
+    """
+    there = versions(language)
+    for wanted in (version,) if version else ("", *there):
+        for tool in fill(language.tools, version=wanted):
+            if found := _which(tool):
+                return found
+    if version and there:
+        raise UnavailableError(
+            f"{language.title} {version} is not installed; found: {', '.join(there)}.", "Name one of these, or none."
+        )
+    names = ", ".join(fill(language.tools, version=version))
     raise UnavailableError(
         f"{language.title} needs one of {names}; found none in PATH.", f"Install it: {language.hint}"
     )
+
+
+def versions(language: Language) -> tuple[str, ...]:
+    """Those that have tools of their own in PATH, such as `8.2` for php-cgi8.2; the newest first."""
+    found: set[str] = set()
+    for template in language.tools:
+        before, place, behind = template.partition(_VERSION)
+        if not place:
+            continue
+        named = re.compile(re.escape(before) + r"(\d+(?:\.\d+)*)" + re.escape(behind))
+        names = (path.name for folder in _search_path() for path in Path(folder).glob(f"{before}*{behind}"))
+        found.update(match[1] for name in names if (match := named.fullmatch(name)))
+    return tuple(sorted(found, key=lambda version: [int(part) for part in version.split(".")], reverse=True))
+
+
+def _which(tool: str) -> str | None:
+    return shutil.which(tool, path=os.pathsep.join(_search_path()))
+
+
+def _search_path() -> list[str]:
+    """PATH, and behind it where Debian has its daemons: php-fpm needs no root, but users have no sbin in their PATH."""
+    return [*os.environ.get("PATH", os.defpath).split(os.pathsep), *_SBIN]
 
 
 def detect(language: Language) -> Detected:

@@ -19,6 +19,7 @@ from lab.config import languages
 from lab.config.languages import Language
 from lab.core.errors import BuildError, UnavailableError
 from lab.core.model import AppSpec, Contract, ResourceLimits
+from lab.pool import php
 from lab.pool.process import Process
 from lab.pool.sockets import Binding
 from lab.pool.spawner import Order, Spawner
@@ -87,7 +88,8 @@ class Builder:
         if language is None:
             raise UnavailableError(f"{spec.name} is in {spec.language!r}; expected one of: {', '.join(self._known)}.")
         contract = _contract(language, spec)
-        tool = await asyncio.to_thread(languages.find_tool, language)
+        tool = await asyncio.to_thread(languages.find_tool, language, spec.php.version)
+        php_env = await asyncio.to_thread(php.ini_folder, spec.php, self._cache)
         source = Path(spec.source)
         digest = await asyncio.to_thread(_digest, source, tool, language)
         built = self._cache / "programs" / f"{source.stem}-{digest[:16]}"
@@ -102,13 +104,15 @@ class Builder:
                 program=str(built),
                 port=_PORT,
                 socket=_SOCKET,
+                config=str(php.FPM_CONFIG),
             ),
-            env=tuple(sorted((language.env | spec.env).items())),
+            env=tuple(sorted((language.env | php_env | spec.env).items())),
             digest=digest,
             contract=contract,
-            concurrency=1 if contract is Contract.FASTCGI else spec.concurrency,
+            concurrency=1 if contract is Contract.FASTCGI and language.name != php.FPM else spec.concurrency,
             limits=spec.resources,
             notifies=language.notifies,
+            binds=language.name == php.FPM,
         )
 
     async def _build(self, language: Language, tool: str, source: Path, built: Path) -> None:

@@ -8,33 +8,41 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lab.config.languages import Language, ask_version, detect, fill, find_tool, load
+from lab.config.languages import Language, ask_version, detect, fill, find_tool, load, versions
 from lab.core.errors import UnavailableError
+from lab.core.model import Contract
 
 LANGUAGES = load()
-PLACES = {"tool": "t", "source": "s", "output": "o", "program": "p", "port": "1"}
+PLACES = {"tool": "t", "source": "s", "output": "o", "program": "p", "port": "1", "socket": "u", "config": "c"}
 
 
 def lacking(language: Language) -> Language:
     return msgspec.structs.replace(language, tools=("no-such-tool",))
 
 
-def script(folder: Path, text: str) -> str:
+def script(folder: Path, text: str, name: str = "tool") -> str:
     """An executable shell script."""
-    file = folder / "tool"
+    file = folder / name
     file.write_text(f"#!/bin/sh\n{text}\n")
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
     return str(file)
 
 
 @pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES)
-def test_every_template_can_be_filled_and_leads_to_a_worker_on_a_port(language: Language) -> None:
+def test_every_template_can_be_filled(language: Language) -> None:
     assert fill(language.version, tool="t")
-    assert "1" in fill(language.start, **PLACES)
+    assert fill(language.tools, version="1.2")
     built = fill(language.build or (), **PLACES)
-    assert ("o" in built and "s" in built) if built else "s" in fill(language.start, **PLACES)
+    assert not built or ("o" in built and "s" in built)
     assert all(suffix.startswith(".") for suffix in language.files)
     assert language.hint
+
+
+@pytest.mark.parametrize("language", LANGUAGES.values(), ids=LANGUAGES)
+def test_every_start_leads_to_the_address_that_its_contract_names(language: Language) -> None:
+    places = {Contract.HTTP_PORT: "1", Contract.HTTP_UNIX: "u"}
+    for contract, template in language.start.items():
+        assert places.get(contract, "") in (*fill(template, **PLACES), "")
 
 
 def test_a_template_with_a_place_that_nobody_fills_is_refused() -> None:
@@ -50,6 +58,33 @@ def test_the_first_tool_that_is_installed_is_taken(tmp_path: Path) -> None:
     tool = script(tmp_path, "exit 0")
     language = msgspec.structs.replace(LANGUAGES["c"], tools=("no-such-tool", tool, "cc"))
     assert find_tool(language) == tool
+
+
+def side_by_side(folder: Path, monkeypatch: pytest.MonkeyPatch, *names: str) -> Language:
+    """A language with these tools, and no others, in PATH."""
+    for name in names:
+        script(folder, "exit 0", name)
+    monkeypatch.setenv("PATH", str(folder))
+    return msgspec.structs.replace(LANGUAGES["php"], tools=("odd-cgi{version}",))
+
+
+def test_a_version_is_found_by_the_name_of_its_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    language = side_by_side(tmp_path, monkeypatch, "odd-cgi", "odd-cgi8.2", "odd-cgi8.10", "odd-cgi8.x", "odd-cgix9")
+    assert versions(language) == ("8.10", "8.2")
+    assert find_tool(language, "8.2") == str(tmp_path / "odd-cgi8.2")
+    assert find_tool(language) == str(tmp_path / "odd-cgi")
+
+
+def test_without_a_default_the_newest_version_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    language = side_by_side(tmp_path, monkeypatch, "odd-cgi8.2", "odd-cgi8.10")
+    assert find_tool(language) == str(tmp_path / "odd-cgi8.10")
+
+
+def test_a_missing_version_is_told_with_those_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    language = side_by_side(tmp_path, monkeypatch, "odd-cgi8.2", "odd-cgi8.10")
+    with pytest.raises(UnavailableError) as caught:
+        find_tool(language, "7.4")
+    assert caught.value.message == "PHP 7.4 is not installed; found: 8.10, 8.2."
 
 
 def test_a_missing_tool_is_unavailable_with_the_install_command_as_remedy() -> None:

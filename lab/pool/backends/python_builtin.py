@@ -13,7 +13,7 @@ from lab.core.clock import Clock
 from lab.core.errors import UnknownTargetError
 from lab.core.events import EventKind, EventRing
 from lab.core.model import AppSpec, WorkerId
-from lab.pool import forkserver, procfs
+from lab.pool import forkserver, php, procfs
 from lab.pool.build import Builder
 from lab.pool.manager import PoolView, Routing, RunningProcess
 from lab.pool.notices import Notices
@@ -74,7 +74,7 @@ class PythonBuiltinPool:
     async def apply(self, apps: tuple[AppSpec, ...]) -> None:
         wanted = {app.name for app in apps}
         self._let_go([name for name in self._supervisors if name not in wanted])
-        for app in apps:
+        for app in map(php.as_one_worker, apps):
             if app.name in self._leaving:  # its slots and their generations are known
                 self._supervisors[app.name] = self._leaving.pop(app.name)
             elif app.name not in self._supervisors:
