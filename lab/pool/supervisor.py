@@ -101,9 +101,9 @@ class Supervisor:
             self._target = self._policy.begin(spec.pool)
         self._target = self._within(self._target)
         self._prepare()
+        self.reconcile()
         if spec.pool != before.pool:
             self.tick()
-        self.reconcile()
 
     def reload(self) -> None:
         """Replace every worker, one after the other, by one of the program as it is now."""
@@ -143,8 +143,8 @@ class Supervisor:
         now = self._with.clock.monotonic()
         if self._may_run and self._follows_load and self._rollout.current is not None:
             self._follow_policy(self._policy.tick(self.spec.pool, self._census(now)))
-        self._look(now)
         self.reconcile()
+        self._look(now)
 
     def starved(self) -> None:
         """A request found no idle worker."""
