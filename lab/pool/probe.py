@@ -1,8 +1,8 @@
 """One question to a worker, on a connection of its own: without a task, for hundreds of workers are asked regularly.
 
-The answer is read to its end, so that no worker is killed by SIGPIPE for having been asked how it is. A question that
-is given up is closed, not reset: a worker that takes it up later reads a request as any other, and is not startled by
-an error that simple programs do not expect.
+No worker is to die of having been asked how it is: the answer is read to its end, and a question once asked is not
+taken back while its socket lives, but only waited for again. A simple program that writes to a connection of which
+the other end is closed gets SIGPIPE.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import Protocol
 
 _MOST = 64 * 1024
 _STATUS = re.compile(rb"HTTP/1\.[0-9] ([0-9]{3})")
@@ -81,20 +81,19 @@ class GetValues:
 
 
 class Probe:
-    """A connection, made at once, and one question on it. As a context manager it hangs up at the end."""
+    """A connection, made at once, and one question on it."""
 
     def __init__(self, address: str | tuple[str, int]) -> None:
         self._loop = asyncio.get_running_loop()
         self._socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self._socket.setblocking(False)
-        refused = self._socket.connect_ex(address)
-        self._refused = 0 if refused == errno.EINPROGRESS else refused
+        self._refused = self._socket.connect_ex(address)
         self._question: Question
-        self._heard: Callable[[str], None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timeout = 0.0
         self._unsent = b""
         self._answer = bytearray()
+        self._heard: Callable[[str], None] | None = None
+        self.over = False
+        """It was answered, or hung up."""
 
     @property
     def port(self) -> int:
@@ -102,42 +101,37 @@ class Probe:
         port: int = self._socket.getsockname()[1]
         return port
 
-    def ask(self, question: Question, timeout: float | None, heard: Callable[[str], None]) -> None:
-        """Call `heard`, once and later, with an empty text when the answer was right, else with what was wrong as a
-        sentence's end: `did not answer GET /health within 0.5 s`. Without `timeout` it waits until it hangs up."""
-        self._question, self._heard, self._unsent = question, heard, question.words
-        if timeout is not None:
-            self._timeout = timeout
-            self._timer = self._loop.call_later(timeout, self._late)
-        if self._refused:
-            self._loop.call_soon(self._failed, OSError(self._refused, os.strerror(self._refused)))
-        else:
+    def ask(self, question: Question) -> None:
+        """Send it. Whoever wants to know the answer says so by `hear`."""
+        self._question, self._unsent = question, question.words
+        if self._refused in (0, errno.EINPROGRESS):
             self._send()
+        else:
+            self._loop.call_soon(self._failed, OSError(self._refused, os.strerror(self._refused)))
 
-    async def answer(self, question: Question, timeout: float | None) -> str:
-        """`ask`, awaited: empty when the answer was right, else what was wrong, as a sentence."""
+    def hear(self, heard: Callable[[str], None] | None) -> None:
+        """Call `heard` once, later, with an empty text when the answer is right, else with the end of a sentence:
+        `answered GET /health with status 500`. None: do not call anybody."""
+        self._heard = heard
+
+    async def answer(self, patience: float) -> str | None:
+        """Wait for the answer for so many seconds. None when there is none yet: it can be waited for again."""
         heard: asyncio.Future[str] = self._loop.create_future()
-        self.ask(question, timeout, heard.set_result)
-        wrong = await heard
-        return wrong and f"It {wrong}."
+        self.hear(heard.set_result)
+        try:
+            return await asyncio.wait_for(heard, patience)
+        except TimeoutError:
+            return None
+        finally:
+            self.hear(None)
 
     def hang_up(self) -> None:
         """Close the connection, if that was not done; nothing is heard afterwards."""
-        if self._socket.fileno() < 0:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._heard is not None:
-            self._heard = None
+        self.over, self._heard = True, None
+        if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.hang_up()
+            self._socket.close()
 
     # -- inside
 
@@ -164,20 +158,10 @@ class Probe:
             self._failed(error)
             return
         self._answer += chunk
-        if not chunk or len(self._answer) >= _MOST or self._question.is_whole(self._answer):
-            self._judge()
-
-    def _judge(self) -> None:
-        if self._answer:
-            self._tell(self._question.wrong(bytes(self._answer)))
-        else:
+        if not self._answer:
             self._tell(f"hung up instead of answering {self._question.name}")
-
-    def _late(self) -> None:
-        if self._answer:  # not all of it, but enough to see what it is
-            self._judge()
-        else:
-            self._tell(f"did not answer {self._question.name} within {self._timeout:g} s")
+        elif not chunk or len(self._answer) >= _MOST or self._question.is_whole(self._answer):
+            self._tell(self._question.wrong(bytes(self._answer)))
 
     def _failed(self, error: OSError) -> None:
         self._tell(f"did not answer {self._question.name}: {error.strerror}")

@@ -76,19 +76,20 @@ class Pulse:
             self._timer = asyncio.get_running_loop().call_later(pause, self._beat)
 
     def stop(self) -> None:
-        """Ask no more. A question that was asked is withdrawn."""
+        """Ask no more."""
         if self._timer is not None:
             self._timer.cancel()
         self.due = None
+        self._leave()
         if self._probe is not None:
-            self._probe.hang_up()
-            self._leave()
+            self._binding.leave(self._probe)
+            self._probe = None
 
     def _beat(self) -> None:
         self.due = None
-        if self._enter():
-            self._ask()
-        if self._probe is None:
+        if self._probe is not None or (self._enter() and self._ask()):
+            self._timer = asyncio.get_running_loop().call_later(self._patient.liveness.timeout, self._late)
+        else:
             self.start()
             self._judge_by_its_request()
             self._patient.beat()
@@ -100,13 +101,14 @@ class Pulse:
         self.occupies = self._routing.acquire(self._endpoint)
         return self.occupies
 
-    def _ask(self) -> None:
+    def _ask(self) -> bool:
         try:
-            self._probe = Probe(self._binding.address)
+            self._probe = self._binding.ask(self._patient.question)
         except OSError:  # this process has no descriptor left, which says nothing about the worker
             self._leave()
-        else:
-            self._probe.ask(self._patient.question, self._patient.liveness.timeout, self._heard)
+            return False
+        self._probe.hear(self._heard)
+        return True
 
     def _judge_by_its_request(self) -> None:
         if not self._patient.routed:
@@ -115,14 +117,24 @@ class Pulse:
         if since is not None and now - since >= self._patient.liveness.hang_timeout:
             self._patient.hangs(now - since)
 
+    def _late(self) -> None:
+        """It goes on waiting for the answer: the worker may only be frozen."""
+        name, timeout = self._patient.question.name, self._patient.liveness.timeout
+        self._ended(f"did not answer {name} within {timeout:g} s")
+
     def _heard(self, wrong: str) -> None:
+        self._probe = None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._ended(wrong)
+
+    def _ended(self, wrong: str) -> None:
         self._leave()
         self.start()  # first, for what follows may stop it
         self._patient.answered(wrong)
         self._patient.beat()
 
     def _leave(self) -> None:
-        self._probe = None
         if self.occupies:
             self.occupies = False
             with contextlib.suppress(UnknownTargetError):  # its app was removed meanwhile

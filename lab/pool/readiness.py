@@ -32,15 +32,16 @@ class StartProbe:
         self.why = f"It does not listen on {binding} yet."
 
     async def passed(self, timeout: float) -> None:
-        """Return once it is ready; each question gets `timeout` seconds. Runs until then or until cancelled."""
+        """Return once it is ready. Runs until then or until cancelled. Silence of `timeout` seconds is told by `why`."""
         if self._notices is not None:
             self.why = "It has not said READY=1 yet."
             await self._notices.ready(self._pid)
             await self._listens()
             return
+        shared = self._binding.contract is Contract.HTTP_SHARED
         await self._listens()
-        while why := await self._asked(timeout):
-            self.why = why
+        while wrong := await (self._asked_itself(timeout) if shared else self._asked(timeout)):
+            self.why = f"It {wrong}."
             await asyncio.sleep(_PAUSE_AFTER_ANSWER)
             await self._listens()
 
@@ -58,26 +59,30 @@ class StartProbe:
                 return
 
     async def _asked(self, timeout: float) -> str:
-        """Empty when it answered well, else why not, in a sentence."""
-        if self._binding.contract is Contract.HTTP_SHARED:
-            return await self._asked_itself(timeout)
-        # The lab's own socket takes a connection before the worker runs: to give up there and ask once more would only
-        # leave it dead connections to serve first. So it has until the end of its start to answer one question.
-        patience = None if self._binding.inherited is not None else timeout
-        with Probe(self._binding.address) as probe:
-            return await probe.answer(self._question, patience)
+        """Empty when it answered well, else what was wrong."""
+        probe = self._binding.ask(self._question)
+        try:
+            while (wrong := await probe.answer(timeout)) is None:
+                self.why = f"It did not answer {self._question.name} within {timeout:g} s."
+        finally:
+            self._binding.leave(probe)
+        return wrong
 
     async def _asked_itself(self, timeout: float) -> str:
         """On a shared socket the kernel chooses who answers: only what this worker accepted counts. It is asked when it
         has accepted, for a blocking worker is then sure to wait for the question."""
         while True:
-            with Probe(self._binding.address) as probe:
+            probe = Probe(self._binding.address)
+            try:
                 while (inode := sockdiag.accepted(self._binding.port, probe.port)) is None:
                     await self._pause()
                 its_own = _in_family(inode, self._pid)
-                why = await probe.answer(self._question, timeout)
+                probe.ask(self._question)
+                wrong = await probe.answer(timeout)
+            finally:
+                probe.hang_up()
             if its_own:
-                return why
+                return f"did not answer {self._question.name} within {timeout:g} s" if wrong is None else wrong
             self.why = "The other workers took all its connections so far."
             await self._pause()
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from lab.core.model import Contract, Endpoint, Wire, WorkerId
 from lab.pool import sockdiag
+from lab.pool.probe import Probe, Question
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 511
@@ -39,7 +40,7 @@ _SETTLED = 60.0
 """Seconds after which whoever made a folder has surely locked it."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Binding:
     """Where one worker serves, and what it is given for that. Either `path`, or `host` and `port`, is empty."""
 
@@ -49,6 +50,7 @@ class Binding:
     path: str = ""
     inherited: socket.socket | None = None
     """The listening socket that the lab made; None when the worker makes its own."""
+    _asked: Probe | None = None
 
     @property
     def address(self) -> str | tuple[str, int]:
@@ -79,6 +81,34 @@ class Binding:
         if self.inherited is not None:
             return os.fstat(self.inherited.fileno()).st_ino
         return sockdiag.unix_listener(self.path) if self.path else sockdiag.listener(self.port)
+
+    def ask(self, question: Question) -> Probe:
+        """Ask whoever serves there. Raises `OSError` when this process has no descriptor left.
+
+        A question that an earlier worker left in the queue of the socket is still asked, so that one is taken up.
+        """
+        probe, self._asked = self._asked, None
+        if probe is None or probe.over:
+            probe = Probe(self.address)
+            probe.ask(question)
+        return probe
+
+    def leave(self, probe: Probe) -> None:
+        """Nobody waits for the answer any more; the next worker may still find the question in the queue."""
+        if self.inherited is None:
+            probe.hang_up()
+        else:
+            probe.hear(None)
+            self._asked = probe
+
+    def close(self) -> None:
+        """Nobody will serve there any more."""
+        if self._asked is not None:
+            self._asked.hang_up()
+        if self.inherited is not None:
+            self.inherited.close()
+        if self.path:
+            _unlink_if_stale(self.path)
 
     def lost(self) -> bool:
         """Whether another process took the port before the worker could bind it."""
@@ -156,7 +186,7 @@ class Sockets:
         """
         binding = self._waiting.pop(slot, None)
         if binding is not None and binding.contract is not contract:
-            _discard(binding)
+            binding.close()
             binding = None
         binding = binding or self._new(contract, slot, inherited)
         self._lent[slot] += 1
@@ -170,19 +200,19 @@ class Sockets:
         if successor and binding.inherited is not None and not self._lent[slot]:
             self._waiting[slot] = binding
         else:
-            _discard(binding)
+            binding.close()
 
     def vacate(self, slot: int) -> None:
         """Nobody will follow in this slot."""
         if (binding := self._waiting.pop(slot, None)) is not None:
-            _discard(binding)
+            binding.close()
 
     def close(self) -> None:
         """The pool is over: every worker is gone, and none will follow."""
         for slot in tuple(self._waiting):
             self.vacate(slot)
         if self._shared is not None:
-            _discard(self._shared)
+            self._shared.close()
             self._shared = None
 
     def _new(self, contract: Contract, slot: int, inherited: bool) -> Binding:
@@ -214,13 +244,6 @@ def _listen(family: int, address: str | tuple[str, int]) -> socket.socket:
         server.close()
         raise
     return server
-
-
-def _discard(binding: Binding) -> None:
-    if binding.inherited is not None:
-        binding.inherited.close()
-    if binding.path:
-        _unlink_if_stale(binding.path)
 
 
 def _unlink_if_stale(path: str) -> None:
