@@ -23,8 +23,7 @@ function asked(string $queryString): string
 {
     foreach (explode('&', $queryString) as $parameter) {
         if (str_starts_with($parameter, 'q=')) {
-            // What is no UTF-8 becomes U+FFFD, for JSON can carry nothing else.
-            return mb_scrub(urldecode(substr($parameter, 2)), 'UTF-8');
+            return urldecode(substr($parameter, 2));
         }
     }
     return '';
@@ -33,9 +32,9 @@ function asked(string $queryString): string
 /** Every fact that has all words of the query, at most `RESULTS`. */
 function search(string $query): array
 {
-    $words = preg_split('/\s+/u', mb_strtolower($query), flags: PREG_SPLIT_NO_EMPTY);
+    $words = preg_split('/\s+/', strtolower($query), flags: PREG_SPLIT_NO_EMPTY);
     $hasAll = fn (string $fact): bool => array_filter($words, fn ($word) => !str_contains($fact, $word)) === [];
-    $found = $words ? array_filter(facts(), fn ($fact) => $hasAll(mb_strtolower($fact))) : [];
+    $found = $words ? array_filter(facts(), fn ($fact) => $hasAll(strtolower($fact))) : [];
     return array_slice(array_values($found), 0, RESULTS);
 }
 
@@ -43,7 +42,9 @@ function answer(array $document, int $status = 200): never
 {
     http_response_code($status);
     header('Content-Type: application/json');
-    echo json_encode($document, JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES | JSON_THROW_ON_ERROR), "\n";
+    // JSON carries nothing but UTF-8: whatever else a client wrote becomes U+FFFD.
+    $flags = JSON_INVALID_UTF8_SUBSTITUTE | JSON_UNESCAPED_UNICODE | JSON_UNESCAPED_SLASHES | JSON_THROW_ON_ERROR;
+    echo json_encode($document, $flags), "\n";
     exit;
 }
 
