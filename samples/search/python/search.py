@@ -1,261 +1,216 @@
-"""search: the same worker as search.c, in Python's standard library alone.
+"""search: the same worker as search.c, in Python's standard library alone, with a thread for each connection.
 
-    python search.py PORT     (or PORT in the environment)
-    GET /health               200 as soon as it listens
-    GET /anything?q=tcp       {"query": "tcp", "results": ["..."], "pid": 4121, "language": "python"}
+    python search.py PORT, or python search.py /PATH   listens on a port of this machine, or on a Unix socket
+    python search.py                                   finds PORT or SOCKET in its environment, or with LISTEN_FDS=1 a
+                                                       listening socket as descriptor 3, or is one CGI request
+    GET /health                                        200 as soon as it listens
+    GET /anything?q=tcp                                {"query": "tcp", "results": ["..."], "pid": 4121, ...}
 
-One thread waits for whichever connection can go on, so many clients may stay connected and a slow one delays nobody.
-Answers are computed one after another: a concurrency above one saves waiting for the network, never for the processor.
-After SIGTERM it answers what has arrived, closes its socket and exits with 0.
+A thread may simply wait: the code reads from top to bottom, and the others go on meanwhile. Only one of them runs
+Python at a time, so a concurrency above one saves waiting for the network, never for the processor.
+After SIGTERM it answers what has arrived and exits with 0.
 """
 
 import json
 import os
 import re
-import selectors
+import select
 import signal
 import socket
 import sys
+import threading
 import time
-from collections import namedtuple
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote_plus
 
-CLIENTS = 256
 RESULTS = 5
 HEAD = 8192
-OUT = 64 * 1024
-"""More than this waiting for a client who does not read, and no further request of his is answered."""
-
 FACTS: list[str] = json.loads(f"[{(Path(__file__).parents[1] / 'facts.inc').read_text('utf-8').rstrip().rstrip(',')}]")
-LOWERED = [fact.lower() for fact in FACTS]
 REQUEST_LINE = re.compile(rb"([A-Z]+) ([!-~\x80-\xff]+) HTTP/1\.([0-9])")
 FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
 
 
-Request = namedtuple("Request", "method target length close expects")
-
-
 class RefusedError(Exception):
-    """The request is answered with `status`, and the connection closed."""
-
-    def __init__(self, status: str, wrong: str) -> None:
-        super().__init__(wrong)
-        self.status = status
+    """`400 Bad Request: expected ...`: the request is answered with this status, and the connection closed."""
 
 
-def parse(head: bytes) -> Request:
-    """Read a head without its empty line. Doubtful framing is refused: where two servers disagree about the end of a
-    request, an attacker can hide a second one in the first (RFC 9112 section 11.2)."""
+def read_head(stream: BinaryIO) -> bytes | None:
+    """The next request's head without its empty line; None when the stream ended before."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        line = stream.readline(HEAD + 1 - len(head))
+        head += line
+        if not line:
+            return None
+        if len(head) > HEAD:
+            raise RefusedError(f"431 Request Header Fields Too Large: expected a head of at most {HEAD} bytes")
+    return head[:-4]
+
+
+def parse(head: bytes) -> tuple[bytes, str, bool]:
+    """The method, the target, and whether this is its connection's last request. Doubtful framing is refused: where two
+    servers disagree about the end of a request, an attacker can hide a second one in the first (RFC 9112 11.2)."""
     first, *lines = head.split(b"\r\n")
-    request = REQUEST_LINE.fullmatch(first)
-    fields = [FIELD.fullmatch(line) for line in lines]
-    if request is None:
-        raise RefusedError("400 Bad Request", "expected a first line like: GET /path HTTP/1.1")
-    if not all(fields):
-        raise RefusedError("400 Bad Request", "expected fields like Name: value, each ended by CR LF")
+    if not (request := REQUEST_LINE.fullmatch(first)):
+        raise RefusedError("400 Bad Request: expected a first line like: GET /path HTTP/1.1")
     method, target, minor = request.groups()
-    named: dict[bytes, list[bytes]] = {}
-    for field in filter(None, fields):
-        named.setdefault(field[1].lower(), []).append(field[2])
-    if b"transfer-encoding" in named:
-        raise RefusedError("411 Length Required", "expected a Content-Length; this server reads no chunked bodies")
-    lengths = named.get(b"content-length", [b"0"])
-    if len(lengths) != 1 or not re.fullmatch(rb"[0-9]{1,18}", lengths[0]):
-        raise RefusedError("400 Bad Request", "expected one Content-Length, of digits only")
-    if minor != b"0" and len(named.get(b"host", [])) != 1:
-        raise RefusedError("400 Bad Request", "expected exactly one Host field")
-    close = minor == b"0" or any(b"close" in value.lower() for value in named.get(b"connection", []))
-    expects = any(value.lower() == b"100-continue" for value in named.get(b"expect", []))
-    return Request(method, target.decode("latin-1"), int(lengths[0]), close, expects)
+    if method not in (b"GET", b"HEAD"):
+        raise RefusedError("405 Method Not Allowed: expected GET or HEAD")
+    hosts, close = 0, minor == b"0"
+    for line in lines:
+        if not (field := FIELD.fullmatch(line)):
+            raise RefusedError("400 Bad Request: expected fields like Name: value, each ended by CR LF")
+        match field[1].lower(), field[2].lower():
+            case b"transfer-encoding", _:
+                raise RefusedError("411 Length Required: expected no chunked body")
+            case b"content-length", length if length != b"0":
+                raise RefusedError("400 Bad Request: expected no body")
+            case b"connection", options:
+                close |= b"close" in options
+            case b"host", _:
+                hosts += 1
+    if hosts != 1 and minor != b"0":
+        raise RefusedError("400 Bad Request: expected exactly one Host field")
+    return method, target.decode("latin-1"), close
 
 
-def search(target: str) -> dict[str, object]:
+def search(query_string: str) -> dict[str, object]:
     """Every fact that has all words of the first parameter `q`, as the interface promises it."""
-    parameters = target.partition("?")[2].split("&")
-    written = next((text[2:] for text in parameters if text.startswith("q=")), "")
-    query = unquote_plus(written.encode("latin-1").decode("utf-8", "replace"))
+    written = next((text[2:] for text in query_string.split("&") if text.startswith("q=")), "")
+    query = unquote_plus(written.encode("latin-1", "replace").decode("utf-8", "replace"))
     words = query.lower().split()
-    found = [fact for fact, text in zip(FACTS, LOWERED, strict=True) if words and all(word in text for word in words)]
+    found = [fact for fact in FACTS if words and all(word in fact.lower() for word in words)]
     return {"query": query, "results": found[:RESULTS], "pid": os.getpid(), "language": "python"}
 
 
-def respond(request: Request) -> bytes:
-    """The answer to a well-formed request."""
-    if request.target == "/health":
-        return response("200 OK", {"status": "ok", "pid": os.getpid()}, request.method, request.close)
-    return response("200 OK", search(request.target), request.method, request.close)
+def encode(document: dict[str, object]) -> bytes:
+    return json.dumps(document, ensure_ascii=False).encode() + b"\n"
 
 
-def response(status: str, document: dict[str, object], method: bytes, close: bool) -> bytes:
+def response(status: str, document: dict[str, object], close: bool, method: bytes = b"") -> bytes:
     """A whole response with `document` as its JSON body."""
-    body = json.dumps(document, ensure_ascii=False).encode() + b"\n"
+    body = encode(document)
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
     head = f"HTTP/1.1 {status}\r\nDate: {date}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    ending = "Connection: close\r\n\r\n" if close else "\r\n"
-    return (head + ending).encode() + (b"" if method == b"HEAD" else body)
-
-
-class Connection:
-    """What was read and not used yet, and what was answered and not sent yet, of one client."""
-
-    def __init__(self, client: socket.socket) -> None:
-        self.client = client
-        self.received = bytearray()
-        self.out = bytearray()
-        self.held = b""
-        """An answer that waits until `skip` more bytes, the rest of its request's body, have come."""
-        self.skip = 0
-        self.closing = False
-
-    @property
-    def idle(self) -> bool:
-        """Nothing begun, nothing left to send."""
-        return not (self.received or self.out or self.skip)
-
-    def serve(self, stopping: bool) -> bool:
-        """Read once, answer everything that is complete, write once. False: this connection is over."""
-        try:
-            if not self.out and not self.read():
-                return False
-            while self.answer(stopping):
-                pass
-            if self.out:
-                del self.out[: self.client.send(self.out)]
-            if self.closing and self.idle:
-                # Not close: unread input would destroy the answer on its way.
-                self.client.shutdown(socket.SHUT_WR)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return not (stopping and self.idle)
-
-    def read(self) -> bool:
-        """Take what has come; False at the end of the stream."""
-        try:
-            data = self.client.recv(64 * 1024)
-        except BlockingIOError:
-            return True
-        self.received += data
-        return bool(data)
-
-    def answer(self, stopping: bool) -> bool:
-        """Drop what came of a body, then answer the next request. False: it has still to come, or enough is unsent."""
-        come = min(self.skip, len(self.received))
-        del self.received[:come]
-        self.skip -= come
-        if self.skip:
-            return False
-        self.out += self.held
-        self.held = b""
-        if self.closing:
-            self.received.clear()
-        end = self.received.find(b"\r\n\r\n", 0, HEAD)
-        if len(self.out) > OUT or (end < 0 and len(self.received) < HEAD):
-            return False
-        try:
-            self.begin(end, stopping)
-        except RefusedError as refused:
-            self.closing = True
-            self.held = response(refused.status, {"error": str(refused)}, b"", close=True)
-        return True
-
-    def begin(self, end: int, stopping: bool) -> None:
-        """Prepare the answer to the request whose head ends at `end`."""
-        if end < 0:
-            raise RefusedError("431 Request Header Fields Too Large", f"expected a head of at most {HEAD} bytes")
-        request = parse(bytes(self.received[:end]))
-        del self.received[: end + 4]
-        self.closing = request.close or stopping
-        self.skip = request.length
-        self.held = respond(request._replace(close=self.closing))
-        if request.expects and request.length:
-            self.out += b"HTTP/1.1 100 Continue\r\n\r\n"
+    head += ("Allow: GET, HEAD\r\n" if status[0] == "4" else "") + ("Connection: close\r\n" if close else "") + "\r\n"
+    return head.encode() + (b"" if method == b"HEAD" else body)
 
 
 class Server:
-    """The listening socket, and everybody who is connected to it."""
+    """The listening socket, and the connections on which no request has begun."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, listener: socket.socket, inherited: bool) -> None:
+        self.listener = listener
+        self.inherited = inherited
         self.stopping = False
-        self.places = CLIENTS
-        self.selector = selectors.DefaultSelector()
-        self.listener = socket.socket()
-        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.listener.bind(("127.0.0.1", port))
-        self.listener.listen(socket.SOMAXCONN)
-        self.listener.setblocking(False)
-        self.selector.register(self.listener, selectors.EVENT_READ)
+        self.idle: set[socket.socket] = set()
+        listener.setblocking(False)
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, and until what had arrived by then is answered."""
-        self.catch_signals()
-        while not self.stopping or self.selector.get_map():
-            for key, _ in self.selector.select():
-                if key.fileobj is self.listener:
-                    self.admit()
-                elif isinstance(key.data, Connection):
-                    self.serve(key.data)
-                else:
-                    self.stop(key.fileobj)
-                    break  # stopping closes connections that this list may still name
-
-    def catch_signals(self) -> None:
-        """Make a signal one more thing to wait for: Python writes its number to a socket that the selector watches."""
-        noticed, self.written = socket.socketpair()
-        self.written.setblocking(False)
-        signal.set_wakeup_fd(self.written.fileno())
+        """Serve until SIGTERM or SIGINT. What has begun by then goes on in its thread: Python waits for all of them."""
+        noticed, written = socket.socketpair()  # a signal is one more thing to wait for: Python writes its number here
+        written.setblocking(False)
+        signal.set_wakeup_fd(written.fileno())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
-        self.selector.register(noticed, selectors.EVENT_READ)
+        while noticed not in select.select([self.listener, noticed], [], [])[0]:
+            self.admit()
+        self.stop()
 
     def admit(self) -> bool:
-        """Take in one connection; False when none waits, or the last place went: then others wait in the backlog."""
+        """Take in one connection, if one waits: of a shared socket, another worker may have been quicker."""
         try:
             client, _ = self.listener.accept()
         except OSError:
             return False
-        client.setblocking(False)
-        self.selector.register(client, selectors.EVENT_READ, Connection(client))
-        self.places -= 1
-        if not self.places:
-            self.selector.unregister(self.listener)
-        return self.places > 0
+        client.setblocking(True)
+        threading.Thread(target=self.serve, args=(client,)).start()
+        return True
 
-    def serve(self, connection: Connection) -> None:
-        """Let one connection go on, then wait for what it needs next."""
-        if connection.serve(self.stopping):
-            wanted = selectors.EVENT_WRITE if connection.out else selectors.EVENT_READ
-            self.selector.modify(connection.client, wanted, connection)
-        else:
-            self.selector.unregister(connection.client)
-            connection.client.close()
-            self.places += 1
-            if self.places == 1 and not self.stopping:
-                self.selector.register(self.listener, selectors.EVENT_READ)
-
-    def stop(self, noticed: socket.socket) -> None:
-        """Take in who has connected already, then listen no more; answer what came, close who is idle."""
-        self.stopping = True
-        self.selector.unregister(noticed)
-        while self.places and self.admit():
+    def stop(self) -> None:
+        """Listen no more, and tell who is silent. Who waits in the backlog of a socket of our own is taken in first; an
+        inherited one stays open elsewhere: there the next worker takes them."""
+        while not self.inherited and self.admit():
             pass
-        if self.places:
-            self.selector.unregister(self.listener)
+        self.stopping = True
         self.listener.close()
-        for key in list(self.selector.get_map().values()):
-            self.serve(key.data)
+        for client in self.idle.copy():
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RD)
+
+    def serve(self, client: socket.socket) -> None:
+        """One connection, from the first request to the last."""
+        with suppress(OSError), client, client.makefile("rb") as stream:
+            if client.family == socket.AF_INET:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # no answer waits for more to send
+            while self.wait(client, stream) and self.answer(client, stream):
+                pass
+            client.shutdown(socket.SHUT_WR)  # not close: unread input would destroy the answer on its way
+            while self.wait(client, stream):
+                stream.read1()
+
+    def wait(self, client: socket.socket, stream: BinaryIO) -> bool:
+        """Wait for the first byte of a request; False at the end of the stream, which `stop` may bring."""
+        self.idle.add(client)
+        if self.stopping:
+            client.shutdown(socket.SHUT_RD)  # what has come can still be read
+        came = stream.peek(1)
+        self.idle.discard(client)
+        return bool(came)
+
+    def answer(self, client: socket.socket, stream: BinaryIO) -> bool:
+        """Answer one request; False when it was the last."""
+        try:
+            head = read_head(stream)
+            if head is None:
+                return False
+            method, target, close = parse(head)
+        except RefusedError as refused:
+            status, _, wrong = str(refused).partition(": ")
+            client.sendall(response(status, {"error": wrong}, close=True))
+            return False
+        close = close or self.stopping
+        healthy = {"status": "ok", "pid": os.getpid()}
+        document = healthy if target == "/health" else search(target.partition("?")[2])
+        client.sendall(response("200 OK", document, close, method))
+        return not close
+
+
+def listen(place: str) -> socket.socket:
+    """A new listening socket at a path or a port."""
+    if place.startswith("/"):
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(place)
+        listener.listen(socket.SOMAXCONN)
+        return listener
+    if not (place.isascii() and place.isdigit() and 0 < int(place) < 65536):
+        sys.exit(f"search: found port {place!r}, expected 1 to 65535; usage: search.py PORT")
+    return socket.create_server(("127.0.0.1", int(place)), backlog=socket.SOMAXCONN)
+
+
+def tell_ready() -> None:
+    """sd_notify(3): whoever started us, and wants to know, need not ask again and again whether we listen."""
+    if path := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(b"READY=1", path.replace("@", "\0", 1))
 
 
 def main() -> None:
-    text = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("PORT", "")
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        sys.exit(f"search: found port {text!r}, expected 1 to 65535; usage: search.py PORT")
-    server = Server(int(text))
-    sys.stderr.write(f"search: pid {os.getpid()} listens on 127.0.0.1:{text}\n")
+    if "GATEWAY_INTERFACE" in os.environ:  # CGI (RFC 3875): the answer goes to standard output, and the process ends
+        found = encode(search(os.environ.get("QUERY_STRING", "")))
+        sys.stdout.buffer.write(b"Content-Type: application/json\r\n\r\n" + found)
+        return
+    inherited = len(sys.argv) < 2 and os.environ.get("LISTEN_PID") == str(os.getpid())  # sd_listen_fds(3)
+    place = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("SOCKET") or os.environ.get("PORT", "")
+    server = Server(socket.socket(fileno=3) if inherited else listen(place), inherited)
+    where = "descriptor 3" if inherited else place if place.startswith("/") else f"127.0.0.1:{place}"
+    sys.stderr.write(f"search: pid {os.getpid()} listens at {where}\n")
+    tell_ready()
     server.run()
+    if place.startswith("/") and not inherited:
+        Path(place).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
