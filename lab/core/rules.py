@@ -1,0 +1,369 @@
+"""What the form of an app or a process cannot say: which of its settings go together, and why.
+
+The manifest, `apply` and `set` ask the same rules, so a lab that runs can become nothing that a file could not have
+begun. A rule is pure: it looks at values, never at the machine. Each breach is a `Finding`: the key, and a sentence
+that says what was found, what was expected, and why.
+"""
+
+import re
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from urllib.parse import urlsplit
+
+from lab.core.model import (
+    POOL_STATUS,
+    AppSpec,
+    CgiLimits,
+    Contract,
+    HealthMethod,
+    PhpSettings,
+    Queue,
+    ScalingSpec,
+    ServiceSpec,
+    SiteSpec,
+)
+from lab.core.spelling import nearest, quoted
+from lab.core.states import Policy
+
+Finding = tuple[str, str]
+"""A key, such as `pool.max_spare`, and a sentence about it."""
+Languages = Mapping[str, Sequence[Contract]]
+"""For each language the contracts that its programs keep, the preferred one first."""
+
+PHP_FPM = "php-fpm"
+"""The one language whose worker has workers of its own."""
+_PHP = frozenset({"php", PHP_FPM})
+_SCRIPTED = frozenset({Contract.FASTCGI, Contract.CGI})
+_SET_BY_THE_LAB = frozenset({"PORT", "SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"})
+_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INI_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
+_HEALTH_FIELDS = {
+    HealthMethod.TCP: "address",
+    HealthMethod.HTTP: "url",
+    HealthMethod.COMMAND: "command",
+    HealthMethod.FILE: "path",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A finding, and whose it is."""
+
+    place: str
+    """Where a manifest has it: `apps[0]`."""
+    name: str
+    key: str
+    message: str
+
+
+def of_lab(apps: Sequence[AppSpec], processes: Sequence[ServiceSpec], languages: Languages) -> Iterator[Problem]:
+    """Everything that is wrong with these apps and processes, together and one by one."""
+    yield from _of_names(apps, processes)
+    yield from _of_needs(apps, processes)
+    for place, app in enumerate(apps):
+        yield from (Problem(f"apps[{place}]", app.name, *found) for found in of_app(app, languages))
+    for place, process in enumerate(processes):
+        yield from (Problem(f"processes[{place}]", process.name, *found) for found in of_process(process))
+
+
+def of_app(app: AppSpec, languages: Languages) -> Iterator[Finding]:
+    """Everything that is wrong with one app by itself."""
+    if app.route.rstrip("/") == POOL_STATUS:
+        yield "route", f"found {quoted(app.route)}, expected another route: the lab shows its pools there."
+    yield from _environment(app.env, _SET_BY_THE_LAB)
+    yield from _patience(app)
+    if app.scaling is not None:
+        yield from _scaling(app, app.scaling)
+    contracts = languages.get(app.language)
+    if contracts is None:
+        remedy = nearest(app.language, languages)
+        yield "language", f"found {quoted(app.language)}, expected a language of the lab. {remedy}"
+        return
+    contract = app.protocol or contracts[0]
+    if contract not in contracts:
+        found = f"found {quoted(contract)}, expected {_one_of(contracts)}"
+        yield "protocol", f"{found}: that is how programs in {app.language} get their socket."
+    yield from _contract(app, contract)
+    if contract is not Contract.CGI:
+        yield from _POLICIES[app.pool.policy](app)
+    if app.site is not None:
+        yield from _site(app.site, contract)
+    yield from _php(app)
+
+
+def of_process(process: ServiceSpec) -> Iterator[Finding]:
+    """Everything that is wrong with one process by itself."""
+    yield from _environment(process.env, frozenset())
+    if not process.command[0]:
+        yield "command", "found an empty first word, expected the name of a program."
+    yield from _text("command", process.command)
+    if process.stop_signal not in signal.Signals.__members__:
+        remedy = nearest(process.stop_signal, signal.Signals.__members__)
+        yield "stop_signal", f"found {quoted(process.stop_signal)}, expected the name of a signal. {remedy}"
+    yield from _health(process)
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """`("127.0.0.1", 6379)` of `127.0.0.1:6379` or `[::1]:6379`. Raises `ValueError`."""
+    parts = urlsplit(f"//{address}")
+    if not parts.hostname or not parts.port or parts.netloc != address or parts.username is not None:
+        raise ValueError(f"{address!r} is not host:port")
+    return parts.hostname, parts.port
+
+
+def http_target(url: str) -> tuple[str, int, str]:
+    """Host, port, and path with query of an `http://` URL. Raises `ValueError`."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"{url!r} is not http://host/path")
+    path = parts.path or "/"
+    return parts.hostname, parts.port or 80, f"{path}?{parts.query}" if parts.query else path
+
+
+# -- together
+
+
+def _of_names(apps: Sequence[AppSpec], processes: Sequence[ServiceSpec]) -> Iterator[Problem]:
+    """One name means one thing in commands and events, so an app and a process cannot share it either."""
+    names: dict[str, str] = {}
+    routes: dict[str, str] = {}
+    for place, app in enumerate(apps):
+        yield from _twice(names, f"apps[{place}]", app.name, "name", app.name)
+        yield from _twice(routes, f"apps[{place}]", app.name, "route", app.route)
+    for place, process in enumerate(processes):
+        yield from _twice(names, f"processes[{place}]", process.name, "name", process.name)
+
+
+def _twice(seen: dict[str, str], place: str, name: str, key: str, value: str) -> Iterator[Problem]:
+    first = seen.setdefault(value.rstrip("/"), place)
+    if first != place:
+        yield Problem(place, name, key, f"found {quoted(value)}, expected another one: {first} has it already.")
+
+
+def _of_needs(apps: Sequence[AppSpec], processes: Sequence[ServiceSpec]) -> Iterator[Problem]:
+    known = {process.name for process in processes}
+    owners: list[tuple[str, AppSpec | ServiceSpec]] = [(f"apps[{place}]", app) for place, app in enumerate(apps)]
+    owners += [(f"processes[{place}]", process) for place, process in enumerate(processes)]
+    for place, owner in owners:
+        for number, name in enumerate(owner.needs):
+            if name not in known:
+                found = f"found {quoted(name)}, expected a process of this lab. {nearest(name, known)}"
+                yield Problem(place, owner.name, f"needs[{number}]", found)
+    circle = _circle(processes)
+    if circle:
+        place, name = next((f"processes[{n}]", one.name) for n, one in enumerate(processes) if one.name == circle[0])
+        found = f"found the circle {' -> '.join(circle)}, expected an order: each would wait for the other."
+        yield Problem(place, name, "needs", found)
+
+
+def _circle(processes: Sequence[ServiceSpec]) -> tuple[str, ...]:
+    """Names of which each needs the next, the first one again at the end; empty when there is no such circle."""
+    try:
+        TopologicalSorter({process.name: process.needs for process in processes}).prepare()
+    except CycleError as error:
+        return tuple(reversed(error.args[1]))
+    return ()
+
+
+# -- apps
+
+
+def _patience(app: AppSpec) -> Iterator[Finding]:
+    pool = app.pool
+    for key, value in (
+        ("pool.start_timeout", pool.start_timeout),
+        ("liveness.interval", app.liveness.interval),
+        ("liveness.timeout", app.liveness.timeout),
+    ):
+        if value <= 0:
+            yield key, "found 0, expected more: no worker can be ready, or answer, in no time."
+    if pool.backoff_initial > pool.backoff_max:
+        found = f"found {pool.backoff_initial:g}, expected at most {pool.backoff_max:g}, which is backoff_max"
+        yield "pool.backoff_initial", f"{found}: waiting grows from the one to the other."
+
+
+def _contract(app: AppSpec, contract: Contract) -> Iterator[Finding]:
+    """What one way of getting a socket allows."""
+    if contract is Contract.HTTP_SHARED:
+        yield from _shared(app)
+    if contract is Contract.CGI:
+        yield from _workerless(app)
+    elif app.cgi != CgiLimits():
+        yield "cgi", f"found limits of CGI processes, but the protocol is {contract}; expected them for cgi only."
+    if contract is Contract.FASTCGI and app.concurrency != 1 and app.language != PHP_FPM:
+        found = f"found {app.concurrency}, expected 1"
+        yield "concurrency", f"{found}: a FastCGI worker serves one request at a time, and queues others unseen."
+
+
+def _shared(app: AppSpec) -> Iterator[Finding]:
+    """Which worker accepts a connection only the kernel knows: what needs figures per worker cannot be had."""
+    pool, why = app.pool, "on http-shared only the kernel knows which worker serves which request"
+    if pool.policy is not Policy.STATIC:
+        found = f"found {quoted(pool.policy)}, expected {quoted(Policy.STATIC)}"
+        yield "pool.policy", f"{found}: it stops the worker that was idle longest, and {why}."
+    if pool.max_requests:
+        yield "pool.max_requests", f"found {pool.max_requests}, expected 0: {why}."
+    if pool.standby:
+        found = f"found {pool.standby}, expected 0"
+        yield "pool.standby", f"{found}: all workers accept on one socket, so none can be kept from requests."
+
+
+def _workerless(app: AppSpec) -> Iterator[Finding]:
+    """CGI has a process per request and no worker that stays: what is about workers that stay means nothing."""
+    pool, why = app.pool, "a CGI process serves one request and ends"
+    if pool.policy is not Policy.STATIC:
+        yield "pool.policy", f"found {quoted(pool.policy)}, expected {quoted(Policy.STATIC)}: {why}."
+    for key, value in (("max_requests", pool.max_requests), ("standby", pool.standby)):
+        if value:
+            yield f"pool.{key}", f"found {value}, expected 0: {why}."
+    if app.queue is Queue.WORKER:
+        yield "queue", f"found {quoted(app.queue)}, expected {quoted(Queue.UPSTREAM)}: {why}, so none has a queue."
+    if app.scaling is not None:
+        yield "scaling", f"found rules for scaling, expected none: {why}, so there are no workers to add."
+
+
+def _static(app: AppSpec) -> Iterator[Finding]:
+    yield from ()
+
+
+def _dynamic(app: AppSpec) -> Iterator[Finding]:
+    """The rules of PHP-FPM (fpm_conf.c, fpm_conf_process_all_pools)."""
+    pool = app.pool
+    if pool.min_spare < 1:
+        yield "pool.min_spare", "found 0, expected at least 1: without an idle worker the next request has to wait."
+    if pool.max_spare < pool.min_spare:
+        found = f"found {pool.max_spare}, expected at least {pool.min_spare}, which is min_spare"
+        yield "pool.max_spare", f"{found}: else each worker that is started is one to be stopped."
+    elif not pool.min_spare <= pool.start_workers <= pool.max_spare:
+        found = f"found {pool.start_workers}, expected {pool.min_spare} to {pool.max_spare} (min_spare to max_spare)"
+        yield "pool.start_workers", f"{found}: at the start all are idle."
+    if pool.max_spare > pool.max_workers:
+        found = f"found {pool.max_spare}, expected at most {pool.max_workers}, which is max_workers"
+        yield "pool.max_spare", f"{found}: an idle worker is a worker too."
+    if pool.min_workers > pool.max_workers:
+        found = f"found {pool.min_workers}, expected at most {pool.max_workers}, which is max_workers"
+        yield "pool.min_workers", f"{found}: there cannot be more."
+
+
+def _ondemand(app: AppSpec) -> Iterator[Finding]:
+    pool = app.pool
+    if pool.max_workers < 1:
+        yield "pool.max_workers", "found 0, expected at least 1: no request could ever start a worker."
+    if pool.idle_timeout <= 0:
+        yield "pool.idle_timeout", "found 0, expected more: each worker would be stopped before its first request."
+    if pool.standby:
+        found = f"found {pool.standby}, expected 0"
+        yield "pool.standby", f"{found}: ondemand keeps no worker that no request has asked for."
+
+
+_POLICIES = {Policy.STATIC: _static, Policy.DYNAMIC: _dynamic, Policy.ONDEMAND: _ondemand}
+
+
+def _scaling(app: AppSpec, scaling: ScalingSpec) -> Iterator[Finding]:
+    if scaling.target and (scaling.high or scaling.low):
+        found = f"found target {scaling.target:g} beside high {scaling.high:g} and low {scaling.low:g}"
+        yield "scaling", f"{found}, expected the one or the others: they would pull in two directions."
+    elif not scaling.target and scaling.high <= scaling.low:
+        found = f"found {scaling.high:g}, expected more than {scaling.low:g}, which is low"
+        yield "scaling.high", f"{found}; or a target: between high and low nothing changes, and that gap must exist."
+    if scaling.min_workers > scaling.max_workers:
+        found = f"found {scaling.min_workers}, expected at most {scaling.max_workers}, which is scaling.max_workers"
+        yield "scaling.min_workers", f"{found}: there is nothing between them."
+    if app.pool.policy is Policy.DYNAMIC and scaling.min_workers < app.pool.max_spare:
+        found = f"found {scaling.min_workers}, expected at least {app.pool.max_spare}, which is max_spare"
+        yield "scaling.min_workers", f"{found}: scaling moves max_workers, and an idle worker is a worker too."
+
+
+def _site(site: SiteSpec, contract: Contract) -> Iterator[Finding]:
+    if contract not in _SCRIPTED:
+        found = f"found a document root, but the protocol is {contract}; expected {_one_of(sorted(_SCRIPTED))}"
+        yield "site", f"{found}: a worker that speaks HTTP cannot be told which script to run."
+    if not site.root:
+        yield "site.root", "found nothing, expected a folder."
+    yield from _text("site.root", (site.root,))
+    for number, suffix in enumerate(site.scripts):
+        if not suffix.startswith(".") or len(suffix) < 2:
+            yield f"site.scripts[{number}]", f"found {quoted(suffix)}, expected the ending of a name, such as .php."
+    for number, prefix in enumerate(site.deny):
+        if not prefix.startswith("/"):
+            yield f"site.deny[{number}]", f"found {quoted(prefix)}, expected a path that begins with /."
+
+
+def _php(app: AppSpec) -> Iterator[Finding]:
+    if app.language not in _PHP and app.php != PhpSettings():
+        yield (
+            "php",
+            f"found settings of PHP, but the language is {app.language}; expected them for php and php-fpm only.",
+        )
+    for name, value in app.php.ini.items():
+        if not _INI_NAME.fullmatch(name):
+            yield "php.ini", f"found the name {quoted(name)}, expected one such as memory_limit."
+        if any(mark in value for mark in "\0\r\n"):
+            yield f"php.ini.{name}", f"found {quoted(value)}, expected one line: PHP reads a setting a line."
+
+
+# -- processes
+
+
+def _health(process: ServiceSpec) -> Iterator[Finding]:
+    health = process.health
+    for method, key in _HEALTH_FIELDS.items():
+        value = getattr(health, key)
+        if value and method is not health.method:
+            # Somebody thinks that it is asked, and it is not.
+            found = f"found {quoted(value)}, but the method is {health.method}"
+            yield f"health.{key}", f"{found}; expected it for the method {method} only."
+    asked = _HEALTH_FIELDS.get(health.method)
+    if asked is not None:
+        yield from _asked(health.method, asked, getattr(health, asked))
+    if health.interval >= health.start_timeout:
+        found = f"found {health.start_timeout:g}, expected more than {health.interval:g}, which is interval"
+        yield "health.start_timeout", f"{found}: it has to be asked at least once."
+
+
+def _asked(method: HealthMethod, key: str, value: str | tuple[str, ...]) -> Iterator[Finding]:
+    """Is what a method asks something that can be asked?"""
+    if isinstance(value, tuple):
+        yield from _text(f"health.{key}", value)
+    reason = None
+    if not value or not value[0]:
+        reason = "nothing"
+    elif method in _READ and isinstance(value, str):
+        try:
+            _READ[method](value)
+        except ValueError:
+            reason = quoted(value)
+    if reason is not None:
+        yield f"health.{key}", f"found {reason}, expected {_EXPECTED[method]}: the method is {method}."
+
+
+_READ = {HealthMethod.TCP: host_and_port, HealthMethod.HTTP: http_target}
+_EXPECTED = {
+    HealthMethod.TCP: "host:port, such as 127.0.0.1:6379",
+    HealthMethod.HTTP: "a URL such as http://127.0.0.1:9000/health",
+    HealthMethod.COMMAND: 'a command such as ["redis-cli", "ping"]',
+    HealthMethod.FILE: "the path of a file",
+}
+
+
+# -- texts
+
+
+def _environment(environment: Mapping[str, str], taken: frozenset[str]) -> Iterator[Finding]:
+    for name, value in environment.items():
+        if not _ENVIRONMENT_NAME.fullmatch(name):
+            yield "env", f"found the name {quoted(name)}, expected letters, digits and _ only."
+        elif name in taken:
+            yield "env", f"found {name}, expected another name: the lab gives each worker its own."
+        yield from _text(f"env.{name}", (value,))
+
+
+def _text(key: str, words: Sequence[str]) -> Iterator[Finding]:
+    if any("\0" in word for word in words):
+        yield key, "found a NUL byte, expected text: the kernel ends a text there."
+
+
+def _one_of(words: Sequence[str]) -> str:
+    return f"one of: {', '.join(words)}" if len(words) > 1 else words[0]
