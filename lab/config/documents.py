@@ -153,7 +153,12 @@ def _wrong_key(file: Path, key: str, name: str, expected: inspect.StructType) ->
 
 
 def _bare(expected: inspect.Type) -> inspect.Type:
-    return _bare(expected.type) if isinstance(expected, inspect.Metadata) else expected
+    """The type without what is said about it, and without the null that may stand for it."""
+    if isinstance(expected, inspect.Metadata):
+        return _bare(expected.type)
+    if isinstance(expected, inspect.UnionType):
+        return _bare(next(one for one in expected.types if not isinstance(one, inspect.NoneType)))
+    return expected
 
 
 def _choices(expected: inspect.Type) -> tuple[str, ...]:
@@ -169,6 +174,10 @@ def words(expected: inspect.Type) -> str:
             return description[0].lower() + description[1:].rstrip(".")
         case inspect.Metadata(type=bare):
             return words(bare)
+        case inspect.UnionType():
+            return words(_bare(expected))
+        case inspect.BoolType():
+            return "true or false"
         case inspect.EnumType():
             return f"one of: {', '.join(_choices(expected))}"
         case inspect.LiteralType(values=values):

@@ -5,9 +5,8 @@ one. The form is published as manifest.schema.json, for editors; `python -m lab.
 """
 
 import os
-import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,13 +17,14 @@ from msgspec.structs import replace
 from lab.config.documents import convert, read
 from lab.config.languages import Language
 from lab.config.languages import load as load_languages
+from lab.core import rules
 from lab.core.errors import ConfigError
-from lab.core.model import POOL_STATUS, AppSpec, Limits, ListenerSpec, Name
+from lab.core.model import AppSpec, Limits, ListenerSpec, Name, ServiceSpec, SiteSpec
 from lab.core.schema import published
-from lab.core.spelling import nearest, quoted
+from lab.core.spelling import quoted
 
-_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SET_BY_THE_LAB = frozenset({"PORT"})
+_RELATIVE = ("./", "../")
+"""How a word of a command begins that is a path."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -39,71 +39,88 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     listener: ListenerSpec = ListenerSpec()
     limits: Limits = Limits()
     apps: Annotated[tuple[AppSpec, ...], Meta(min_length=1)]
+    processes: tuple[ServiceSpec, ...] = ()
+    """Processes beside the pool that apps, or each other, need."""
 
 
 def load(file: Path) -> Manifest:
-    """Read `file`, JSON or TOML by its ending. Sources come back absolute. Raises `ConfigError`."""
+    """Read `file`, JSON or TOML by its ending. Paths in it come back absolute. Raises `ConfigError`."""
     written = convert(read(file), Manifest, file)
     folder = file.absolute().parent
-    apps = tuple(replace(app, source=os.path.normpath(folder / app.source)) for app in written.apps)
-    _check(apps, file)
-    return replace(written, apps=apps)
+    apps = tuple(_placed_app(app, folder) for app in written.apps)
+    processes = tuple(_placed_process(process, folder) for process in written.processes)
+    _check(apps, processes, file)
+    return replace(written, apps=apps, processes=processes)
 
 
-def _check(apps: tuple[AppSpec, ...], file: Path) -> None:
-    """What the form cannot say: names and routes differ, languages and sources exist, environments can be passed on."""
+# -- paths: those in a manifest are relative to the manifest, wherever the lab is started from
+
+
+def _placed_app(app: AppSpec, folder: Path) -> AppSpec:
+    return replace(app, source=_path(folder, app.source), site=app.site and _placed_site(app.site, folder))
+
+
+def _placed_site(site: SiteSpec, folder: Path) -> SiteSpec:
+    root = site.root and _path(folder, site.root)
+    return replace(site, root=root, allow=tuple(_path(folder, one) for one in site.allow))
+
+
+def _placed_process(process: ServiceSpec, folder: Path) -> ServiceSpec:
+    health = process.health
+    asked = replace(health, command=_command(folder, health.command), path=health.path and _path(folder, health.path))
+    return replace(
+        process, command=_command(folder, process.command), folder=_path(folder, process.folder), health=asked
+    )
+
+
+def _command(folder: Path, words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_path(folder, word) if word.startswith(_RELATIVE) else word for word in words)
+
+
+def _path(folder: Path, written: str) -> str:
+    return os.path.normpath(folder / written)
+
+
+# -- meaning
+
+
+def _check(apps: tuple[AppSpec, ...], processes: tuple[ServiceSpec, ...], file: Path) -> None:
+    """What the form cannot say: settings go together, and what is named is there."""
     languages = load_languages()
-    names: dict[str, int] = {}
-    routes: dict[str, int] = {}
+    for problem in rules.of_lab(apps, processes, {name: tuple(one.start) for name, one in languages.items()}):
+        raise ConfigError(f"{file}: {problem.place}.{problem.key}: {problem.message}")
     for place, app in enumerate(apps):
-        key = f"apps[{place}]"
-        _check_once(names, app.name, place, f"{file}: {key}.name: found {quoted(app.name)}")
-        _check_once(routes, app.route.rstrip("/"), place, f"{file}: {key}.route: found {quoted(app.route)}")
-        if app.route.rstrip("/") == POOL_STATUS:
-            found = f"{file}: {key}.route: found {quoted(app.route)}, expected another route"
-            raise ConfigError(f"{found}: the lab shows its pools there.")
-        _check_source(app, languages, file, key)
-        _check_environment(app.env, f"{file}: {key}.env")
+        _check_source(app, languages[app.language], f"{file}: apps[{place}]")
+    for place, process in enumerate(processes):
+        _check_process(process, f"{file}: processes[{place}]")
 
 
-def _check_once(seen: dict[str, int], value: str, place: int, found: str) -> None:
-    if value in seen:
-        raise ConfigError(f"{found}, expected another one: apps[{seen[value]}] has it already.")
-    seen[value] = place
-
-
-def _check_source(app: AppSpec, languages: Mapping[str, Language], file: Path, key: str) -> None:
-    language = languages.get(app.language)
-    if language is None:
-        known = nearest(app.language, languages)
-        raise ConfigError(
-            f"{file}: {key}.language: found {quoted(app.language)}, expected a language of the lab.", known
-        )
+def _check_source(app: AppSpec, language: Language, key: str) -> None:
     source = Path(app.source)
     if source.suffix not in language.files:
         suffixes = " or ".join(language.files)
-        raise ConfigError(
-            f"{file}: {key}.source: found {quoted(source.name)}, expected a {language.title} file ({suffixes})."
-        )
-    if not _is_file(source):
-        raise ConfigError(f"{file}: {key}.source: found no file {source}, expected the app's program.")
+        raise ConfigError(f"{key}.source: found {quoted(source.name)}, expected a {language.title} file ({suffixes}).")
+    if not _is(Path.is_file, source):
+        raise ConfigError(f"{key}.source: found no file {source}, expected the app's program.")
+    if app.site is not None and not _is(Path.is_dir, Path(app.site.root)):
+        raise ConfigError(f"{key}.site.root: found no folder {app.site.root}, expected the document root.")
 
 
-def _is_file(source: Path) -> bool:
+def _check_process(process: ServiceSpec, key: str) -> None:
+    """Its folder and its own files are there. A program that PATH lacks is told when it is started, and looked for
+    again: a lab runs with what its machine has."""
+    if not _is(Path.is_dir, Path(process.folder)):
+        raise ConfigError(f"{key}.folder: found no folder {process.folder}, expected its working directory.")
+    for name, command in (("command", process.command), ("health.command", process.health.command)):
+        if command and Path(command[0]).is_absolute() and not _is(Path.is_file, Path(command[0])):
+            raise ConfigError(f"{key}.{name}: found no file {command[0]}, expected a program.")
+
+
+def _is(sort: Callable[[Path], bool], path: Path) -> bool:
     try:
-        return source.is_file()
-    except OSError:  # a name too long, a folder that may not be entered
+        return sort(path)
+    except (OSError, ValueError):  # a name too long, a folder that may not be entered, a NUL
         return False
-
-
-def _check_environment(environment: Mapping[str, str], found: str) -> None:
-    for name, value in environment.items():
-        if not _ENVIRONMENT_NAME.fullmatch(name):
-            raise ConfigError(f"{found}: found the name {quoted(name)}, expected letters, digits and _ only.")
-        if name in _SET_BY_THE_LAB:
-            raise ConfigError(f"{found}: found {name}, expected another name: the lab gives each worker its own.")
-        if "\0" in value:
-            raise ConfigError(f"{found}.{name}: found a NUL byte, expected text: the kernel ends a value there.")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,24 @@ WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "too many workers": ({"pool": {"max_workers": 10**9}}, "found 1000000000, expected a whole number from 0 to 1000"),
     "half a request": ({"concurrency": 1.5}, "apps[0].concurrency: found 1.5, expected a whole number, at least 1"),
     "for ever": ({"pool": {"stop_timeout": 1e300}}, "stop_timeout: found 1e+300, expected a number from 0 to 31536000"),
-    "unknown policy": ({"pool": {"policy": "statc"}}, 'found "statc", expected one of: static, dynamic, ondemand. Did you mean "static"?'),
+    "unknown policy": (
+        {"pool": {"policy": "statc"}},
+        'found "statc", expected one of: static, dynamic, ondemand. Did you mean "static"?',
+    ),
+    "unknown contract": ({"protocol": "http-prt"}, 'found "http-prt", expected one of: http-port, http-unix'),
+    "unknown metric": (
+        {"scaling": {"metric": "cp", "target": 1}},
+        'apps[0].scaling.metric: found "cp", expected one of: cpu, memory, in_flight, rps, queue. Did you mean "cpu"?',
+    ),
+    "number for yes or no": ({"pool": {"spawn_on_starved": 1}}, "spawn_on_starved: found 1, expected true or false"),
+    "no document root": (
+        {"protocol": "cgi", "site": {"root": "none"}},
+        "apps[0].site.root: found no folder /",
+    ),
+    "settings that do not go together": (
+        {"pool": {"policy": "dynamic", "max_workers": 2}},
+        "apps[0].pool.max_spare: found 3, expected at most 2, which is max_workers: an idle worker is a worker too.",
+    ),
     "number for a choice": ({"selection": 3}, "selection: found 3, expected one of: round_robin, least_connections."),
     "null for an object": ({"pool": None}, "apps[0].pool: found null, expected an object with keys such as policy"),
     "number in env": ({"env": {"B": "1", "A": 1}}, "apps[0].env.A: found 1, expected text"),
@@ -149,6 +166,64 @@ def test_the_route_of_the_status_page_is_taken(folder: Path) -> None:
 
 def test_a_route_below_another_one_is_allowed(folder: Path) -> None:
     assert len(load(written(folder, apps=[APP, {**APP, "name": "b", "route": "/a/b"}])).apps) == 2
+
+
+PROCESS = {"name": "p", "command": ["true"]}
+
+WRONG_PROCESSES: dict[str, tuple[dict[str, Any], str]] = {
+    "no command": ({"command": []}, "processes[0].command: found [], expected a list of at least 1"),
+    "name of an app": ({"name": "a"}, 'processes[0].name: found "a", expected another one: apps[0] has it already.'),
+    "unknown need": ({"needs": ["q"]}, 'processes[0].needs[0]: found "q", expected a process of this lab. Known: p.'),
+    "needing itself": ({"needs": ["p"]}, "processes[0].needs: found the circle p -> p, expected an order"),
+    "tcp to nowhere": (
+        {"health": {"method": "tcp"}},
+        "processes[0].health.address: found nothing, expected host:port, such as 127.0.0.1:6379: the method is tcp.",
+    ),
+    "unknown method": (
+        {"health": {"method": "htp"}},
+        'processes[0].health.method: found "htp", expected one of: process, tcp, http, command, file. Did you mean',
+    ),
+    "unknown key": ({"restrt": "never"}, 'processes[0].restrt: found a key that is not known here. Did you mean "rest'),
+    "endless checking": ({"health": {"interval": 0}}, "health.interval: found 0, expected a number from 0.01 to 3600"),
+    "no folder": ({"folder": "none"}, "processes[0].folder: found no folder /"),
+    "no program": ({"command": ["./none"]}, "processes[0].command: found no file /"),
+    "no health program": (
+        {"health": {"method": "command", "command": ["./none"]}},
+        "processes[0].health.command: found no file /",
+    ),
+}
+
+
+@pytest.mark.parametrize(("keys", "expected"), WRONG_PROCESSES.values(), ids=WRONG_PROCESSES)
+def test_a_wrong_process_is_named_before_anything_starts(folder: Path, keys: dict[str, Any], expected: str) -> None:
+    assert expected in complaint(written(folder, processes=[{**PROCESS, **keys}]))
+
+
+def test_an_app_that_needs_what_is_not_there_is_named_with_the_nearest_process(folder: Path) -> None:
+    told = complaint(written(folder, apps=[{**APP, "needs": ["reddis"]}], processes=[{**PROCESS, "name": "redis"}]))
+    assert 'apps[0].needs[0]: found "reddis", expected a process of this lab. Did you mean "redis"?' in told
+
+
+def test_paths_of_processes_and_sites_are_relative_to_the_manifest(folder: Path) -> None:
+    (folder / "data").mkdir()
+    (folder / "run").touch()
+    process = {
+        **PROCESS,
+        "command": ["./run", "--into", "../x", "plain", "/dev/null"],
+        "folder": "data",
+        "health": {"method": "file", "path": "data/ready"},
+    }
+    site = {**APP, "protocol": "cgi", "site": {"root": "data", "allow": ["/etc", "more"]}}
+    manifest = load(written(folder, apps=[site], processes=[process, {**PROCESS, "name": "q"}]))
+    first, second = manifest.processes
+    assert first.command == (str(folder / "run"), "--into", str(folder.parent / "x"), "plain", "/dev/null")
+    assert (first.folder, first.health.path) == (str(folder / "data"), str(folder / "data" / "ready"))
+    assert second.folder == str(folder)
+    assert manifest.apps[0].site is not None
+    assert (manifest.apps[0].site.root, manifest.apps[0].site.allow) == (
+        str(folder / "data"),
+        ("/etc", str(folder / "more")),
+    )
 
 
 DAMAGED: dict[str, tuple[bytes, str]] = {

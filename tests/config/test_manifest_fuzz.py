@@ -16,6 +16,11 @@ from lab.core.errors import ConfigError
 
 SAMPLE = json.loads((paths.content("samples") / "manifest.json").read_text())
 SAMPLE["apps"][1] |= {"liveness": {"fall": 2}, "timeouts": {"queue": 1.5}, "queue": "worker", "health": "/health"}
+SAMPLE["apps"][0] |= {"protocol": "http-port", "scaling": {"metric": "cpu", "target": 50}, "needs": ["redis"]}
+SAMPLE["processes"] = [
+    {"name": "redis", "command": ["redis-server"], "health": {"method": "tcp", "address": "127.0.0.1:6379"}},
+    {"name": "filled", "command": ["./fill"], "needs": ["redis"], "restart": "never", "env": {"A": "1"}},
+]
 
 words = st.sampled_from(["name", "apps", "pool", "version", "env", "...", "a.b", "a[0]", "`", "$", ""]) | st.text(
     max_size=5
