@@ -1,27 +1,52 @@
-"""The samples as the lab runs them: built and started by languages.json, each on a free port, ended after the test."""
+"""The samples as the lab runs them: built and started by languages.json, each with a socket of its own."""
 
+import fcntl
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab import paths
-from lab.config.languages import fill, find_tool, load
+from lab.config.languages import Language, fill, find_tool, load
+from lab.core.errors import UnavailableError
+from lab.core.model import Contract
 
-SAMPLES = paths.content("samples")
-SOURCES = {
-    "search-c": ("c", SAMPLES / "search/c/search.c"),
-    "search-python": ("python", SAMPLES / "search/python/search.py"),
-    "auth-python": ("python", SAMPLES / "auth/python/auth.py"),
-}
-ANSWER = re.compile(rb"HTTP/1\.1 (\d+) .*?\r\nContent-Length: (\d+)(?:\r\n.*?)??\r\n\r\n", re.DOTALL)
+LANGUAGES = load()
+ANSWER = re.compile(rb"HTTP/1\.1 (\d+) .*?\r\nContent-Length: *(\d+)(?:\r\n.*?)??\r\n\r\n", re.DOTALL | re.IGNORECASE)
+INHERIT = """
+import os, sys
+number = int(sys.argv[1])
+os.dup2(number, 3)
+os.close(number)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+PATIENCE = 30.0
+"""Seconds: a virtual machine starts slowly on a busy one."""
+
+
+def find_sources() -> dict[str, tuple[Language, Path]]:
+    """Every sample by name, such as `search-c`: `samples/search/c/search.c`, one folder a language."""
+    found: dict[str, tuple[Language, Path]] = {}
+    for folder in sorted(paths.content("samples").glob("*/*/")):
+        language = LANGUAGES.get(folder.name)
+        for suffix in language.files if language else ():
+            source = folder / f"{folder.parent.name}{suffix}"
+            if language and source.is_file():
+                found[f"{folder.parent.name}-{folder.name}"] = (language, source)
+    return found
+
+
+SOURCES = find_sources()
 
 
 class Client(socket.socket):
@@ -51,18 +76,32 @@ class Client(socket.socket):
         assert not received
         return found
 
+    @staticmethod
+    def is_whole(received: bytes) -> bool:
+        """Whether these are responses from the first byte to the last."""
+        while head := ANSWER.match(received):
+            end = head.end() + int(head[2])
+            received = received[end:] if len(received) >= end else b"torn"
+        return not received
+
 
 @dataclass
 class Worker:
     """A running sample."""
 
     process: subprocess.Popen[bytes]
-    port: int
+    address: tuple[str, int] | str
+    said: Path
+    """What it wrote to standard error."""
 
     def connect(self) -> Client:
-        client = Client()
+        client = Client(socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET)
         client.settimeout(10)
-        client.connect(("127.0.0.1", self.port))
+        try:
+            client.connect(self.address)
+        except OSError:
+            client.close()
+            raise
         return client
 
     def send(self, data: bytes) -> bytes:
@@ -82,47 +121,126 @@ class Worker:
     def stop(self) -> int:
         """Ask it to end; its exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(10)
+        return self.process.wait(PATIENCE)
 
     def descriptors(self) -> int:
         """How many files it has open, as the kernel tells."""
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
+    def wait(self) -> None:
+        """Return when it listens. A socket that it inherited accepts at once."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.connects():
+            assert self.process.poll() is None, self.said.read_text()
+            assert time.monotonic() < deadline, f"nobody listens at {self.address}; {self.said.read_text()}"
+            time.sleep(0.005)  # a listener is no event that another process could wait for
+
+    def connects(self) -> bool:
+        """Whether somebody listens."""
+        try:
+            self.connect().close()
+        except OSError:  # refused, reset when the socket closes in the middle of it, or no such path yet
+            return False
+        return True
+
+
+class Programs:
+    """The samples' programs. Each is built once, when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._built: dict[str, dict[str, str]] = {}
+
+    def command(self, name: str, contract: Contract = Contract.HTTP_PORT, **places: str) -> tuple[str, ...]:
+        """What starts sample `name`; leaves the test out when its language is not installed here."""
+        known = self._built.get(name) or self._built.setdefault(name, self._build(name))
+        return fill(SOURCES[name][0].start[contract], **(known | places))
+
+    def _build(self, name: str) -> dict[str, str]:
+        language, source = SOURCES[name]
+        try:
+            known = {"tool": find_tool(language), "source": str(source), "port": "", "socket": ""}
+        except UnavailableError as missing:
+            pytest.skip(f"{missing.message} {missing.remedy}")
+        output = str(self._folder / name)
+        if language.build:
+            strict = ("-Wextra", "-Werror") if language.name in ("c", "cpp") else ()
+            subprocess.run((*fill(language.build, output=output, **known), *strict), check=True, timeout=120)
+        return known | {"program": output}
+
+
+class Starter:
+    """Starts samples, and ends what it started."""
+
+    def __init__(self, programs: Programs, folder: Path) -> None:
+        self.programs = programs
+        self._folder = folder
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __call__(self, name: str, contract: Contract = Contract.HTTP_PORT, **environment: str) -> Worker:
+        """Sample `name` on a socket as `contract` has it."""
+        address: tuple[str, int] | str = ("127.0.0.1", self.free_port())
+        if contract is Contract.HTTP_UNIX:
+            address = str(self._folder / f"{len(self._started)}.sock")
+        elif contract is not Contract.HTTP_PORT:
+            with self.listening() as listener:
+                return self.inherit(name, contract, listener)
+        places = {"socket": str(address), "port": str(address[1])}
+        return self.run(self.programs.command(name, contract, **places), address, **environment)
+
+    def inherit(self, name: str, contract: Contract, listener: socket.socket) -> Worker:
+        """Sample `name` with `listener` as descriptor 3, as sd_listen_fds(3) has it."""
+        command = (sys.executable, "-c", INHERIT, str(listener.fileno()), *self.programs.command(name, contract))
+        return self.run(command, listener.getsockname(), fds=(listener.fileno(),), LISTEN_FDS="1")
+
+    def run(
+        self, command: tuple[str, ...], address: tuple[str, int] | str, fds: tuple[int, ...] = (), **environment: str
+    ) -> Worker:
+        """Any command that will listen at `address`."""
+        said = self._folder / f"{len(self._started)}.said"
+        with said.open("wb") as log:
+            process = subprocess.Popen(
+                command, env=os.environ | environment, stderr=log, stdin=subprocess.DEVNULL, pass_fds=fds
+            )
+        self._started.append(process)
+        worker = Worker(process, address, said)
+        worker.wait()
+        return worker
+
+    @staticmethod
+    def free_port() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    @staticmethod
+    def listening() -> socket.socket:
+        """A listening socket with a high number, so that it is not the one that it becomes in a worker."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            return socket.socket(fileno=fcntl.fcntl(listener, fcntl.F_DUPFD_CLOEXEC, 64))
+
+    def close(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait()
+
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, ...]]:
-    """How each sample is started, up to its port; built without a warning where it has to be built."""
-    folder = tmp_path_factory.mktemp("built")
-    commands: dict[str, tuple[str, ...]] = {}
-    for name, (language_name, source) in SOURCES.items():
-        language = load()[language_name]
-        if language.build and not any(map(shutil.which, language.tools)):
-            continue  # its tests are left out, see tests/conftest.py
-        places = {"tool": find_tool(language), "source": str(source), "port": ""}
-        if language.build:
-            command = fill(language.build, output=str(folder / name), **places)
-            subprocess.run((*command, "-Wextra", "-Werror"), check=True, timeout=60)
-        commands[name] = fill(language.start, program=str(folder / name), **places)[:-1]
-    return commands
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    return Programs(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture
-def start(programs: dict[str, tuple[str, ...]]) -> Iterator[Callable[..., Worker]]:
-    """Starts a sample by its name, or any command, on a free port, and waits until it listens."""
-    started: list[subprocess.Popen[bytes]] = []
+def start(programs: Programs, tmp_path: Path) -> Iterator[Starter]:
+    """Starts a sample for one test."""
+    starter = Starter(programs, tmp_path)
+    yield starter
+    starter.close()
 
-    def begin(*command: str, **environment: str) -> Worker:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        argv = (*programs.get(command[0], command), str(port))
-        process = subprocess.Popen(argv, env=os.environ | environment, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
-        started.append(process)
-        assert process.stderr is not None
-        assert f"127.0.0.1:{port}".encode() in process.stderr.readline()  # each says so when it listens
-        return Worker(process, port)
 
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate()
+@pytest.fixture(scope="module")
+def shared_start(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Starts a sample for all tests of a module: a virtual machine takes its time."""
+    starter = Starter(programs, tmp_path_factory.mktemp("shared"))
+    yield starter
+    starter.close()
