@@ -74,9 +74,10 @@ search() {
   quote "$REPLY"
   printf '{"query": %s, "results": [' "$REPLY"
   while ((${#words[@]} && count < results_at_most)) && IFS= read -r line; do
-    line=${line%,} # each line is a text as JSON writes it, and a comma
+    line=${line#\"} # each line is a text as JSON writes it, and a comma
+    line=${line%\",}
     if has_all "$line" "${words[@]}"; then
-      printf '%s%s' "$separator" "$line"
+      printf '%s"%s"' "$separator" "$line"
       separator=', '
       count=$((count + 1))
     fi

@@ -48,7 +48,8 @@ function answer(request, response) {
   if (wrong) response.setHeader("Allow", "GET, HEAD");
   if (wrong || stopping) response.shouldKeepAlive = false; // Node writes `Connection: close`, and closes
   response.writeHead(status, { "Content-Type": "application/json", "Content-Length": body.length });
-  response.end(body); // of a HEAD, Node sends no body
+  if (!wrong) response.end(body); // of a HEAD, Node sends no body
+  else request.resume().once("end", () => response.end(body)); // unread input would destroy the answer on its way
 }
 
 /** What Node's parser could not read has not become a request: its answer is written by hand. */
