@@ -6,6 +6,7 @@ the other end is closed gets SIGPIPE.
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
@@ -118,12 +119,11 @@ class Probe:
         """Wait for the answer for so many seconds. None when there is none yet: it can be waited for again."""
         heard: asyncio.Future[str] = self._loop.create_future()
         self.hear(heard.set_result)
-        try:
-            return await asyncio.wait_for(heard, patience)
-        except TimeoutError:
-            return None
-        finally:
-            self.hear(None)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):  # wait_for of Python 3.11 can lose a cancellation
+                return await heard
+        self.hear(None)
+        return None
 
     def hang_up(self) -> None:
         """Close the connection, if that was not done; nothing is heard afterwards."""

@@ -32,7 +32,7 @@ class StartProbe:
         self.why = f"It does not listen on {binding} yet."
 
     async def passed(self, timeout: float) -> None:
-        """Return once it is ready. Runs until then or until cancelled. Silence of `timeout` seconds is told by `why`."""
+        """Return once it is ready; run until then or until cancelled. `why` tells of silence of `timeout` seconds."""
         if self._notices is not None:
             self.why = "It has not said READY=1 yet."
             await self._notices.ready(self._pid)
@@ -74,9 +74,9 @@ class StartProbe:
         while True:
             probe = Probe(self._binding.address)
             try:
-                while (inode := sockdiag.accepted(self._binding.port, probe.port)) is None:
+                while (inode := sockdiag.accepted(self._binding.port, probe.port)) == 0:
                     await self._pause()
-                its_own = _in_family(inode, self._pid)
+                its_own = inode is not None and _in_family(inode, self._pid)  # None: who accepted it has died since
                 probe.ask(self._question)
                 wrong = await probe.answer(timeout)
             finally:

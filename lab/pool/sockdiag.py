@@ -15,6 +15,7 @@ from pathlib import Path
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
+_TCP_ESTABLISHED = 1
 _TCP_LISTEN = 10
 _HEADER = struct.Struct("=IHHII")
 _SIZE_OF_REPLY = 72
@@ -31,10 +32,12 @@ def listener(port: int) -> int | None:
 
 
 def accepted(port: int, client: int) -> int | None:
-    """The inode of the server's end of the connection from 127.0.0.1:`client` to 127.0.0.1:`port`; None while nobody
-    has accepted it. (It has an inode from accept(2) on: before, it belongs to no file.)"""
+    """The inode of the server's end of the connection from 127.0.0.1:`client` to 127.0.0.1:`port`.
+
+    0 while nobody has accepted it: it belongs to no file yet. None when it is not established (any more).
+    """
     found = _ask(port, client)
-    return (found[1] or None) if found is not None and found[0] != _TCP_LISTEN else None
+    return found[1] if found is not None and found[0] == _TCP_ESTABLISHED else None
 
 
 def unix_listener(path: str) -> int | None:

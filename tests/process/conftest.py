@@ -141,10 +141,13 @@ while True:
         try:
             return await asyncio.wait_for(future, timeout)
         except TimeoutError:
-            told = "\n".join(f"{one.seq} {one.kind} {one.text}" for one in self.events.read(1, 10_000).events[-40:])
-            raise AssertionError(f"expected event did not come; events were:\n{told}") from None
+            raise AssertionError(f"expected event did not come; events were:\n{self.told()}") from None
         finally:
             unwatch()
+
+    def told(self) -> str:
+        """The last events, for a person."""
+        return "\n".join(f"{one.seq} {one.kind} {one.text}" for one in self.events.read(1, 10_000).events[-40:])
 
     async def state(self, state: WorkerState, since: int = 1, **fields: Any) -> Event:
         """Wait until a worker has gone to `state`."""
@@ -167,9 +170,12 @@ while True:
 
     async def until(self, holds: Callable[[], bool], timeout: float = 5.0) -> None:
         """Wait for something that no event tells, such as a fact of the kernel."""
-        async with asyncio.timeout(timeout):
-            while not holds():
-                await asyncio.sleep(0.005)
+        try:
+            async with asyncio.timeout(timeout):
+                while not holds():
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            raise AssertionError(f"it did not come to hold; events were:\n{self.told()}") from None
 
     def count(self, state: WorkerState) -> int:
         """How often a worker has gone to `state`."""
