@@ -19,6 +19,8 @@ class Problem:
     close: bool = False
     retry_after: int | None = None
     """Seconds."""
+    allow: str = ""
+    """With 405: the methods that would be answered (RFC 9110 15.5.6)."""
 
     def response(self, end: bytes, with_body: bool) -> bytes:
         """The whole response. `end` completes its head (see forwarding.py); `with_body` is false for HEAD."""
@@ -31,8 +33,9 @@ class Problem:
 
     @cached_property
     def _head(self) -> bytes:
-        retry = b"" if self.retry_after is None else b"Retry-After: %d\r\n" % self.retry_after
-        return head(self.status, "application/problem+json", len(self._body), retry)
+        fields = b"" if self.retry_after is None else b"Retry-After: %d\r\n" % self.retry_after
+        fields += b"Allow: %b\r\n" % self.allow.encode() if self.allow else b""
+        return head(self.status, "application/problem+json", len(self._body), fields)
 
 
 def head(status: int, content_type: str, length: int, fields: bytes = b"") -> bytes:
@@ -50,7 +53,8 @@ def head(status: int, content_type: str, length: int, fields: bytes = b"") -> by
 OPTIONS = b"HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
 """Answer to `OPTIONS *`: what the gateway itself can do (RFC 9110 9.3.7)."""
 
-STATUS_METHOD = Problem(405, "/pool-status is only read.", "Use GET.")
+STATUS_METHOD = Problem(405, "/pool-status is only read.", "Use GET.", allow="GET, HEAD")
+FILE_METHOD = Problem(405, "This is a file, which is only read.", "Use GET.", allow="GET, HEAD")
 STATUS_ELSEWHERE = Problem(403, "/pool-status is shown to this machine only.", "Ask from 127.0.0.1.")
 HEAD_TOO_SLOW = Problem(408, "The request's head did not arrive in time.", "Send it at once.", close=True)
 BODY_TOO_SLOW = Problem(408, "The request's body stopped arriving.", "Send it without long pauses.", close=True)

@@ -190,11 +190,15 @@ class Upstream:
         self._routed.remove(state)
         state.leave()
 
-    def admit(self, exchange: Exchange) -> None:
-        """Send a request to an endpoint, or let it wait, or shed it."""
+    def claim(self, exchange: Exchange) -> None:
+        """Count a request as one of this app's."""
         exchange.upstream = self
         self._accepted += not exchange.tried
         exchange.latency = self.latencies[exchange.downstream.own]
+
+    def admit(self, exchange: Exchange) -> None:
+        """Send a request to an endpoint, or let it wait, or shed it."""
+        self.claim(exchange)
         if self.spec.unavailable is not None:
             exchange.fail(problems.unavailable(self.spec.app, self.spec.unavailable))
             return
