@@ -1,0 +1,146 @@
+"""What must hold at every instant, while the pool is treated badly."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+
+import pytest
+
+from lab.core.errors import UnknownTargetError
+from lab.core.events import Event
+from lab.core.states import Policy, WorkerState
+from lab.pool import supervisor
+from lab.pool.backends import python_builtin
+
+_S = WorkerState
+LIVE = {_S.STARTING, _S.READY, _S.UNHEALTHY}
+NEVER_LISTENS = "import time\ntime.sleep(1000)\n"
+
+
+class Count:
+    """Counts the live workers of `app` from what is told, and remembers the most there ever were at once."""
+
+    def __init__(self, bench) -> None:
+        self.live: set[tuple[int, int]] = set()
+        self.most = 0
+        bench.events.watch(self._look)
+
+    def _look(self, event: Event) -> None:
+        if event.state is None:
+            return
+        if event.state in LIVE:
+            self.live.add((event.slot, event.generation))
+        else:
+            self.live.discard((event.slot, event.generation))
+        self.most = max(self.most, len(self.live))
+
+
+async def all_ready(bench, number: int) -> None:
+    await bench.until(lambda: [worker.state for worker in bench.view().workers] == [_S.READY] * number, timeout=20.0)
+
+
+async def test_a_storm_of_kills_breaks_nothing_and_all_come_back(bench):
+    rng, count = random.Random(7), Count(bench)
+    await bench.pool.apply((bench.app(max_workers=4, standby=1, stable_after=0.0),))
+    await all_ready(bench, 5)
+    for number in range(60):
+        victim = rng.choice(bench.view().workers)
+        if victim.pid is not None and number % 2:
+            os.kill(victim.pid, signal.SIGKILL)
+        elif victim.pid is not None:
+            bench.pool.signal(victim.worker, signal.SIGKILL)
+        await asyncio.sleep(0.01)  # the storm's pace
+    await all_ready(bench, 5)
+    assert count.most <= 5
+    assert len(bench.routes.routed) == 4
+    assert bench.view().breaches == ()
+
+
+async def test_scaling_to_and_fro_during_start_breaks_nothing(bench):
+    rng, count = random.Random(11), Count(bench)
+    for _ in range(25):
+        await bench.pool.apply((bench.app(max_workers=rng.randrange(6)),))
+        await asyncio.sleep(rng.random() * 0.06)  # anywhere within a start
+        if rng.random() < 0.3:
+            bench.pool.reload("app")
+    await bench.pool.apply((bench.app(max_workers=3),))
+    await all_ready(bench, 3)
+    assert count.most <= 6
+    assert bench.view().breaches == ()
+
+
+@pytest.mark.parametrize("policy", [Policy.STATIC, Policy.DYNAMIC, Policy.ONDEMAND])
+async def test_a_program_that_exits_at_once_is_started_ever_less_often_under_every_policy(bench, monkeypatch, policy):
+    monkeypatch.setattr(python_builtin, "_TICK", 0.1)
+    app = bench.app(
+        "raise SystemExit(1)\n", policy=policy, max_workers=8, start_workers=2, max_spare=5, min_spare=3,
+        backoff_initial=0.05,
+    )  # fmt: skip
+    await bench.pool.apply((app,))
+    for _ in range(3):
+        bench.pool.starved("app")
+    began = (await bench.state(_S.STARTING)).at
+    await bench.until(lambda: bench.clock.monotonic() > began + 1.5)
+    starts = [event.at - began for event in bench.events.read(1, 10_000).events if event.state is _S.STARTING]
+    slots = len({event.slot for event in bench.events.read(1, 10_000).events if event.state is _S.STARTING})
+    early, late = sum(start < 0.75 for start in starts), sum(start >= 0.75 for start in starts)
+    assert early > slots, "it was tried again"
+    assert late <= 2 * slots, "0.05 s doubling: at most two tries of a slot fall into the second half"
+    assert bench.view().breaches == ()
+
+
+async def test_one_hung_worker_among_others_is_found_and_nobody_else_is_affected(bench):
+    await bench.pool.apply((bench.app(max_workers=4),))
+    await all_ready(bench, 4)
+    workers = [worker.worker for worker in bench.view().workers]
+    bench.pool.signal(workers[1], signal.SIGSTOP)
+    await bench.state(_S.UNHEALTHY, slot=1)
+    hung = bench.events.next
+    bench.pool.signal(workers[3], signal.SIGSTOP)
+    await bench.state(_S.UNHEALTHY, hung, slot=3)
+    states = {worker.worker.slot: worker.state for worker in bench.view().workers}
+    assert (states[0], states[2]) == (_S.READY, _S.READY)
+    await bench.until(lambda: bench.view().breaches == () and bench.pool.heal() == 0)
+    await all_ready(bench, 4)
+
+
+async def test_a_worker_that_was_stopped_during_its_start_is_gone_within_its_grace_and_never_comes_back(bench):
+    await bench.pool.apply((bench.app(NEVER_LISTENS, max_workers=2, start_timeout=30.0),))
+    await bench.state(_S.STARTING, slot=1)
+    await bench.pool.apply((bench.app(NEVER_LISTENS, max_workers=1, start_timeout=30.0),))
+    gone = await bench.state(_S.EXITED, slot=1)
+    two_looks = gone.at + 2.1
+    await bench.until(lambda: bench.clock.monotonic() > two_looks)
+    assert not [event for event in bench.events.read(gone.seq + 1).events if event.slot == 1]
+    assert bench.view().breaches == ()
+
+
+async def test_a_worker_that_cannot_be_ended_within_its_grace_is_told_as_a_breach(bench, monkeypatch):
+    monkeypatch.setattr(python_builtin, "_TICK", 0.1)
+    monkeypatch.setattr(supervisor, "_KILL_MARGIN", 0.1)
+    await bench.pool.apply((bench.app(drain_timeout=0.1, stop_timeout=0.1),))
+    await bench.state(_S.READY)
+    assert bench.view().breaches == ()
+    os.kill(bench.spawner.pid, signal.SIGSTOP)  # who delivers all signals to groups
+    await bench.pool.apply((bench.app(max_workers=0, drain_timeout=0.1, stop_timeout=0.1),))
+    await bench.until(lambda: bench.view().breaches == ("stops_are_final",))
+    os.kill(bench.spawner.pid, signal.SIGCONT)
+    await bench.state(_S.EXITED)
+
+
+async def test_kills_during_a_reload_leave_as_many_workers_as_there_should_be(bench):
+    rng, count = random.Random(3), Count(bench)
+    await bench.pool.apply((bench.app(max_workers=3, stable_after=0.0),))
+    await all_ready(bench, 3)
+    for _ in range(4):
+        bench.pool.reload("app")
+        for _ in range(5):
+            victim = rng.choice(bench.view().workers)
+            with contextlib.suppress(UnknownTargetError):  # it waits for its turn
+                bench.pool.signal(victim.worker, signal.SIGKILL)
+            await asyncio.sleep(0.02)  # the storm's pace
+    await bench.until(lambda: [worker.state for worker in bench.view().workers] == [_S.READY] * 3, timeout=20.0)
+    assert count.most <= 4
+    assert bench.view().breaches == ()
