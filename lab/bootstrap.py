@@ -9,11 +9,14 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from msgspec.structs import replace
+
 from lab import paths, plugins, report
 from lab.config import languages, manifest
 from lab.core.clock import SystemClock
 from lab.core.errors import NoLabError
 from lab.core.model import ListenerSpec
+from lab.engine import reload
 from lab.engine.engine import Engine
 from lab.engine.lab import Lab, LabSpec
 from lab.engine.local import LocalLab
@@ -28,19 +31,30 @@ def default_manifest() -> Path:
 
 def lab_spec(file: Path | None, *, port: int | None, name: str | None) -> LabSpec:
     """The desired state that a manifest and the command line ask for. Raises `ConfigError`."""
-    read = manifest.load(file or default_manifest())
-    listener = read.listener if port is None else ListenerSpec(host=read.listener.host, port=port)
-    return LabSpec(name=name or read.name, listener=listener, apps=read.apps, limits=read.limits)
+    spec = reload.spec_of(manifest.load(file or default_manifest()))
+    listener = spec.listener if port is None else ListenerSpec(host=spec.listener.host, port=port)
+    return replace(spec, name=name or spec.name, listener=listener)
 
 
-def local_lab(spec: LabSpec, *, exact_port: bool = False, read_only: bool = False, control: Path | None) -> LocalLab:
-    """A lab in this process, not started yet. Its fork server is: that happens before any thread exists."""
+def local_lab(
+    spec: LabSpec,
+    *,
+    file: Path | None = None,
+    exact_port: bool = False,
+    read_only: bool = False,
+    control: Path | None,
+) -> LocalLab:
+    """A lab in this process, not started yet. Its fork server is: that happens before any thread exists.
+
+    `file` is the manifest that `spec` came from, if the lab is to follow it as it is edited.
+    """
     clock = SystemClock()
     spawner = Spawner(clock)
     spawner.launch()
     make_pool = plugins.load("cgilab.pool", "python_builtin")
     make_proxy = plugins.load("cgilab.proxy", "python_builtin")
     logs = paths.state() / "logs" / spec.name
+    known = languages.load()
     engine = Engine(
         spec,
         lambda routing, events, clock: make_pool(
@@ -48,13 +62,14 @@ def local_lab(spec: LabSpec, *, exact_port: bool = False, read_only: bool = Fals
             events=events,
             clock=clock,
             spawner=spawner,
-            languages=languages.load(),
+            languages=known,
             cache=paths.cache(),
             logs=logs,
         ),
         make_proxy,
         clock=clock,
         defects=logs / "defects.log",
+        reloader=reload.Reloader(file, known),
         exact_port=exact_port,
         read_only=read_only,
     )
@@ -151,7 +166,8 @@ def _running(
     """A lab between its start and the end of its last process, which is told to `told`."""
     spec = lab_spec(file, port=port, name=name)
     control = paths.control_socket(spec.name)
-    lab = local_lab(spec, exact_port=port is not None, read_only=read_only, control=control)
+    followed = file or default_manifest()
+    lab = local_lab(spec, file=followed, exact_port=port is not None, read_only=read_only, control=control)
     lab.start()
     try:
         yield lab

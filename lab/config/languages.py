@@ -24,7 +24,8 @@ from lab.core.model import Contract
 VERSION_TIMEOUT = 5.0
 """Seconds that a tool may take to say which version it is."""
 
-_FACTS = Path(__file__).with_name("languages.json")
+FACTS = Path(__file__).with_name("languages.json")
+"""The file that defines them."""
 _VERSION = "{version}"
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _NUMBER = re.compile(r"\d+(?:\.\d+)+")
@@ -72,7 +73,7 @@ class Detected(msgspec.Struct, frozen=True):
 
 def load() -> dict[str, Language]:
     """Every language the lab knows, by name."""
-    languages = msgspec.json.decode(_FACTS.read_bytes(), type=list[Language])
+    languages = msgspec.json.decode(FACTS.read_bytes(), type=list[Language])
     return {language.name: language for language in languages}
 
 

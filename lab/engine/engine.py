@@ -19,13 +19,15 @@ from lab.core.snapshot import LabSnapshot
 from lab.core.states import Policy
 from lab.core.tasks import background
 from lab.engine import invariants, observe, settings, status_page, targets
+from lab.engine.admission import admit
 from lab.engine.defects import Defects
 from lab.engine.endpoints import Endpoints
 from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
 from lab.engine.processes import Processes
+from lab.engine.reload import Reloader
 from lab.engine.scaling import Decision, Scaling
 from lab.engine.slow_requests import SlowRequests
-from lab.engine.traffic import OwnTraffic, check_rate
+from lab.engine.traffic import OwnTraffic
 from lab.pool.manager import PoolManager, PoolView, Routing
 from lab.proxy.manager import ProxyManager, ProxySpec, ProxyView, UpstreamSpec
 
@@ -49,7 +51,7 @@ class Farewell(msgspec.Struct, frozen=True):
 class Engine:
     """`Lab`, on the engine's own loop. `start` and `close` bracket its life; `close` also when `start` raised.
 
-    What fails inside it by surprise is kept in the file `defects`.
+    What fails inside it by surprise is kept in the file `defects`. `reloader` tells it what was edited.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Engine:
         *,
         clock: Clock,
         defects: Path,
+        reloader: Reloader,
         exact_port: bool = False,
         read_only: bool = False,
     ) -> None:
@@ -77,6 +80,7 @@ class Engine:
         self._processes = Processes(self._pool, self._events)
         self._watch = invariants.Watch()
         self._slow = SlowRequests(self._pool, self._proxy, self._events, clock, self._endpoints.of)
+        self._reloader = reloader
         self._scaling = Scaling(clock, self._views, self._obey)
         self._started = clock.monotonic()
         self._listener = ""
@@ -110,6 +114,8 @@ class Engine:
         self._slow.follow(self._spec.apps)
         self._stack.callback(self._scaling.close)
         self._scaling.follow(self._spec.apps)
+        self._stack.push_async_callback(self._reloader.close)
+        self._reloader.start(self._spec, self._events, self._take_over, self._look_again)
         self._own.set(self._spec.own_rate)
         self._stack.push_async_callback(self._own.close)
 
@@ -179,7 +185,7 @@ class Engine:
     async def apply(self, spec: LabSpec) -> LabSpec:
         self._writable()
         before = self._spec
-        _check(spec, before)
+        admit(spec, before, self._reloader.known)
         await self._become(spec)
         if not self._own.is_at(spec.own_rate):
             self._own.set(spec.own_rate)
@@ -219,7 +225,7 @@ class Engine:
         self._writable()
         changed, told = settings.change(self._known(app), changes)
         spec = self._spec.having(changed)
-        _check(spec, self._spec)
+        admit(spec, self._spec, self._reloader.known)
         for one in told:
             if one.before != one.after:
                 text = f"{app}: {one.key} is {one.after}, was {one.before}"
@@ -293,6 +299,16 @@ class Engine:
         await self._pool.apply(spec.apps)
         self._slow.follow(spec.apps)
         self._scaling.follow(spec.apps)
+        self._reloader.follow(spec)
+
+    async def _take_over(self, spec: LabSpec) -> None:
+        """Become what an edited manifest says."""
+        admit(spec, self._spec, self._reloader.known)
+        await self._become(spec)
+
+    async def _look_again(self) -> None:
+        """Something was edited that programs are made from."""
+        await self._pool.apply(self._spec.apps)
 
     async def _resize(self, app: AppSpec, workers: int) -> None:
         text = f"{app.name} scaled from {app.pool.max_workers} to {workers} workers"
@@ -380,18 +396,3 @@ def _upstream(app: AppSpec, unavailable: str | None) -> UpstreamSpec:
         cgi=app.cgi,
         unavailable=unavailable,
     )
-
-
-def _check(spec: LabSpec, before: LabSpec) -> None:
-    """Refuse what a running lab cannot become, and values that the model does not allow."""
-    try:
-        msgspec.convert(msgspec.to_builtins(spec), LabSpec)
-    except msgspec.ValidationError as error:
-        raise NotPossibleError(f"This is no lab that could run: {error}.") from error
-    check_rate(spec.own_rate)
-    if spec.name != before.name or spec.listener != before.listener:
-        raise NotPossibleError("A running lab keeps its name and its listener.", "Stop it and start another one.")
-    for what, values in (("name", [app.name for app in spec.apps]), ("route", [app.route for app in spec.apps])):
-        twice = {value for value in values if values.count(value) > 1}
-        if twice:
-            raise NotPossibleError(f"Two apps have the same {what}: {', '.join(sorted(twice))}.")

@@ -49,6 +49,8 @@ class Program:
     """It says READY=1 when it serves."""
     binds: bool = False
     """It makes its own socket at `{socket}`, though its contract is FastCGI."""
+    folder: str = ""
+    """Where its source is."""
 
     def command(self, binding: Binding) -> tuple[str, ...]:
         """The argument list of a worker that serves there."""
@@ -64,6 +66,19 @@ def needs(spec: AppSpec) -> tuple[object, ...]:
     return (
         spec.language, spec.source, spec.protocol, spec.env, spec.concurrency, spec.resources, spec.php, spec.site
     )  # fmt: skip
+
+
+def sources(source: Path) -> tuple[Path, ...]:
+    """The files that a program is made from: its source, and what is included by name in it and in those.
+
+    Files that are not there are among them, for they may come.
+    """
+    found = [source]
+    for file in found:
+        text = file.read_bytes() if file.is_file() else b""
+        beside = (Path(os.path.normpath(file.parent / os.fsdecode(name))) for name in _INCLUDE.findall(text))
+        found += [one for one in dict.fromkeys(beside) if one not in found]
+    return tuple(found)
 
 
 class Builder:
@@ -113,6 +128,7 @@ class Builder:
             limits=spec.resources,
             notifies=language.notifies,
             binds=language.name == php.FPM,
+            folder=str(source.parent),
         )
 
     async def _build(self, language: Language, tool: str, source: Path, built: Path) -> None:
@@ -158,8 +174,7 @@ def _digest(source: Path, tool: str, language: Language) -> str:
     except OSError as error:
         raise UnavailableError(f"Cannot read {error.filename}: {error.strerror}.", "Correct `source`.") from None
     seen.update(text)
-    for name in _INCLUDE.findall(text):
-        included = source.parent / os.fsdecode(name)
+    for included in sources(source)[1:]:
         seen.update(included.read_bytes() if included.is_file() else b"")
     return seen.hexdigest()
 

@@ -1,0 +1,29 @@
+"""Whether a running lab may become what it is asked to become. A spec that may not changes nothing.
+
+Whoever asks (`apply`, `set`, an edited manifest), the answer is the same, and it is the manifest's: the model's bounds,
+then the rules about settings that do not go together.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from lab.config.languages import Language
+from lab.core import rules
+from lab.core.errors import NotPossibleError
+from lab.engine.lab import LabSpec
+from lab.engine.traffic import check_rate
+
+
+def admit(spec: LabSpec, before: LabSpec, known: Mapping[str, Language]) -> None:
+    """Return if a lab that is `before` may become `spec`. Raises `NotPossibleError` for the first thing against it."""
+    try:
+        msgspec.convert(msgspec.to_builtins(spec), LabSpec)
+    except msgspec.ValidationError as error:
+        raise NotPossibleError(f"This is no lab that could run: {error}.") from error
+    check_rate(spec.own_rate)
+    if spec.name != before.name or spec.listener != before.listener:
+        raise NotPossibleError("A running lab keeps its name and its listener.", "Stop it and start another one.")
+    contracts = {name: tuple(language.start) for name, language in known.items()}
+    for problem in rules.of_lab(spec.apps, spec.processes, contracts):
+        raise NotPossibleError(f"{problem.name}: {problem.key}: {problem.message}")
