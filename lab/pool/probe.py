@@ -11,14 +11,15 @@ import errno
 import os
 import re
 import socket
-import struct
 from collections.abc import Callable
 from typing import Protocol
+
+from lab.wire import fastcgi
+from lab.wire.http1 import BadMessageError
 
 _MOST = 64 * 1024
 _STATUS = re.compile(rb"HTTP/1\.[0-9] ([0-9]{3})")
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
-_RECORD = struct.Struct(">BBHHBB")
 
 
 class Question(Protocol):
@@ -68,17 +69,19 @@ class GetValues:
     """FCGI_GET_VALUES, a management record that every FastCGI application answers (FastCGI 1.0, section 4.1)."""
 
     name = "FCGI_GET_VALUES"
-    words = _RECORD.pack(1, 9, 0, 16, 0, 0) + b"\x0e\x00FCGI_MAX_CONNS"
+    words = fastcgi.get_values(("FCGI_MAX_CONNS",))
 
     def is_whole(self, answer: bytearray) -> bool:
-        if len(answer) < _RECORD.size:
-            return False
-        length: int = _RECORD.unpack_from(answer)[3]
-        return len(answer) >= _RECORD.size + length
+        try:
+            return fastcgi.values(bytes(answer)) is not None
+        except BadMessageError:
+            return True
 
     def wrong(self, answer: bytes) -> str:
-        well = self.is_whole(bytearray(answer)) and answer[:2] == b"\x01\x0a"
-        return "" if well else f"answered {self.name} with {answer[:40]!r}, which is not FCGI_GET_VALUES_RESULT"
+        with contextlib.suppress(BadMessageError):
+            if fastcgi.values(answer) is not None:
+                return ""
+        return f"answered {self.name} with {answer[:40]!r}, which is not FCGI_GET_VALUES_RESULT"
 
 
 class Probe:

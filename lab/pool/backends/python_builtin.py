@@ -10,12 +10,13 @@ from pathlib import Path
 
 from lab.config.languages import Language
 from lab.core.clock import Clock
-from lab.core.errors import UnknownTargetError
+from lab.core.errors import UnavailableError, UnknownTargetError
 from lab.core.events import EventKind, EventRing
-from lab.core.model import AppSpec, WorkerId
+from lab.core.model import AppSpec, Contract, WorkerId
 from lab.pool import forkserver, php, procfs
 from lab.pool.build import Builder
-from lab.pool.manager import PoolView, Routing, RunningProcess
+from lab.pool.cgi_programs import CgiPool
+from lab.pool.manager import CgiProcess, PoolView, Routing, RunningProcess
 from lab.pool.notices import Notices
 from lab.pool.output import SlotOutput
 from lab.pool.process import Lines, Process
@@ -58,6 +59,8 @@ class PythonBuiltinPool:
         self._supervisors: dict[str, Supervisor] = {}
         self._leaving: dict[str, Supervisor] = {}
         """Pools of apps that were removed and still have processes."""
+        self._programs: dict[str, CgiPool] = {}
+        self._ending: list[CgiPool] = []
         self._outputs: dict[tuple[str, int], SlotOutput] = {}
         self._turn = 0
         self._children: list[int] = []
@@ -72,9 +75,11 @@ class PythonBuiltinPool:
         self._tick()
 
     async def apply(self, apps: tuple[AppSpec, ...]) -> None:
-        wanted = {app.name for app in apps}
+        programs = {app.name: app for app in apps if self._builder.protocol(app) is Contract.CGI}
+        self._apply_programs(programs)
+        wanted = {app.name for app in apps} - programs.keys()
         self._let_go([name for name in self._supervisors if name not in wanted])
-        for app in map(php.as_one_worker, apps):
+        for app in map(php.as_one_worker, (app for app in apps if app.name in wanted)):
             if app.name in self._leaving:  # its slots and their generations are known
                 self._supervisors[app.name] = self._leaving.pop(app.name)
             elif app.name not in self._supervisors:
@@ -82,8 +87,9 @@ class PythonBuiltinPool:
             self._supervisors[app.name].update(app)
 
     def observe(self) -> PoolView:
-        apps = tuple(supervisor.view() for supervisor in self._supervisors.values())
-        return PoolView(apps=apps, zombies=self._lasting_zombies)
+        apps = [supervisor.view() for supervisor in self._supervisors.values()]
+        apps += [program.view() for program in self._programs.values()]
+        return PoolView(apps=tuple(apps), zombies=self._lasting_zombies)
 
     def signal(self, worker: WorkerId, signal: int) -> int:
         supervisor = self._supervisors.get(worker.app)
@@ -99,14 +105,24 @@ class PythonBuiltinPool:
         kept = self._outputs.get((app, slot))
         return kept.lines() if kept is not None else ()
 
+    async def gone(self, app: str) -> None:
+        if app in self._leaving:
+            await self._leaving[app].gone()
+
     def reload(self, app: str) -> None:
-        if app not in self._supervisors:
-            raise UnknownTargetError(f"Found no pool of {app!r}; expected one of: {', '.join(self._supervisors)}.")
-        self._supervisors[app].reload()
+        pools = self._supervisors | self._programs
+        if app not in pools:
+            raise UnknownTargetError(f"Found no pool of {app!r}; expected one of: {', '.join(pools)}.")
+        pools[app].reload()
 
     def starved(self, app: str) -> None:
         if app in self._supervisors:  # its last requests may still wait when it was removed
             self._supervisors[app].starved()
+
+    async def cgi(self, app: str, env: dict[str, str]) -> CgiProcess:
+        if app not in self._programs:
+            raise UnavailableError(f"{app} has no CGI program any more.")
+        return await self._programs[app].run(env)
 
     async def run(
         self, argv: tuple[str, ...], env: dict[str, str], cwd: str | None, on_line: Callable[[str], None]
@@ -126,7 +142,8 @@ class PythonBuiltinPool:
 
     async def close(self) -> None:
         self._let_go(list(self._supervisors))
-        left = self._leaving.values()
+        self._apply_programs({})
+        left: list[Supervisor | CgiPool] = [*self._leaving.values(), *self._ending]
         patience = max((_patience(supervisor.spec) for supervisor in left), default=0.0)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*(supervisor.gone() for supervisor in left)), patience)
@@ -138,6 +155,17 @@ class PythonBuiltinPool:
         await asyncio.to_thread(self._disk.shutdown)
 
     # -- inside
+
+    def _apply_programs(self, apps: Mapping[str, AppSpec]) -> None:
+        self._ending = [pool for pool in self._ending if not pool.is_over]
+        for name in self._programs.keys() - apps.keys():
+            pool = self._programs.pop(name)
+            pool.stop()
+            self._ending.append(pool)
+        for name, app in apps.items():
+            if name not in self._programs:
+                self._programs[name] = CgiPool(app, self._with, self._builder, self._output)
+            self._programs[name].update(app)
 
     def _let_go(self, names: list[str]) -> None:
         self._leaving = {name: supervisor for name, supervisor in self._leaving.items() if not supervisor.is_over}
