@@ -101,21 +101,17 @@ def response(status: str, document: dict[str, object], close: bool, method: byte
 class Server:
     """The listening socket, and the connections on which no request has begun."""
 
-    def __init__(self, listener: socket.socket, inherited: bool) -> None:
+    def __init__(self, listener: socket.socket, inherited: bool, signals: socket.socket) -> None:
         self.listener = listener
         self.inherited = inherited
+        self.signals = signals
         self.stopping = False
         self.idle: set[socket.socket] = set()
         listener.setblocking(False)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT. What has begun by then goes on in its thread: Python waits for all of them."""
-        noticed, written = socket.socketpair()  # a signal is one more thing to wait for: Python writes its number here
-        written.setblocking(False)
-        signal.set_wakeup_fd(written.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        while noticed not in select.select([self.listener, noticed], [], [])[0]:
+        while self.signals not in select.select([self.listener, self.signals], [], [])[0]:
             self.admit()
         self.stop()
 
@@ -178,6 +174,17 @@ class Server:
         return not close
 
 
+def catch_signals() -> tuple[socket.socket, socket.socket]:
+    """SIGTERM and SIGINT become one more thing to wait for: Python writes their number into the second, out of the
+    first it can be read."""
+    noticed, written = socket.socketpair()
+    written.setblocking(False)
+    signal.set_wakeup_fd(written.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return noticed, written
+
+
 def listen(place: str) -> socket.socket:
     """A new listening socket at a path or a port."""
     if place.startswith("/"):
@@ -204,7 +211,8 @@ def main() -> None:
         return
     inherited = len(sys.argv) < 2 and os.environ.get("LISTEN_PID") == str(os.getpid())  # sd_listen_fds(3)
     place = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("SOCKET") or os.environ.get("PORT", "")
-    server = Server(socket.socket(fileno=3) if inherited else listen(place), inherited)
+    signals, _written = catch_signals()  # before it listens: whoever gets through to it can also end it in order
+    server = Server(socket.socket(fileno=3) if inherited else listen(place), inherited, signals)
     where = "descriptor 3" if inherited else place if place.startswith("/") else f"127.0.0.1:{place}"
     sys.stderr.write(f"search: pid {os.getpid()} listens at {where}\n")
     tell_ready()
