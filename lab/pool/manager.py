@@ -179,6 +179,10 @@ class PoolManager(Protocol):
         """The last lines the slot's workers wrote, oldest first."""
         ...
 
+    async def gone(self, app: str) -> None:
+        """Wait until an app that is no longer applied has no process left."""
+        ...
+
     def reload(self, app: str) -> None:
         """Replace every worker of an app, one after the other, each drained only when its successor is READY."""
         ...

@@ -27,7 +27,7 @@ FPM = "php-fpm"
 FPM_CONFIG = Path(__file__).with_name("php-fpm.conf")
 
 _SCRIPTS = (".php",)
-_MASTER = {"policy": Policy.STATIC, "max_workers": 1, "max_requests": 0}
+_MASTER = {"policy": Policy.STATIC, "max_requests": 0}
 
 
 def as_one_worker(spec: AppSpec) -> AppSpec:
@@ -39,7 +39,7 @@ def as_one_worker(spec: AppSpec) -> AppSpec:
         return spec
     return msgspec.structs.replace(
         spec,
-        pool=msgspec.structs.replace(spec.pool, **_MASTER),
+        pool=msgspec.structs.replace(spec.pool, **_MASTER, max_workers=min(1, spec.pool.max_workers)),
         concurrency=max(1, spec.pool.max_workers),
         env=_master_settings(spec) | spec.env,
     )
