@@ -179,10 +179,17 @@ def test_a_body_is_never_taken_for_a_request(worker: Any, length: int) -> None:
 
 def test_connection_close_is_announced_and_kept(worker: Any) -> None:
     with worker.connect() as client:
-        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" + ASK)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         answer = client.rest()
     assert answer.count(b"HTTP/1.1 200 OK") == 1
     assert b"\r\nconnection: close\r\n" in answer.lower()
+
+
+def test_nothing_is_answered_that_follows_connection_close(strict: Any) -> None:
+    for request in (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"):
+        with strict.connect() as client:
+            client.sendall(request + ASK)
+            assert client.rest().count(b"HTTP/1.1 200 OK") == 1
 
 
 def test_noise_is_refused_and_delays_nobody(worker: Any) -> None:
