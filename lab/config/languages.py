@@ -71,6 +71,15 @@ class Detected(msgspec.Struct, frozen=True):
     hint: str | None
 
 
+class DetectedLanguage(Detected, frozen=True):
+    """What this machine has of a language, and what the lab can do with it."""
+
+    contracts: tuple[Contract, ...]
+    """Those that its programs can keep, the preferred one first."""
+    versions: tuple[str, ...]
+    """Those that are installed side by side, the newest first; empty where its tools have no version in their name."""
+
+
 def load() -> dict[str, Language]:
     """Every language the lab knows, by name."""
     languages = msgspec.json.decode(FACTS.read_bytes(), type=list[Language])
@@ -125,15 +134,20 @@ def _search_path() -> list[str]:
     return [*os.environ.get("PATH", os.defpath).split(os.pathsep), *_SBIN]
 
 
-def detect(language: Language) -> Detected:
+def detect(language: Language) -> DetectedLanguage:
     """Look for the language's tool and ask it for its version. Takes at most `VERSION_TIMEOUT` s."""
     try:
-        tool = find_tool(language)
+        version = ask_version(fill(language.version, tool=find_tool(language)))
     except UnavailableError:
-        return Detected(language.name, available=False, version=None, hint=language.hint)
-    version = ask_version(fill(language.version, tool=tool))
-    hint = None if version else language.hint
-    return Detected(language.name, available=version is not None, version=version, hint=hint)
+        version = None
+    return DetectedLanguage(
+        language.name,
+        available=version is not None,
+        version=version,
+        hint=None if version else language.hint,
+        contracts=tuple(language.start),
+        versions=versions(language),
+    )
 
 
 def ask_version(argv: tuple[str, ...]) -> str | None:

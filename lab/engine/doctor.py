@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from lab import paths
-from lab.config.languages import Detected, Language, ask_version, detect
+from lab.config.languages import Detected, DetectedLanguage, Language, ask_version, detect
 from lab.core.schema import published
 from lab.pool import sockdiag
 
@@ -64,7 +64,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """The whole examination. `problems` are sentences: what does not work, and what to do."""
 
     version: int = 1
-    languages: tuple[Detected, ...]
+    languages: tuple[DetectedLanguage, ...]
     tools: tuple[Detected, ...]
     kernel: Kernel
     problems: tuple[str, ...]
@@ -84,6 +84,7 @@ TOOLS = (
     Tool("wrk", "-v", "sudo apt install wrk"),
     Tool("nginx", "-v", "sudo apt install nginx-light"),
     Tool("haproxy", "-v", "sudo apt install haproxy"),
+    Tool("redis-server", "--version", "sudo apt install redis-server"),
 )
 PACKAGES = ("locust", "py-spy")
 """Tools that come as Python packages, into the lab's own environment."""
@@ -136,7 +137,7 @@ def render(report: Report) -> str:
     room = f"ulimit -n raises it to {kernel.open_files_max}" if kernel.open_files_max > kernel.open_files else ""
     abilities.append(("open_files", str(kernel.open_files), room))
     sections = (
-        ("Languages", _rows([_row(one) for one in report.languages])),
+        ("Languages", _rows([_language_row(one) for one in report.languages])),
         ("Tools", _rows([_row(one) for one in report.tools])),
         (f"Kernel: Linux {kernel.release}, {kernel.cores} cores, {memory}", _rows(abilities)),
         ("Problems", "\n".join(f"  {problem}" for problem in report.problems) or "  none"),
@@ -156,7 +157,7 @@ _ABILITIES = {
 _ESSENTIAL = ("pidfd", "subreaper", "parent_death_signal", "sock_diag")
 
 
-def _missing(found: tuple[Detected, ...], languages: Mapping[str, Language]) -> list[str]:
+def _missing(found: tuple[DetectedLanguage, ...], languages: Mapping[str, Language]) -> list[str]:
     return [
         f"{languages[one.name].title} is missing: its apps are shown as unavailable. Install it: {one.hint}"
         for one in found
@@ -202,6 +203,12 @@ def _detect_package(name: str) -> Detected:
         return Detected(name, available=True, version=f"{name} {metadata.version(name)}", hint=None)
     except metadata.PackageNotFoundError:
         return Detected(name, available=False, version=None, hint=f"{sys.executable} -m pip install {name}")
+
+
+def _language_row(one: DetectedLanguage) -> tuple[str, str, str]:
+    contracts = " ".join(one.contracts)
+    several = f"  versions: {', '.join(one.versions)}" if len(one.versions) > 1 else ""
+    return one.name, one.version or "missing", one.hint or f"{contracts}{several}"
 
 
 def _row(one: Detected) -> tuple[str, str, str]:

@@ -15,11 +15,12 @@ import psutil
 import pytest
 
 from lab.config.languages import Language, load
+from lab.core.model import Contract
 from lab.engine.doctor import ENOUGH_FILES, Report, encoded, examine, examine_kernel, render
 
 LANGUAGES = load()
 
-DETECTED = {
+DETECTED: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["name", "available", "version", "hint"],
@@ -30,13 +31,21 @@ DETECTED = {
         "hint": {"type": ["string", "null"]},
     },
 }
+LANGUAGE = DETECTED | {
+    "required": [*DETECTED["required"], "contracts", "versions"],
+    "properties": DETECTED["properties"]
+    | {
+        "contracts": {"type": "array", "items": {"enum": list(Contract)}, "minItems": 1},
+        "versions": {"type": "array", "items": {"type": "string"}},
+    },
+}
 PROMISED: dict[str, Any] = {
     "type": "object",
     "additionalProperties": False,
     "required": ["version", "languages", "tools", "kernel", "problems"],
     "properties": {
         "version": {"const": 1},
-        "languages": {"type": "array", "items": DETECTED, "minItems": 2},
+        "languages": {"type": "array", "items": LANGUAGE, "minItems": 2},
         "tools": {"type": "array", "items": DETECTED, "minItems": 2},
         "kernel": {"type": "object", "required": ["pidfd", "cgroup", "subreaper", "sock_diag", "open_files"]},
         "problems": {"type": "array", "items": {"type": "string"}},
@@ -81,6 +90,34 @@ def test_a_missing_language_is_a_problem_with_its_remedy() -> None:
     report = examine({"c": lacking(LANGUAGES["c"])})
     assert report.languages[0].available is False
     assert any("C is missing" in problem and LANGUAGES["c"].hint in problem for problem in report.problems)
+
+
+def test_a_machine_without_any_language_but_the_labs_own_is_examined_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("lab.config.languages._SBIN", ())
+    report = examine(LANGUAGES)
+    assert [one.name for one in report.languages if one.available] == ["python"]
+    for one in report.languages:
+        assert one.available or f"Install it: {LANGUAGES[one.name].hint}" in "\n".join(report.problems)
+
+
+def test_versions_side_by_side_are_listed_the_newest_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("8.2", "7.4", "8.10"):
+        fake_tool(tmp_path, f"php-cgi{version}", f"echo 'PHP {version}.1 (cgi-fcgi)'")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("lab.config.languages._SBIN", ())
+    report = examine({"php": LANGUAGES["php"]})
+    assert report.languages[0].versions == ("8.10", "8.2", "7.4")
+    assert report.languages[0].version == "php-cgi8.10 8.10.1"
+    assert "fastcgi cgi  versions: 8.10, 8.2, 7.4" in render(report)
+
+
+def test_each_language_tells_the_contracts_that_it_can_keep(report: Report) -> None:
+    for one in report.languages:
+        assert one.contracts == tuple(LANGUAGES[one.name].start)
+        assert not one.available or " ".join(one.contracts) in render(report)
 
 
 def test_kernel_facts_are_the_machines(report: Report) -> None:
