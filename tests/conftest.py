@@ -28,6 +28,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a C compiler"))
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where CI is set, .ci/run has installed every language and program: a test left out is a failure there."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    left_out = reporter.stats.get("skipped", []) if reporter and os.environ.get("CI") else []
+    for report in left_out:
+        reporter.write_line(f"LEFT OUT {report.nodeid}: {report.longrepr[2]}")
+    if left_out and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove it."""
     shutil.rmtree(config.stash[_FOLDERS], ignore_errors=True)
