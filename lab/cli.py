@@ -155,6 +155,27 @@ def scale(app: str, workers: int, name: str) -> None:
     _short(name, "scale", app, str(workers))
 
 
+@cgilab.command("set")
+@click.argument("app")
+@click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1)
+@_name
+def set_(app: str, changes: tuple[str, ...], name: str) -> None:
+    """Change settings of APP while it runs, all of them or none; without any, list them with their values.
+
+    KEY is a setting of the pool (max_workers, policy, max_requests), of the app (selection, concurrency), or of a part
+    of it (liveness.interval, resources.files, php.ini.memory_limit).
+    """
+    _short(name, "set", app, *changes)
+
+
+@cgilab.command()
+@click.argument("app")
+@_name
+def reload(app: str, name: str) -> None:
+    """Replace every worker of APP, one after the other, without failing a request."""
+    _short(name, "reload", app)
+
+
 @cgilab.command()
 @_name
 def heal(name: str) -> None:

@@ -12,7 +12,7 @@ USAGE = {
     "freeze": "freeze TARGET",
     "thaw": "thaw TARGET",
     "scale": "scale APP N",
-    "set": "set APP [KEY=VALUE ...]",
+    "set": "set APP KEY=VALUE ...",
     "reload": "reload APP",
     "heal": "heal",
     "request": "request APP",

@@ -167,6 +167,62 @@ async def test_scale_refuses_what_no_pool_can_be(lab: Lab, workers: int) -> None
         await lab.scale("nothere", 1)
 
 
+async def test_set_changes_settings_of_the_pool_the_app_and_its_parts_while_it_runs(lab: Lab) -> None:
+    pids = {worker.pid for worker in (await until_ready(lab)).apps[0].workers}
+    since = (await lab.snapshot()).events_next
+    changes = {"selection": "least_connections", "drain_timeout": "1.5", "liveness.fall": "3"}
+    told = await lab.set("search", changes)
+    assert [(one.key, one.before, one.after) for one in told] == [
+        ("selection", "round_robin", "least_connections"),
+        ("drain_timeout", "10", "1.5"),
+        ("liveness.fall", "2", "3"),
+    ]
+    search = (await lab.spec()).apps[0]
+    assert (search.selection, search.pool.drain_timeout, search.liveness.fall) == ("least_connections", 1.5, 3)
+    event = await until_event(lab, EventKind.SETTING, since)
+    assert event.data == {"key": "selection", "from": "round_robin", "to": "least_connections"}
+    assert {worker.pid for worker in (await lab.snapshot()).apps[0].workers} == pids
+
+
+async def test_set_changes_how_many_workers_there_are(lab: Lab) -> None:
+    await until_ready(lab)
+    await lab.set("search", {"max_workers": "3"})
+    assert (await until_ready(lab, 3)).apps[0].max_workers == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"max_worker": "3"}, "max_workers"),
+        ({"max_workers": "many"}, "whole number"),
+        ({"max_workers": "3", "selection": "fastest"}, "least_connections"),
+        ({"policy": "dynamic", "min_spare": "5", "max_spare": "2"}, "spare"),
+        ({"name": "other"}, "cannot be changed"),
+        ({"language": "klingon"}, "klingon"),
+    ],
+)
+async def test_set_refuses_wrong_keys_and_values_and_then_changes_nothing(
+    lab: Lab, changes: dict[str, str], told: str
+) -> None:
+    before = await lab.spec()
+    with pytest.raises(NotPossibleError, match=told):
+        await lab.set("search", changes)
+    assert await lab.spec() == before
+
+
+async def test_reload_replaces_every_worker(lab: Lab) -> None:
+    before = {worker.pid for worker in (await until_ready(lab)).apps[0].workers}
+    since = (await lab.snapshot()).events_next
+    await lab.reload("search")
+    noticed = await until_event(lab, EventKind.RELOAD, since)
+    assert noticed.data["step"] == "noticed"
+    async with asyncio.timeout(30):
+        while before & {worker.pid for worker in (await until_ready(lab)).apps[0].workers}:
+            await asyncio.sleep(0.05)
+    with pytest.raises(UnknownTargetError, match="nothere"):
+        await lab.reload("nothere")
+
+
 async def test_apply_returns_the_spec_before_and_brings_it_back(lab: Lab) -> None:
     await until_ready(lab)
     spec = await lab.spec()
@@ -258,7 +314,8 @@ async def test_a_read_only_lab_is_watched_and_not_changed(tmp_path: Path) -> Non
     await asyncio.to_thread(local.start)
     try:
         await until_ready(local)
-        for command in (local.signal("random"), local.scale("search", 1), local.heal(), local.traffic(1)):
+        commands = [local.signal("random"), local.scale("search", 1), local.heal(), local.traffic(1)]
+        for command in [*commands, local.set("search", {"max_workers": "1"}), local.reload("search")]:
             with pytest.raises(ReadOnlyError):
                 await command
         assert (await local.snapshot()).read_only
