@@ -5,9 +5,10 @@ Every method is called on that loop. `LocalLab` brings calls over from other thr
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,7 @@ from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Signal
 from lab.engine.processes import Processes
 from lab.engine.reload import Reloader
 from lab.engine.scaling import Decision, Scaling
+from lab.engine.services import Services, held
 from lab.engine.slow_requests import SlowRequests
 from lab.engine.traffic import OwnTraffic
 from lab.pool.manager import PoolManager, PoolView, Routing
@@ -78,6 +80,7 @@ class Engine:
         self._pool = make_pool(self._endpoints, self._events, clock)
         self._own = OwnTraffic(self._proxy, clock, self._askable)
         self._processes = Processes(self._pool, self._events)
+        self._services = Services(self._pool, self._events, clock, self._release)
         self._watch = invariants.Watch()
         self._slow = SlowRequests(self._pool, self._proxy, self._events, clock, self._endpoints.of)
         self._reloader = reloader
@@ -107,9 +110,11 @@ class Engine:
         """Listen, then start the workers. Returns when the listener is open. Raises `PortInUseError`."""
         asyncio.get_running_loop().set_exception_handler(self._defects.handle)
         await self._pool.start()
+        self._stack.push_async_callback(self._end_services)
         await self._listen()
         self._stack.push_async_callback(self._processes.close)
-        await self._pool.apply(self._spec.apps)
+        self._services.apply(self._spec.processes, self._spec.apps)
+        await self._apply_apps()
         self._stack.callback(self._slow.close)
         self._slow.follow(self._spec.apps)
         self._stack.callback(self._scaling.close)
@@ -120,7 +125,8 @@ class Engine:
         self._stack.push_async_callback(self._own.close)
 
     async def close(self) -> None:
-        """Stop own traffic, then processes, then take no more requests, then the workers; return when none is left."""
+        """Stop own traffic, then load runs, then take no more requests, then the workers, then the processes that they
+        needed; return when none is left."""
         self._closing = True
         before = {worker.pid for app in self._pool.observe().apps for worker in app.workers if worker.pid is not None}
         born = {pid: _born(pid) for pid in before}
@@ -149,6 +155,8 @@ class Engine:
                 self._spec,
                 pool,
                 proxy,
+                processes=self._services.view(),
+                waits_for=self._services.waits_for,
                 listener=self._listener,
                 started=self._started,
                 now=now,
@@ -243,7 +251,7 @@ class Engine:
 
     async def heal(self) -> int:
         self._writable()
-        return self._pool.heal()
+        return self._pool.heal() + self._services.heal()
 
     async def request(self, app: str, path: str | None = None) -> Answer:
         self._writable()
@@ -295,8 +303,9 @@ class Engine:
     async def _become(self, spec: LabSpec) -> None:
         self._spec = spec
         self._latest = None
+        self._services.apply(spec.processes, spec.apps)
         await self._proxy.apply(self._proxy_spec(spec.listener))
-        await self._pool.apply(spec.apps)
+        await self._apply_apps()
         self._slow.follow(spec.apps)
         self._scaling.follow(spec.apps)
         self._reloader.follow(spec)
@@ -308,7 +317,22 @@ class Engine:
 
     async def _look_again(self) -> None:
         """Something was edited that programs are made from."""
-        await self._pool.apply(self._spec.apps)
+        await self._apply_apps()
+
+    async def _apply_apps(self) -> None:
+        """Give the pool its apps; one whose processes are not healthy yet has no workers."""
+        apps = self._spec.apps
+        await self._pool.apply(tuple(held(app) if self._services.waits_for(app) else app for app in apps))
+
+    def _release(self) -> None:
+        """What an app waited for is healthy."""
+        if not self._closing:
+            self._later(self._apply_apps())
+
+    async def _end_services(self) -> None:
+        """The processes that apps need outlive the workers."""
+        await self._pool.apply(())
+        await self._services.close()
 
     async def _resize(self, app: AppSpec, workers: int) -> None:
         text = f"{app.name} scaled from {app.pool.max_workers} to {workers} workers"
@@ -334,7 +358,10 @@ class Engine:
 
     def _proxy_spec(self, listener: ListenerSpec) -> ProxySpec:
         unavailable = {app.name: app.unavailable for app in self._pool.observe().apps}
-        upstreams = tuple(_upstream(app, unavailable.get(app.name)) for app in self._spec.apps)
+        upstreams = tuple(
+            _upstream(app, unavailable.get(app.name) or _waiting(app, self._services.waits_for(app)))
+            for app in self._spec.apps
+        )
         return ProxySpec(listener=listener, upstreams=upstreams, limits=self._spec.limits)
 
     def _status_page(self, query: str) -> tuple[str, bytes]:
@@ -353,9 +380,12 @@ class Engine:
             if not waiter.done():
                 waiter.set_result(None)
         if event.kind is EventKind.APP_STATUS:
-            task = background(self._proxy.apply(self._proxy_spec(self._spec.listener)))
-            self._reapplying.add(task)
-            task.add_done_callback(self._reapplying.discard)
+            self._later(self._proxy.apply(self._proxy_spec(self._spec.listener)))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = background(work)
+        self._reapplying.add(task)
+        task.add_done_callback(self._reapplying.discard)
 
     def _askable(self) -> list[tuple[str, str]]:
         available = {app.name for app in self._pool.observe().apps if app.unavailable is None and app.wanted}
@@ -381,6 +411,10 @@ def _born(pid: int) -> int | None:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, ProcessLookupError):
         return None
+
+
+def _waiting(app: AppSpec, needs: tuple[str, ...]) -> str | None:
+    return f"it waits for {' and '.join(needs)} to be healthy." if needs else None
 
 
 def _upstream(app: AppSpec, unavailable: str | None) -> UpstreamSpec:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from lab.core.model import AppSpec, WorkerId
-from lab.core.snapshot import AppSnapshot, Invariants, LabSnapshot, Traffic, WorkerSnapshot
+from lab.core.snapshot import AppSnapshot, Invariants, LabSnapshot, ServiceSnapshot, Traffic, WorkerSnapshot
 from lab.engine.lab import LabSpec
 from lab.pool.manager import AppView, PoolView, WorkerView
 from lab.proxy.manager import EndpointView, ProxyView, UpstreamView
@@ -14,6 +14,8 @@ def build(
     pool: PoolView,
     proxy: ProxyView,
     *,
+    processes: tuple[ServiceSnapshot, ...],
+    waits_for: Callable[[AppSpec], tuple[str, ...]],
     listener: str,
     started: float,
     now: float,
@@ -34,10 +36,11 @@ def build(
         at=now,
         read_only=read_only,
         apps=tuple(
-            _app(app, views[app.name], upstreams.get(app.name), slow.get(app.name, 0), now, routed)
+            _app(app, views[app.name], upstreams.get(app.name), waits_for(app), slow.get(app.name, 0), now, routed)
             for app in spec.apps
             if app.name in views
         ),
+        processes=processes,
         totals=proxy.totals,
         own=Traffic(rate=own_rate, totals=proxy.own),
         invariants=invariants,
@@ -49,6 +52,7 @@ def _app(
     spec: AppSpec,
     view: AppView,
     upstream: UpstreamView | None,
+    waits_for: tuple[str, ...],
     slow: int,
     now: float,
     routed: Callable[[WorkerId], bool],
@@ -72,6 +76,7 @@ def _app(
         max_workers=spec.pool.max_workers,
         max_reached=view.max_reached,
         slow_requests=slow,
+        waits_for=waits_for,
         unavailable=view.unavailable,
         building=view.building,
     )

@@ -1,0 +1,97 @@
+"""How is a process beside the pool? Asked as its `health` says: by HTTP, TCP, a command, a file, or not at all.
+
+A check never blocks the loop, takes no longer than its `timeout`, and leaves nothing behind: a command that is not
+over by then is killed with everything it started.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from lab.core.errors import LabError
+from lab.core.model import HealthMethod, ServiceSpec
+from lab.core.rules import host_and_port, http_target
+from lab.engine.service import ending
+from lab.pool.manager import PoolManager
+from lab.pool.probe import Get
+
+_MOST = 64 * 1024
+_TOLD = ("/bin/sh", "-c", 'exec "$@" >&{report_fd} 2>&1', "sh")
+"""Its output comes to the lab instead of a log, which a check every half second would fill."""
+
+
+async def check(spec: ServiceSpec, pool: PoolManager) -> str:
+    """What is wrong with it, as the end of a sentence about it such as `does not accept connections`; empty if well."""
+    health = spec.health
+    try:
+        async with asyncio.timeout(health.timeout):
+            return await _METHODS[health.method](spec, pool)
+    except TimeoutError:
+        return f"did not answer within {health.timeout:g} s ({_asked(spec)})"
+
+
+async def _process(spec: ServiceSpec, pool: PoolManager) -> str:
+    return ""  # it runs: else nobody would ask
+
+
+async def _tcp(spec: ServiceSpec, pool: PoolManager) -> str:
+    host, port = host_and_port(spec.health.address)
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError as error:
+        return f"does not accept connections at {spec.health.address} ({error.strerror or error})"
+    writer.close()
+    return ""
+
+
+async def _http(spec: ServiceSpec, pool: PoolManager) -> str:
+    host, port, path = http_target(spec.health.url)
+    question = Get(path, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    answer = bytearray()
+    try:
+        reader, writer = await asyncio.open_connection(host, port)
+    except OSError as error:
+        return f"does not accept connections at {host}:{port} ({error.strerror or error})"
+    with contextlib.closing(writer), contextlib.suppress(ConnectionError):  # a reset: what came before it counts
+        writer.write(question.words)
+        while len(answer) < _MOST and not question.is_whole(answer) and (chunk := await reader.read(_MOST)):
+            answer += chunk
+    return question.wrong(bytes(answer))
+
+
+async def _command(spec: ServiceSpec, pool: PoolManager) -> str:
+    said: list[str] = []
+    command = spec.health.command
+    try:
+        process = await pool.run((*_TOLD, *command), spec.env, spec.folder or None, said.append)
+    except (LabError, OSError) as error:
+        return f"cannot be asked: {str(error).rstrip('.')}"
+    try:
+        status = await process.wait()
+    finally:
+        process.signal(signal.SIGKILL, group=True)
+    if status == 0:
+        return ""
+    return f"is not well: {command[0]} ended with {ending(status)}" + (f" ({said[-1]})" if said else "")
+
+
+async def _file(spec: ServiceSpec, pool: PoolManager) -> str:
+    there = await asyncio.to_thread(Path(spec.health.path).exists)
+    return "" if there else f"has not made the file {spec.health.path}"
+
+
+_METHODS: dict[HealthMethod, Callable[[ServiceSpec, PoolManager], Awaitable[str]]] = {
+    HealthMethod.PROCESS: _process,
+    HealthMethod.TCP: _tcp,
+    HealthMethod.HTTP: _http,
+    HealthMethod.COMMAND: _command,
+    HealthMethod.FILE: _file,
+}
+
+
+def _asked(spec: ServiceSpec) -> str:
+    """What it is asked by, in a word or two."""
+    health = spec.health
+    return health.address or health.url or health.path or " ".join(health.command)

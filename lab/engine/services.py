@@ -1,0 +1,317 @@
+"""Processes beside the pool that a lab needs, such as a database: started in the order of need, stopped in reverse.
+
+A process starts as soon as everything it needs is healthy, so what does not depend on each other starts together. It
+is stopped only when whoever needs it, process or app, is gone. An app gets its first worker when all that it needs is
+healthy. From then on it keeps its workers whatever becomes of those processes: what can still be answered is
+answered, and a database that restarts does not become a restart of everything.
+
+So it is with a changed definition too: it alone is started again, and who needs it goes on, as when it crashes
+(docker compose does the same; systemd's Requires= would restart those as well). All run through the pool's fork
+server: in sessions of their own, and dead when the lab is, however it ended.
+"""
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from msgspec.structs import replace
+
+from lab.core.clock import Clock
+from lab.core.errors import LabError
+from lab.core.events import EventKind, EventRing
+from lab.core.model import AppSpec, HealthMethod, ServiceSpec
+from lab.core.snapshot import ServiceSnapshot
+from lab.core.states import Policy, ServiceState
+from lab.core.tasks import background
+from lab.engine.health import check
+from lab.engine.processes import Stoppable
+from lab.engine.service import Action, Service
+from lab.pool.manager import PoolManager
+
+_S = ServiceState
+_FIRST_PAUSE = 0.02
+"""Seconds until a process that starts is asked for the first time; doubled until it is the interval."""
+_CLOSE_MARGIN = 2.0
+_PHRASES = {
+    _S.WAITING: "is to be started",
+    _S.STARTING: "is starting",
+    _S.HEALTHY: "is healthy",
+    _S.UNHEALTHY: "is not healthy",
+    _S.BACKOFF: "waits before it is started again",
+    _S.STOPPING: "is being stopped",
+    _S.STOPPED: "has stopped",
+}
+
+
+class Runner:
+    """One process: does what its state machine says, and tells it in events."""
+
+    def __init__(
+        self, service: Service, pool: PoolManager, events: EventRing, clock: Clock, on_change: Callable[[], None]
+    ) -> None:
+        self.service = service
+        self._pool = pool
+        self._events = events
+        self._clock = clock
+        self._on_change = on_change
+        self._told: ServiceState | None = None
+        self._process: Stoppable | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        """Of its start, or of its back-off."""
+        self._deeds: dict[Action, Callable[[], None]] = {
+            Action.START: lambda: self._keep(self._run()),
+            Action.CHECK: self._check,
+            Action.GIVE_UP: lambda: self._step(self.service.give_up()),
+            Action.STOP: self._stop,
+            Action.RETRY: lambda: self._later(self.service.delay, self.retry),
+        }
+        self._tell()
+
+    def begin(self) -> None:
+        """What it needs is healthy: start it."""
+        self._step(self.service.begin())
+
+    def stop(self) -> None:
+        """It is not wanted any more."""
+        self._step(self.service.stop())
+
+    def retry(self) -> None:
+        """Wait no longer, if it waits to be started again."""
+        self._step(self.service.retry())
+
+    def view(self, now: float) -> ServiceSnapshot:
+        """The process as it is."""
+        service, spec = self.service, self.service.spec
+        return ServiceSnapshot(
+            name=spec.name,
+            state=service.state,
+            pid=service.pid,
+            health=spec.health.method,
+            restarts=service.restarts,
+            needs=spec.needs,
+            uptime_s=None if service.started_at is None else now - service.started_at,
+            why=service.why,
+        )
+
+    def _step(self, actions: tuple[Action, ...]) -> None:
+        self._tell()
+        for action in actions:
+            self._deeds[action]()
+
+    def _tell(self) -> None:
+        state, before = self.service.state, self._told
+        if state is before:
+            return
+        self._told = state
+        if state is not _S.STARTING and self._timer is not None:
+            self._timer.cancel()
+        name, why = self.service.spec.name, self.service.why if state is not _S.STARTING else ""
+        text = f"{name} {_PHRASES[state]}" + (f": {why[0].lower()}{why[1:].rstrip('.')}" if why else "")
+        data = {"name": name, "from": before, "to": state}
+        self._events.emit(EventKind.SERVICE, text, pid=self.service.pid, data=data)
+        self._on_change()
+
+    async def _run(self) -> None:
+        """The process from its start to its end."""
+        spec = self.service.spec
+        try:
+            process = await self._pool.run(spec.command, spec.env, spec.folder or None, lambda line: None)
+        except (LabError, OSError) as error:
+            self._step(self.service.refused(str(error), self._clock.monotonic()))
+            return
+        self._process = Stoppable(process, signal.Signals[spec.stop_signal], spec.stop_timeout)
+        self._step(self.service.started(process.pid, self._clock.monotonic()))
+        status = await self._process.ended()
+        self._step(self.service.exited(status, self._clock.monotonic()))
+
+    def _check(self) -> None:
+        self._later(self.service.spec.health.start_timeout, lambda: self._step(self.service.overdue()))
+        assert self.service.pid is not None
+        self._keep(self._ask(self.service.pid))
+
+    async def _ask(self, pid: int) -> None:
+        """Ask the process with this PID how it is, for as long as that matters."""
+        pause = self.service.spec.health.interval
+        if self.service.spec.health.method is not HealthMethod.PROCESS:
+            pause = min(_FIRST_PAUSE, pause)
+        while True:
+            await asyncio.sleep(pause)
+            wrong = await check(self.service.spec, self._pool) if self._is_asked(pid) else ""
+            if not self._is_asked(pid):
+                break
+            self._step(self.service.checked(wrong, self._clock.monotonic()))
+            interval = self.service.spec.health.interval
+            pause = min(2 * pause, interval) if self.service.state is _S.STARTING else interval
+
+    def _is_asked(self, pid: int) -> bool:
+        return self.service.is_checked and self.service.pid == pid
+
+    def _stop(self) -> None:
+        assert self._process is not None
+        self._process.stop()
+
+    def _later(self, delay: float, deed: Callable[[], None]) -> None:
+        self._timer = asyncio.get_running_loop().call_later(delay, deed)
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = background(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class Services:
+    """All of them. All calls come on the engine's loop."""
+
+    def __init__(self, pool: PoolManager, events: EventRing, clock: Clock, on_release: Callable[[], None]) -> None:
+        """`on_release` is called when an app need not wait any more."""
+        self._pool = pool
+        self._events = events
+        self._clock = clock
+        self._on_release = on_release
+        self._rng = random.Random()
+        self._specs: dict[str, ServiceSpec] = {}
+        self._runners: dict[str, Runner] = {}
+        self._apps: dict[str, AppSpec] = {}
+        self._begun: set[str] = set()
+        """Apps whose needs were all healthy once."""
+        self._leaving: dict[str, tuple[AppSpec, asyncio.Task[None]]] = {}
+        """Apps that were removed and may still have workers."""
+        self._due: asyncio.Handle | None = None
+        self._gone = asyncio.Event()
+
+    def apply(self, specs: Iterable[ServiceSpec], apps: Iterable[AppSpec]) -> None:
+        """Make these the desired processes, for these apps, and return at once."""
+        self._specs = {spec.name: spec for spec in specs}
+        before, self._apps = self._apps, {app.name: app for app in apps}
+        for name in self._apps.keys() & self._leaving.keys():
+            self._leaving.pop(name)[1].cancel()
+        for name in before.keys() - self._apps.keys():
+            if name in self._begun and before[name].needs:
+                self._leaving[name] = before[name], background(self._let_go(name))
+            self._begun.discard(name)
+        self._reconcile()
+        for name, app in self._apps.items():
+            if name not in before and (missing := self.waits_for(app)):
+                self._events.emit(EventKind.APP_STATUS, f"{name} waits for {' and '.join(missing)}", app=name)
+
+    def waits_for(self, app: AppSpec) -> tuple[str, ...]:
+        """The processes that have to be healthy before the app's first worker starts; empty once they all were."""
+        return () if app.name in self._begun else self._missing(app.needs)
+
+    def view(self) -> tuple[ServiceSnapshot, ...]:
+        """The processes as they are, in the order in which the manifest has them; those that leave last."""
+        now = self._clock.monotonic()
+        names = dict.fromkeys((*self._specs, *self._runners))
+        return tuple(self._runners[name].view(now) for name in names)
+
+    def heal(self) -> int:
+        """Start those again that wait in back-off; returns how many."""
+        waiting = [runner for runner in self._runners.values() if runner.service.state is _S.BACKOFF]
+        for runner in waiting:
+            runner.retry()
+        return len(waiting)
+
+    async def close(self) -> None:
+        """Stop them in the reverse order of need and return when none is left, or when that took too long.
+
+        The apps that need them have to be leaving already, and are waited for.
+        """
+        patience = _CLOSE_MARGIN + max((_end_of(app) for app in self._apps.values() if app.needs), default=0.0)
+        patience += sum(spec.stop_timeout + _CLOSE_MARGIN for spec in self._specs.values())
+        self._gone.clear()
+        self.apply((), ())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._gone.wait(), patience)
+        for _, task in self._leaving.values():
+            task.cancel()
+
+    # -- inside
+
+    def _soon(self) -> None:
+        """Look at all of them once what happens now has happened."""
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_soon(self._reconcile)
+
+    def _reconcile(self) -> None:
+        """Do the next thing for each of them, and for the apps that wait."""
+        self._due = None
+        for name, runner in tuple(self._runners.items()):
+            if not self._is_leaving(name):
+                runner.service.spec = self._specs[name]
+            elif not self._is_needed(name):
+                runner.stop()
+            if runner.service.state is _S.STOPPED and self._is_leaving(name):
+                del self._runners[name]
+        for name, spec in self._specs.items():
+            if name not in self._runners:
+                service = Service(spec, self._rng)
+                service.waits_for(self._missing(spec.needs))
+                self._runners[name] = Runner(service, self._pool, self._events, self._clock, self._soon)
+        for name in self._specs:
+            self._admit(name)
+        self._release()
+        if not self._runners:
+            self._gone.set()
+
+    def _admit(self, name: str) -> None:
+        """Start it, if it waits and what it needs is healthy."""
+        runner = self._runners[name]
+        if runner.service.state is _S.WAITING and not self._is_leaving(name):
+            missing = self._missing(runner.service.spec.needs)
+            runner.service.waits_for(missing)
+            if not missing:
+                runner.begin()
+
+    def _release(self) -> None:
+        """Tell of the apps that need not wait any more."""
+        released = [app for app in self._apps.values() if app.name not in self._begun and not self._missing(app.needs)]
+        self._begun.update(app.name for app in released)
+        for app in released:
+            if app.needs:
+                are = "is" if len(app.needs) == 1 else "are"
+                text = f"{app.name} may start: {' and '.join(app.needs)} {are} healthy"
+                self._events.emit(EventKind.APP_STATUS, text, app=app.name)
+        if any(app.needs for app in released):
+            self._on_release()
+
+    def _missing(self, needs: Iterable[str]) -> tuple[str, ...]:
+        return tuple(name for name in needs if not self._is_healthy(name))
+
+    def _is_healthy(self, name: str) -> bool:
+        runner = self._runners.get(name)
+        return runner is not None and runner.service.state is _S.HEALTHY and not self._is_leaving(name)
+
+    def _is_leaving(self, name: str) -> bool:
+        """It is not wanted any more, or only with another program."""
+        return name not in self._specs or _program(self._specs[name]) != _program(self._runners[name].service.spec)
+
+    def _is_needed(self, name: str) -> bool:
+        """Somebody who leaves too still needs it. Who stays goes on without, as after a crash."""
+        processes = (runner.service for one, runner in self._runners.items() if self._is_leaving(one))
+        apps = (app for app, _ in self._leaving.values())
+        return any(name in one.spec.needs for one in processes if one.is_alive) or any(
+            name in app.needs for app in apps
+        )
+
+    async def _let_go(self, app: str) -> None:
+        await self._pool.gone(app)
+        del self._leaving[app]
+        self._soon()
+
+
+def held(app: AppSpec) -> AppSpec:
+    """The app without workers, while it waits. Its program may be built meanwhile."""
+    return replace(app, pool=replace(app.pool, policy=Policy.STATIC, max_workers=0, standby=0))
+
+
+def _program(spec: ServiceSpec) -> tuple[object, ...]:
+    """What a process was started with: it has to be started again to change it."""
+    return spec.command, spec.env, spec.folder
+
+
+def _end_of(app: AppSpec) -> float:
+    return app.pool.drain_timeout + app.pool.stop_timeout
