@@ -71,6 +71,22 @@ async def test_scaling_to_and_fro_during_start_breaks_nothing(bench):
     assert bench.view().breaches == ()
 
 
+async def test_no_more_workers_start_at_the_same_time_than_the_setting_says(bench):
+    starting, most = set(), []
+
+    def look(event: Event) -> None:
+        if event.state is _S.STARTING:
+            starting.add(event.slot)
+        elif event.state is not None:
+            starting.discard(event.slot)
+        most.append(len(starting))
+
+    bench.events.watch(look)
+    await bench.pool.apply((bench.app(max_workers=5, concurrent_starts=2),))
+    await all_ready(bench, 5)
+    assert max(most) == 2
+
+
 @pytest.mark.parametrize("policy", [Policy.STATIC, Policy.DYNAMIC, Policy.ONDEMAND])
 async def test_a_program_that_exits_at_once_is_started_ever_less_often_under_every_policy(bench, monkeypatch, policy):
     monkeypatch.setattr(python_builtin, "_TICK", 0.1)

@@ -172,6 +172,17 @@ async def test_a_program_that_replaces_one_that_never_started_is_told_when_it_wo
     assert steps(bench) == ["verified", "done"]
 
 
+async def test_a_slot_that_failed_with_the_old_program_tries_the_new_one_as_soon_as_that_has_proved_itself(bench):
+    once = bench.folder / "once"
+    fails = f"import os\ntry:\n    os.mkdir({str(once)!r})\nexcept FileExistsError:\n    raise SystemExit(1)\n"
+    await bench.pool.apply((bench.app(fails + bench.PROGRAM, max_workers=2, backoff_initial=30.0),))
+    await bench.state(_S.READY)
+    failed = await bench.state(_S.BACKOFF)
+    await bench.pool.apply((bench.app(max_workers=2, backoff_initial=30.0),))
+    await bench.state(_S.READY, slot=failed.slot, generation=2)
+    await bench.seen(is_reload("done"))
+
+
 async def test_successors_that_fail_are_tried_ever_less_often(bench):
     mark = bench.folder / "break"
     app = msgspec.structs.replace(

@@ -1,6 +1,7 @@
 """Workers that are READY and wait for another one's death."""
 
 import asyncio
+import os
 import signal
 
 import msgspec
@@ -89,12 +90,15 @@ async def test_a_standby_that_gets_ready_while_a_slot_is_down_serves_in_its_plac
     gate.touch()
     bench.pool.signal(spare.worker, signal.SIGKILL)
     await bench.state(_S.STARTING, slot=1, generation=2)
-    bench.pool.signal(old.worker, signal.SIGKILL)
-    await bench.state(_S.EXITED, slot=0)
+    os.kill(old.pid, signal.SIGKILL)  # by a stranger, and too early: its slot backs off
+    await bench.state(_S.BACKOFF, slot=0)
     assert routed(bench) == []
     gate.unlink()
-    await bench.until(lambda: len(routed(bench)) == len(standbys(bench)) == 1)
-    assert len({worker.worker.slot for worker in bench.view().workers}) == 2
+    healed = await bench.kind(EventKind.HEALED)
+    assert (healed.slot, healed.data["old_pid"]) == (1, spare.pid)
+    healed = await bench.seen(lambda event: event.kind is EventKind.HEALED, healed.seq + 1)
+    assert (healed.slot, healed.data["old_pid"], healed.data["promoted"]) == (1, old.pid, True)
+    assert routed(bench) == [1]
 
 
 async def test_a_standby_that_recovers_stays_a_standby(bench):
