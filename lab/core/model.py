@@ -128,8 +128,8 @@ class Liveness(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Is a READY worker still answering? The health path is asked regularly, one request in flight at most."""
 
     interval: Seconds = 0.5
-    """Between two questions to one worker. It grows with the pool, so that no more than 100 are asked a second in all:
-    500 workers are asked every 5 s."""
+    """Between two questions to one worker. It grows with the pool, so that no more than 50 are asked a second in all:
+    500 workers are asked every 10 s."""
     timeout: Seconds = 0.5
     fall: Some = 2
     """Failed probes in a row until UNHEALTHY."""
@@ -163,6 +163,8 @@ class Limits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     head: Some = 64 * 1024
     fields: Some = 100
     body: Count = 1024 * 1024 * 1024
+    cgi_buffer: Count = 1024 * 1024
+    """Of a body in chunks that is collected for CGI and FastCGI, which must be told its length first."""
 
 
 class ResourceLimits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -62,7 +62,8 @@ class Stack(msgspec.Struct, frozen=True):
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot as the pool sees it. CPU and memory come from the kernel, at most one second old."""
+    """A slot as the pool sees it. CPU and memory come from the kernel, at most one second old, or in
+    pools of over a hundred workers one second for each hundred."""
 
     worker: WorkerId
     state: WorkerState

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 from lab.core.clock import Clock
@@ -27,6 +28,7 @@ from lab.pool.spawner import Child, Order, Spawner
 from lab.pool.worker import Action, By, Death, Worker, signal_name
 
 _S = WorkerState
+_get = lru_cache(maxsize=64)(Get)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +324,7 @@ class Runner:
     @property
     def question(self) -> Question:
         assert self.program is not None
-        return GetValues() if self.program.contract is Contract.FASTCGI else Get(self._owner.spec.health)
+        return GetValues() if self.program.contract is Contract.FASTCGI else _get(self._owner.spec.health)
 
     def answered(self, wrong: str) -> None:
         worker = self.worker

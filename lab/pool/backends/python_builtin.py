@@ -23,7 +23,7 @@ from lab.pool.process import Lines, Process
 from lab.pool.runner import Surroundings
 from lab.pool.sockets import RuntimeFolder
 from lab.pool.spawner import Order, Spawner
-from lab.pool.supervisor import Supervisor
+from lab.pool.supervisor import MOST_LOOKS, Supervisor
 
 _TICK = 1.0
 """Seconds between two looks at CPU, memory and zombies, and between two questions to the policies."""
@@ -63,8 +63,8 @@ class PythonBuiltinPool:
         self._ending: list[CgiPool] = []
         self._outputs: dict[tuple[str, int], SlotOutput] = {}
         self._turn = 0
-        self._children: list[int] = []
-        """Those of the fork server, as this tick began."""
+        self._unseen: list[int] = []
+        """Children of the fork server that are still to be looked at in this round."""
         self._zombies_before: set[int] = set()
         self._zombies: set[int] = set()
         self._lasting_zombies = 0
@@ -106,8 +106,8 @@ class PythonBuiltinPool:
         return kept.lines() if kept is not None else ()
 
     async def gone(self, app: str) -> None:
-        if app in self._leaving:
-            await self._leaving[app].gone()
+        pools: list[Supervisor | CgiPool] = [*self._leaving.values(), *self._ending]
+        await asyncio.gather(*(pool.gone() for pool in pools if pool.spec.name == app))
 
     def reload(self, app: str) -> None:
         pools = self._supervisors | self._programs
@@ -181,21 +181,26 @@ class PythonBuiltinPool:
     def _tick(self) -> None:
         # The next one first: a defect in what follows ends this one alone.
         self._ticker = asyncio.get_running_loop().call_later(_TICK / _TURNS, self._tick)
-        if self._turn == 0:
-            self._count_zombies()
+        if self._turn % _TURNS == 0:
             for supervisor in self._supervisors.values():
                 supervisor.tick()
         for supervisor in self._supervisors.values():
             supervisor.measure(self._turn, _TURNS)
             supervisor.recycle()
-        self._zombies.update(pid for pid in self._children[self._turn :: _TURNS] if procfs.is_zombie(pid))
-        self._turn = (self._turn + 1) % _TURNS
+        self._look_for_zombies()
+        self._turn += 1
 
-    def _count_zombies(self) -> None:
-        """A child of the fork server that is a zombie at two looks in a row has been one for too long."""
-        self._lasting_zombies = len(self._zombies & self._zombies_before)
-        self._zombies_before, self._zombies = self._zombies, set()
-        self._children = sorted(forkserver.children(self._spawner.pid)) if self._spawner.pid else []
+    def _look_for_zombies(self) -> None:
+        """A child of the fork server that is a zombie at two looks in a row has been one for too long.
+
+        A round of looks takes a second, or longer where there are many.
+        """
+        if self._turn % _TURNS == 0 and not self._unseen:
+            self._lasting_zombies = len(self._zombies & self._zombies_before)
+            self._zombies_before, self._zombies = self._zombies, set()
+            self._unseen = forkserver.children(self._spawner.pid) if self._spawner.pid else []
+        looked, self._unseen = self._unseen[:MOST_LOOKS], self._unseen[MOST_LOOKS:]
+        self._zombies.update(pid for pid in looked if procfs.is_zombie(pid))
 
     def _on_replaced(self, text: str) -> None:
         self._events.emit(EventKind.FORKSERVER, text, pid=self._spawner.pid)
