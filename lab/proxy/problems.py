@@ -72,6 +72,12 @@ def body_too_large(limit: int) -> Problem:
 
 
 @lru_cache(maxsize=64)
+def length_required(limit: int) -> Problem:
+    detail = f"A CGI or FastCGI program must be told the body's length first, and it came in chunks over {limit} bytes."
+    return Problem(411, detail, "Send Content-Length, or raise limits.cgi_buffer.", close=True)
+
+
+@lru_cache(maxsize=64)
 def no_route(prefixes: tuple[str, ...]) -> Problem:
     known = ", ".join(prefixes) or "none: this lab has no app"
     return Problem(404, "No app has this path.", f"Paths of apps: {known}.")
@@ -114,8 +120,27 @@ def died_before_answer(endpoint: str, received: bool) -> Problem:
     )
 
 
-def bad_answer(endpoint: str, detail: str) -> Problem:
-    return _gateway(502, f"{endpoint} answered what is no HTTP: {detail}", "Mend the worker's response.")
+def bad_answer(endpoint: str, status: int, detail: str) -> Problem:
+    return _gateway(status, f"{endpoint} gave an answer that cannot be passed on. {detail}", "Mend the program.")
+
+
+def start_failed(app: str, why: str) -> Problem:
+    return _gateway(502, f"The CGI program of {app} was not started: {why}")
+
+
+def cgi_overdue(app: str, seconds: float) -> Problem:
+    detail = f"The CGI program of {app} was not done after {seconds:g} s, so it was killed."
+    return _gateway(504, detail, "It is slow, or it hangs; cgi.time sets how long it may take.")
+
+
+def redirects_too_often(app: str, limit: int) -> Problem:
+    detail = f"Programs redirected this request inside the lab more than {limit} times, the last was {app}'s."
+    return _gateway(502, detail, "Look for two that redirect to each other with Location: /path.")
+
+
+def redirected_early(app: str) -> Problem:
+    detail = f"{app} redirected inside the lab before the whole request had come."
+    return _gateway(502, detail, "Have the program read its input first.")
 
 
 def answer_timeout(endpoint: str, seconds: float) -> Problem:

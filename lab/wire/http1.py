@@ -112,7 +112,7 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
         if name == b"host":
             host = _host(value, host)
         elif name == b"content-length":
-            length = _length(value, length)
+            length = content_length(value, length)
         elif name != b"expect" or not modern:  # HTTP/1.0 knows no interim response (RFC 9110 10.1.1)
             cuts.append((field.start() + 1, field.end() + 1))
             if name == b"connection":
@@ -153,7 +153,7 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
     for field in _NOTABLE_IN_RESPONSE.finditer(data, fields - 1, end - 2):
         name, value = field[1].lower(), field[2].rstrip(b" \t")
         if name == b"content-length":
-            length = _length(value, length, 502)
+            length = content_length(value, length, 502)
             continue
         cuts.append((field.start() + 1, field.end() + 1))
         if name == b"connection":
@@ -184,18 +184,18 @@ def _host(value: bytes, before: bytes | None) -> bytes:
     if before is not None:
         raise BadMessageError(400, "Host was given twice; expected once (RFC 9112 3.2).")
     if not _HOST.fullmatch(value):
-        raise BadMessageError(400, f"Host is {_shown(value)}; expected a name or address and perhaps a port.")
+        raise BadMessageError(400, f"Host is {shown(value)}; expected a name or address and perhaps a port.")
     return value
 
 
-def _length(value: bytes, before: int | None, status: int = 400) -> int:
+def content_length(value: bytes, before: int | None, status: int = 400) -> int:
     if before is not None:
         raise BadMessageError(status, "Content-Length was given twice; expected once (RFC 9112 6.3).")
     if value.isdigit() and len(value) < 20:  # of bytes, only 0 to 9 are digits
         length = int(value)
         if length <= _LARGEST_BODY:
             return length
-    raise BadMessageError(status, f"Content-Length is {_shown(value)}; expected digits only, at most 2^63-1.")
+    raise BadMessageError(status, f"Content-Length is {shown(value)}; expected digits only, at most 2^63-1.")
 
 
 def _chunked(coding: bytes, length: int | None, modern: bool, status: int = 400) -> int:
@@ -207,7 +207,7 @@ def _chunked(coding: bytes, length: int | None, modern: bool, status: int = 400)
         raise BadMessageError(status, "Transfer-Encoding in an HTTP/1.0 message, which has none.")
     if codings == (b"chunked",):
         return CHUNKED
-    found = _shown(coding.rstrip(b","))
+    found = shown(coding.rstrip(b","))
     if not codings or codings[-1] != b"chunked" or codings.count(b"chunked") > 1:
         raise BadMessageError(status, f"Transfer-Encoding is {found}; expected chunked, once and last.")
     status = 501 if status == 400 else status
@@ -221,7 +221,7 @@ def _connection(value: bytes, status: int = 400) -> tuple[bool, bool, tuple[byte
         return _COMMON[options]
     forbidden = forbidden_option(options)
     if forbidden is not None:
-        raise BadMessageError(status, f"Connection names {_shown(forbidden)}, which must not be removed on the way.")
+        raise BadMessageError(status, f"Connection names {shown(forbidden)}, which must not be removed on the way.")
     named = tuple(option for option in options if option != b"close" and option not in HOP_BY_HOP)
     return b"close" in options, b"keep-alive" in options, named
 
@@ -234,7 +234,7 @@ def _other_form(method: bytes, target: bytes, host: bytes | None, lines: bytes) 
         return target, host, lines
     absolute = _ABSOLUTE.fullmatch(target)
     if absolute is None:
-        raise BadMessageError(400, f"The target is {_shown(target)}; expected /path or http://host/path.")
+        raise BadMessageError(400, f"The target is {shown(target)}; expected /path or http://host/path.")
     host = _host(absolute[1], None)
     path = absolute[2] or (b"*" if method == b"OPTIONS" else b"/")
     path = b"/" + path if path[0] == 0x3F else path
@@ -249,15 +249,15 @@ def _check_incomplete(data: bytes, limits: Limits) -> None:
     _check_limits(data, start, len(data) if stop < 0 else stop + 4, limits)
     stray = _stray(data, len(data) if stop < 0 else stop + 4)
     if stray:
-        raise BadMessageError(400, f"The head contains {_shown(stray)}, alone; expected lines ended by CR LF.")
+        raise BadMessageError(400, f"The head contains {shown(stray)}, alone; expected lines ended by CR LF.")
     line_end = data.find(b"\n", start)
     if line_end < 0:
         return
     line = data[start : line_end + 1]
     if not _REQUEST_LINE_ALONE.fullmatch(line):
         if _OTHER_VERSION.fullmatch(line):
-            raise BadMessageError(505, f"The request line is {_shown(line)}; expected HTTP/1.1 or HTTP/1.0.")
-        raise BadMessageError(400, f"The request line is {_shown(line)}; expected METHOD /target HTTP/1.1.")
+            raise BadMessageError(505, f"The request line is {shown(line)}; expected HTTP/1.1 or HTTP/1.0.")
+        raise BadMessageError(400, f"The request line is {shown(line)}; expected METHOD /target HTTP/1.1.")
     if stop >= 0:
         _refuse_fields(data[line_end + 1 : stop + 2], 400)
 
@@ -290,15 +290,15 @@ def _mended_response(data: bytes, to_head: bool) -> ResponseHead | None:
         raise BadMessageError(502, f"Its head is longer than {_RESPONSE_HEAD_LIMIT} bytes.")
     stray = _stray(data, end)
     if stray:
-        raise BadMessageError(502, f"Its head contains {_shown(stray)} alone; expected lines ended by CR LF.")
+        raise BadMessageError(502, f"Its head contains {shown(stray)} alone; expected lines ended by CR LF.")
     if data[:7] != b"HTTP/1."[: len(data)]:
-        raise BadMessageError(502, f"It begins with {_shown(data)}; expected HTTP/1.1 200 OK.")
+        raise BadMessageError(502, f"It begins with {shown(data)}; expected HTTP/1.1 200 OK.")
     if stop < 0:
         return None
     mended = _SPACE_BEFORE_COLON.sub(rb"\n\1:", data[:end])
     if not _RESPONSE.fullmatch(mended):
         _refuse_fields(mended[mended.index(b"\n") + 1 : -2], 502)
-        raise BadMessageError(502, f"Its status line is {_shown(mended)}; expected HTTP/1.1 200 OK.")
+        raise BadMessageError(502, f"Its status line is {shown(mended)}; expected HTTP/1.1 200 OK.")
     head = parse_response(mended, to_head)
     return head and msgspec.structs.replace(head, end=end)
 
@@ -309,12 +309,12 @@ def _refuse_fields(fields: bytes, status: int) -> None:
         if not _FIELD.fullmatch(line):
             if line[:1] in b" \t":
                 raise BadMessageError(
-                    status, f"A line begins with space: {_shown(line)}; expected Name: value, unfolded."
+                    status, f"A line begins with space: {shown(line)}; expected Name: value, unfolded."
                 )
-            raise BadMessageError(status, f"The field line is {_shown(line)}; expected Name: value.")
+            raise BadMessageError(status, f"The field line is {shown(line)}; expected Name: value.")
 
 
-def _shown(found: bytes) -> str:
+def shown(found: bytes) -> str:
     """What was found, safe to show and short."""
     text = found[:60].rstrip(b"\r\n") or found[:60]
     return repr(text.decode("latin-1")) + ("..." if len(found) > 60 else "")

@@ -3,6 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from lab.proxy.backends.python_builtin.dialects import Dialect
 from lab.proxy.timeouts import Timed
 
 if TYPE_CHECKING:
@@ -13,8 +14,11 @@ if TYPE_CHECKING:
 class WorkerConnection(asyncio.Protocol, Timed):
     """Its deadline is the end of an idle stay in the pool."""
 
-    def __init__(self, endpoint: "EndpointState") -> None:
+    def __init__(self, endpoint: "EndpointState", dialect: Dialect) -> None:
         self.endpoint = endpoint
+        self.dialect = dialect
+        self.pid = endpoint.endpoint.pid
+        """Who is at the other end, as far as it is known."""
         self.exchange: Exchange | None = None
         self.reused = False
         """It has carried a response before, so the worker may have given it up meanwhile."""
@@ -51,6 +55,8 @@ class WorkerConnection(asyncio.Protocol, Timed):
         """Hang up at once. Whoever uses it has let go of it."""
         self.exchange = None
         self.endpoint.forget(self)
+        if parting := self.dialect.parting:
+            self.transport.write(parting)
         self.transport.abort()
 
     def expired(self) -> None:

@@ -54,13 +54,14 @@ class Downstream(asyncio.Protocol, Timed):
         self.transport: asyncio.Transport
         self.peer = ""
         """The client's address."""
+        self.address: tuple[str, int] = _NOBODY
+        """With its port."""
         self.own = False
         """The lab itself is the client."""
         self.blocked = False
         """The client does not take what is sent to it."""
         self.exchange = Exchange(self, gateway)
         self._gateway = gateway
-        self._address = _NOBODY
         self._state = _READY
         self._unread = b""
         self._head_begun = False
@@ -74,9 +75,9 @@ class Downstream(asyncio.Protocol, Timed):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self._address = transport.get_extra_info("peername", _NOBODY)[:2]
-        self.peer = self._address[0]
-        self.own = self._address in self._gateway.own_addresses
+        self.address = transport.get_extra_info("peername", _NOBODY)[:2]
+        self.peer = self.address[0]
+        self.own = self.address in self._gateway.own_addresses
         self._gateway.downstreams.add(self)
         self._arm(self._gateway.spec.timeouts.client_idle)
 
@@ -97,7 +98,7 @@ class Downstream(asyncio.Protocol, Timed):
         self._gateway.wheel.forget(self)
         self._gateway.hung_up(self)
         if self.own:
-            self._gateway.own_addresses.discard(self._address)
+            self._gateway.own_addresses.discard(self.address)
         self.exchange.abandon()
         self._gateway.wheel.forget(self.exchange)
 

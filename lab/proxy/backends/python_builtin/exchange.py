@@ -1,27 +1,32 @@
 """One request and its response, from admission to its one outcome. There is one per client connection, used again.
 
-    IDLE -> QUEUED -> CONNECTING -> WAITING -> RELAYING -> IDLE
-              |           |            |           |
-              +-----------+------------+-----------+-> IDLE: failed, or the client left
+    IDLE -> (COLLECTING) -> QUEUED -> CONNECTING -> WAITING -> RELAYING -> IDLE
+                 |            |           |            |           |
+                 +------------+-----------+------------+-----------+-> IDLE: failed, or the client left
 
-Whatever ends an exchange first gives up what it holds (its turn in the queue, its connection, its place at the
-worker), then counts, then hands the client's connection back. So a request has exactly one outcome, and at most one
-response.
+What a worker speaks, its connection's dialect knows; nothing here depends on it. Whatever ends an exchange first gives
+up what it holds (its turn in the queue, its connection, its place at the worker), then counts, then hands the client's
+connection back. So a request has exactly one outcome, and at most one response.
 """
 
 import asyncio
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from lab.core.model import Wire
 from lab.proxy import problems
 from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Latency, Outcome
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
+from lab.proxy.backends.python_builtin.dialects import Answer
 from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.problems import Problem
 from lab.proxy.timeouts import NEVER, Timed
+from lab.wire import cgi
 from lab.wire.bodies import LAST_CHUNK, Body, chunk, incoming
-from lab.wire.http1 import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, BadMessageError, RequestHead, ResponseHead, parse_response
+from lab.wire.http1 import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, BadMessageError, RequestHead, ResponseHead
 
 if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.downstream import Downstream
@@ -33,6 +38,11 @@ _HELD_LIMIT = 64 * 1024
 _INTERIM_LIMIT = 32
 """Interim responses before the final one. Each costs work and memory, and a broken worker may never stop."""
 
+_REDIRECT_LIMIT = 5
+"""Local redirects of one request: two scripts that redirect to each other would never end (RFC 3875 6.2.2)."""
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
 _STALE_WITHIN = 0.01
 """Seconds. A reused connection that ends this soon was ending already; later, the worker died with the request."""
 
@@ -43,6 +53,8 @@ class Phase(Enum):
     IDLE = auto()
     ACCEPTED = auto()
     """Its head is here; nobody has charge of it yet."""
+    COLLECTING = auto()
+    """Its body comes in chunks, and has to be here before anybody can be told how long it is."""
     QUEUED = auto()
     """It waits for a place."""
     CONNECTING = auto()
@@ -53,7 +65,7 @@ class Phase(Enum):
     """The response goes to the client. From here on a failure can only break it off."""
 
 
-_IDLE, _ACCEPTED, _QUEUED, _CONNECTING, _WAITING, _RELAYING = Phase
+_IDLE, _ACCEPTED, _COLLECTING, _QUEUED, _CONNECTING, _WAITING, _RELAYING = Phase
 """By name, because on Python 3.11 each look-up in an enum costs as much as a call."""
 
 
@@ -61,6 +73,10 @@ class Exchange(Timed):
     """The life of one request. Its deadline is that of its phase."""
 
     request: RequestHead
+    end: bytes
+    """The fields that the gateway adds to its head for a worker that speaks HTTP, and its empty line."""
+    script: cgi.Script | None
+    """What answers it, if that is a program; None while nobody has looked."""
     upstream: "Upstream"
     endpoint: "EndpointState"
     connection: WorkerConnection
@@ -76,13 +92,18 @@ class Exchange(Timed):
         """Endpoints to which there was no connection."""
         self.latency: Latency | None = None
         """Where its duration is counted, once an upstream has charge of it."""
+        self.held = b""
+        """The request's body, as far as it came before there was a connection."""
+        self.trailers = b""
+        """Its trailers."""
         self._gateway = gateway
         self._started = 0.0
-        self._outgoing = b""
         self._uploaded = 0
         self._repeatable = True
-        self._received = b""
+        self._continued = False
+        """The client was told to send its body."""
         self._interims = 0
+        self._redirects = 0
         self._keep = False
         """The client may send another request after this response."""
         self._reusable = False
@@ -102,24 +123,15 @@ class Exchange(Timed):
         gateway = self._gateway
         self._started = gateway.now()
         self.phase = _ACCEPTED
-        self.request = request
-        self.tried = ()
-        self.latency = None
-        self._received = b""
-        self._interims = 0
-        self._repeatable = True
-        self._outgoing = request.lines + end
+        self.request, self.end = request, end
+        self.held = self.trailers = b""
+        self._continued = False
+        self._interims = self._redirects = 0
         gateway.counters[self.downstream.own].begin()
         if request.length:
             data = self._begin_upload(request.length, data)
         if self.phase is _ACCEPTED:
-            destination = gateway.routes.match(request.target)
-            if destination is not None:
-                destination.admit(self)
-            elif request.target == b"*":
-                self.answer(problems.OPTIONS, b"")
-            else:
-                self.fail(problems.no_route(gateway.routes.prefixes))
+            self._route()
         return data
 
     def receive(self, data: bytes) -> bytes:
@@ -136,13 +148,41 @@ class Exchange(Timed):
         if self._uploaded > self._gateway.spec.limits.body:
             self.fail(problems.body_too_large(self._gateway.spec.limits.body))
             return b""
-        if self.request.length == CHUNKED:
-            payload = chunk(payload) + (LAST_CHUNK + upload.trailers + b"\r\n" if upload.done else b"")
         if upload.done:
-            self.upload = None
-        self._send_on(payload)
+            self.upload, self.trailers = None, upload.trailers
+        self._send_on(payload, upload)
         self._arm_transfer()
         return upload.rest
+
+    def prepare(self) -> bool:
+        """Find out what a program must be told before it begins: which script it is, and how long the body is.
+
+        False: it has been answered, or waits for its body and will be admitted again.
+        """
+        try:
+            self.script = self.script or self.upstream.script(self.request.target)
+        except BadMessageError as bad:
+            self.fail(problems.bad_message(bad.status, bad.detail))
+            return False
+        if self.request.length == CHUNKED:
+            self._collect()
+        return self.request.length != CHUNKED
+
+    @property
+    def port(self) -> int:
+        """The listener's."""
+        return self._gateway.port
+
+    @property
+    def root(self) -> bytes:
+        """The document root of the script that answers it; empty when there is none."""
+        return self.script.root if self.script is not None else b""
+
+    def variables(self, *, authorized: bool) -> cgi.Variables:
+        """What the program that `prepare` found is told. Raises `BadMessageError` for what cannot be told."""
+        assert self.script is not None
+        authority, client = self._gateway.authority, self.downstream.address
+        return cgi.variables(self.request, self.script, authority, client, authorized=authorized)
 
     def wait(self) -> None:
         """There is no place: it stands in the queue now."""
@@ -164,10 +204,17 @@ class Exchange(Timed):
         self.connection = connection
         connection.exchange = self
         self.phase = _WAITING
-        self._gateway.outbox.send(connection.transport, self._outgoing)
+        try:
+            begin = connection.dialect.request(self)
+        except BadMessageError as bad:
+            self.fail(problems.bad_message(bad.status, bad.detail))
+            return
+        self._gateway.outbox.send(connection.transport, begin)
         self._arm_transfer()
         if self.upload is not None:
             self.downstream.resume_reading()
+            if not connection.dialect.continues:
+                self._continue()
         if self.downstream.blocked:
             self.hold(True)
 
@@ -176,7 +223,7 @@ class Exchange(Timed):
         endpoint = self.endpoint
         endpoint.failed += 1
         self.tried += (endpoint,)
-        del endpoint.open[self]
+        endpoint.ended(self)
         self.phase = _ACCEPTED
         if self.upstream.untried(self):
             self._gateway.counters[self.downstream.own].retries += 1
@@ -190,21 +237,19 @@ class Exchange(Timed):
     def received(self, data: bytes) -> None:
         """Bytes from the worker."""
         if self.phase is _RELAYING:
-            self._relay(data, b"")
+            self._relay(data)
             return
-        data = self._received + data if self._received else data
+        dialect = self.connection.dialect
         try:
-            head = parse_response(data, self.request.method == b"HEAD")
-            while head is not None and head.status < 200:
-                data = self._interim(head, data)
-                head = parse_response(data, self.request.method == b"HEAD")
+            answer = dialect.answer(data)
+            while answer is not None and isinstance(answer.head, ResponseHead) and answer.head.status < 200:
+                self._interim(answer.head)
+                answer = dialect.answer(answer.payload)
         except BadMessageError as bad:
             self._bad_answer(bad)
             return
-        if head is None:
-            self._received = data
-        else:
-            self._respond(head, data[head.end :])
+        if answer is not None:
+            self._respond(answer)
 
     def hold(self, held: bool) -> None:
         """Backpressure: while the client takes nothing, nothing is taken from the worker."""
@@ -226,7 +271,8 @@ class Exchange(Timed):
             self._gateway.counters[self.downstream.own].retries += 1
             self._connect()
         else:
-            self._fail_at_worker(problems.died_before_answer(str(self.endpoint.endpoint), bool(self._received)))
+            begun = self.connection.dialect.begun
+            self.fail_at_worker(problems.died_before_answer(str(self.endpoint.endpoint), begun))
 
     # -- ends
 
@@ -250,6 +296,12 @@ class Exchange(Timed):
         self.downstream.write(problem.response(end, self.request.method != b"HEAD"))
         self.downstream.finished(keep)
 
+    def fail_at_worker(self, problem: Problem) -> None:
+        """As `fail`, for what the worker is to blame for."""
+        if self.phase is not _RELAYING:
+            self.endpoint.failed += 1
+        self.fail(problem)
+
     def abandon(self) -> None:
         """The client left."""
         if self.phase is not _IDLE:
@@ -260,15 +312,17 @@ class Exchange(Timed):
         timeouts = self.upstream.spec.timeouts
         if self.phase is _QUEUED:
             self.fail(self.upstream.queue_timeout())
+        elif self.phase is _COLLECTING:
+            self.fail(problems.BODY_TOO_SLOW)
         elif self.phase is _CONNECTING:
             self._connecting.cancel()
-            self.connect_failed(problems.connect_timeout(str(self.endpoint.endpoint), timeouts.connect))
+            self.connect_failed(self.endpoint.connect_timeout(timeouts.connect))
         elif self.downstream.blocked:
             self.downstream.reset()
         elif self.phase is _WAITING and self.upload is not None and not self.connection.blocked:
             self.fail(problems.BODY_TOO_SLOW)
         elif self.phase is _WAITING:
-            self._fail_at_worker(problems.answer_timeout(str(self.endpoint.endpoint), timeouts.response_head))
+            self.fail_at_worker(problems.answer_timeout(str(self.endpoint.endpoint), timeouts.response_head))
         else:
             self._break_off()
 
@@ -283,14 +337,53 @@ class Exchange(Timed):
             return b""
         return self.receive(data) if data else b""
 
-    def _send_on(self, piece: bytes) -> None:
+    def _send_on(self, payload: bytes, upload: Body) -> None:
         if self.phase is _WAITING or self.phase is _RELAYING:
             self._repeatable = False
-            self._gateway.outbox.send(self.connection.transport, piece)
+            self._gateway.outbox.send(self.connection.transport, self.connection.dialect.upload(payload, upload))
             return
-        self._outgoing += piece
-        if self.upload is not None and len(self._outgoing) > _HELD_LIMIT:
+        self.held += payload
+        if self.phase is _COLLECTING:
+            self._collect()
+            if self.request.length != CHUNKED:
+                self.phase = _ACCEPTED
+                self.upstream.admit(self)
+        elif self.upload is not None and len(self.held) > _HELD_LIMIT:
             self.downstream.pause_reading()
+
+    def _collect(self) -> None:
+        """Wait for the end of a body in chunks, within a bound; then it has a length, and its turn comes."""
+        limit = self._gateway.spec.limits.cgi_buffer
+        if len(self.held) > limit:
+            self.fail(problems.length_required(limit))
+        elif self.upload is None:
+            self.request = msgspec.structs.replace(self.request, length=len(self.held))
+        else:
+            self.phase = _COLLECTING
+            self._continue()
+            self.downstream.resume_reading()
+            self._arm(self.upstream.spec.timeouts.request_body)
+
+    def _continue(self) -> None:
+        """Tell a client that waits for it to send its body, in place of a worker that cannot (RFC 9110 10.1.1)."""
+        if not self._continued and cgi.expects_continue(self.request):
+            self._continued = True
+            self.downstream.write(_CONTINUE)
+
+    def _route(self) -> None:
+        """Find out who answers, now or again."""
+        self.script = None
+        self.tried = ()
+        self.latency = None
+        self._repeatable = True
+        routes = self._gateway.routes
+        destination = routes.match(self.request.target)
+        if destination is not None:
+            destination.admit(self)
+        elif self.request.target == b"*":
+            self.answer(problems.OPTIONS, b"")
+        else:
+            self.fail(problems.no_route(routes.prefixes))
 
     def _connect(self) -> None:
         self.phase = _CONNECTING
@@ -299,13 +392,13 @@ class Exchange(Timed):
 
     def _may_repeat(self) -> bool:
         """A connection that was idle may have been given up by the worker just before it was used (RFC 9112 9.3.1)."""
-        if not self.connection.reused or not self._repeatable or self._received:
+        if not self.connection.reused or not self._repeatable or self.connection.dialect.begun:
             return False
         soon = self._gateway.now() - self.endpoint.open[self] < _STALE_WITHIN
         return soon and self.request.method in IDEMPOTENT
 
-    def _interim(self, head: ResponseHead, data: bytes) -> bytes:
-        """Relay a 1xx response; return what follows it."""
+    def _interim(self, head: ResponseHead) -> None:
+        """Relay a 1xx response."""
         if head.status == 101:
             raise BadMessageError(502, "It switches protocols, which nobody asked for.")
         self._interims += 1
@@ -313,30 +406,36 @@ class Exchange(Timed):
             raise BadMessageError(502, f"It sent {_INTERIM_LIMIT} interim responses and still another one.")
         if self.request.modern:
             self.downstream.write(head.lines + b"\r\n")
-        return data[head.end :]
 
-    def _respond(self, head: ResponseHead, body: bytes) -> None:
+    def _respond(self, answer: Answer) -> None:
         """The final response's head is here: send it on, with what there is of the body."""
+        head, payload, download = answer
+        if isinstance(head, cgi.LocalRedirect):
+            self._follow(head)
+            return
         modern = self.request.modern
         self._keep = self._may_keep() and (modern or head.length >= 0)
         self._chunks = modern and head.length < 0
-        self._endless = head.length == UNTIL_CLOSE
-        self._reusable = head.keep_alive
         start = head.lines + RESPONSE_END[self._keep, modern, self._chunks]
-        if len(body) == head.length:
-            self.downstream.write(start + body)
+        if download is None:
+            self.downstream.write(start + payload)
             self._complete(head.keep_alive)
         else:
-            self._download = incoming(head.length, 502)
-            self._relay(body, start)
+            self._endless = head.length == UNTIL_CLOSE
+            self._reusable = head.keep_alive
+            self._download = download
+            self._pass_on(start, payload)
 
-    def _relay(self, data: bytes, start: bytes) -> None:
-        download = self._download
+    def _relay(self, data: bytes) -> None:
         try:
-            payload = download.feed(data)
+            payload = self._download.feed(data)
         except BadMessageError as bad:
             self._bad_answer(bad)
-            return
+        else:
+            self._pass_on(b"", payload)
+
+    def _pass_on(self, start: bytes, payload: bytes) -> None:
+        download = self._download
         self.phase = _RELAYING
         out = start + (chunk(payload) if self._chunks else payload)
         if download.done and self._chunks:
@@ -349,27 +448,49 @@ class Exchange(Timed):
 
     def _complete(self, reusable: bool) -> None:
         """The whole response has gone to the client. If the request has not all come, nobody wants the rest."""
+        endpoint = self.endpoint
+        endpoint.latency.record(self._end(ANSWERED))
+        self._leave(reusable)
+        endpoint.release()
+        self.downstream.finished(self._keep)
+
+    def _leave(self, reusable: bool) -> None:
+        """The worker has answered: part with its connection. Its place is still to be released."""
         endpoint, connection = self.endpoint, self.connection
         connection.exchange = None
         endpoint.answered += 1
-        endpoint.latency.record(self._end(ANSWERED))
-        del endpoint.open[self]
+        endpoint.ended(self)
+        for remark in connection.dialect.remarks():
+            endpoint.tell(remark, connection.pid)
         if reusable and self.upload is None and not connection.blocked:
             endpoint.keep(connection)
         else:
             connection.discard()
+
+    def _follow(self, redirect: cgi.LocalRedirect) -> None:
+        """Have another path answer in the program's place (RFC 3875 6.2.2)."""
+        endpoint = self.endpoint
+        unread = self.upload is not None
+        self._leave(reusable=False)
+        self.phase = _ACCEPTED
         endpoint.release()
-        self.downstream.finished(self._keep)
+        self._redirects += 1
+        if unread:
+            self.fail(problems.redirected_early(self.upstream.spec.app))
+        elif self._redirects > _REDIRECT_LIMIT:
+            self.fail(problems.redirects_too_often(self.upstream.spec.app, _REDIRECT_LIMIT))
+        else:
+            self.request = cgi.redirected(self.request, redirect)
+            self.held = self.trailers = b""
+            self._route()
 
     def _bad_answer(self, bad: BadMessageError) -> None:
+        if self.endpoint.endpoint.wire is not Wire.HTTP:
+            self.endpoint.tell(bad.detail, self.connection.pid)
         if self.phase is _RELAYING:
             self._break_off()
         else:
-            self._fail_at_worker(problems.bad_answer(str(self.endpoint.endpoint), bad.detail))
-
-    def _fail_at_worker(self, problem: Problem) -> None:
-        self.endpoint.failed += 1
-        self.fail(problem)
+            self.fail_at_worker(problems.bad_answer(str(self.endpoint.endpoint), bad.status, bad.detail))
 
     def _break_off(self) -> None:
         """The client must see that the response is incomplete: a reset cannot be taken for an end."""
@@ -383,12 +504,12 @@ class Exchange(Timed):
         phase, self.phase = self.phase, _ACCEPTED
         if phase is _QUEUED:
             self.upstream.withdraw(self)
-        elif phase not in (_ACCEPTED, _IDLE):
+        elif phase not in (_ACCEPTED, _COLLECTING, _IDLE):
             if phase is _CONNECTING:
                 self._connecting.cancel()
             else:
                 self.connection.discard()
-            del self.endpoint.open[self]
+            self.endpoint.ended(self)
             self.endpoint.release()
 
     def _end(self, outcome: Outcome) -> float:

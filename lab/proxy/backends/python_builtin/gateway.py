@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from lab.core.clock import Clock
+from lab.core.errors import UnavailableError
 from lab.proxy import problems
 from lab.proxy.accounting import Counters
 from lab.proxy.backends.python_builtin.outbox import Outbox
-from lab.proxy.manager import ProxySpec
+from lab.proxy.manager import CgiProgram, OnStarved, ProxySpec, StartCgi
 from lab.proxy.problems import head
 from lab.proxy.routes import Routes
 from lab.proxy.timeouts import TimerWheel
@@ -33,14 +34,18 @@ class Destination(Protocol):
 class Gateway:
     """One per proxy. Counters come in pairs, indexed by whether a request is the lab's own."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, start_cgi: StartCgi, on_starved: OnStarved) -> None:
         self.now = clock.monotonic
+        self.start_cgi = start_cgi
+        self.on_starved = on_starved
         self.wheel = TimerWheel(clock)
         self.outbox = Outbox()
         self.spec = ProxySpec()
         self.routes: Routes[Destination] = Routes(())
         self.authority = b""
         """Host and port of the listener, for clients that named none."""
+        self.port = 0
+        """The listener's."""
         self.counters = (Counters(), Counters())
         self.own_addresses: set[tuple[str, int]] = set()
         self.downstreams: set[Downstream] = set()
@@ -53,6 +58,15 @@ class Gateway:
         self.downstreams.discard(downstream)
         if self.draining and not self.downstreams:
             self.deserted.set()
+
+
+async def no_cgi(app: str, env: dict[str, str]) -> CgiProgram:
+    """Stands for a pool that starts no programs."""
+    raise UnavailableError(f"This proxy starts no CGI programs, so {app} cannot run.")
+
+
+def ignore(app: str) -> None:
+    """Stands for a pool that does not start workers on demand."""
 
 
 class StatusRoute:

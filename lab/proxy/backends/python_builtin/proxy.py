@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 from lab.core.clock import Clock
 from lab.core.errors import UnknownTargetError
@@ -12,27 +13,41 @@ from lab.core.snapshot import Totals
 from lab.proxy import problems
 from lab.proxy.accounting import Latency
 from lab.proxy.backends.python_builtin.downstream import Downstream
-from lab.proxy.backends.python_builtin.gateway import Destination, Gateway, StatusPage, StatusRoute
+from lab.proxy.backends.python_builtin.files import SiteRoute
+from lab.proxy.backends.python_builtin.gateway import Destination, Gateway, StatusPage, StatusRoute, ignore, no_cgi
 from lab.proxy.backends.python_builtin.listener import listen
 from lab.proxy.backends.python_builtin.upstream import EndpointState, Upstream
-from lab.proxy.manager import ProxySpec, ProxyView
+from lab.proxy.manager import OnStarved, ProxySpec, ProxyView, StartCgi
 from lab.proxy.routes import Routes
 
 _DRAIN = 5.0
 """Seconds that `close` gives requests in flight."""
+
+_READERS = 4
+"""Threads that wait for the disk on behalf of apps with a site. They begin with the first request that needs one."""
 
 _MARK = 1.0
 """Seconds between two copies of the histograms."""
 
 
 class PythonBuiltinProxy:
-    """A reverse proxy in the process that uses it. `status_page` renders `/pool-status`; without it there is none."""
+    """A reverse proxy in the process that uses it."""
 
-    def __init__(self, clock: Clock, events: EventRing, status_page: StatusPage | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        events: EventRing,
+        status_page: StatusPage | None = None,
+        *,
+        start_cgi: StartCgi = no_cgi,
+        on_starved: OnStarved = ignore,
+    ) -> None:
+        """`status_page` renders `/pool-status`; without it there is none."""
         self.status_page = status_page
         self._clock = clock
         self._events = events
-        self._gateway = Gateway(clock)
+        self._gateway = Gateway(clock, start_cgi, on_starved)
+        self._disk = ThreadPoolExecutor(_READERS, thread_name_prefix="site-files")
         self._upstreams: dict[str, Upstream] = {}
         self._endpoints: dict[Endpoint, EndpointState] = {}
         now = clock.monotonic()
@@ -48,6 +63,7 @@ class PythonBuiltinProxy:
         host, port = sock.getsockname()[:2]
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._gateway.authority = authority.encode()
+        self._gateway.port = port
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Downstream(self._gateway), sock=sock)
         self._gateway.wheel.start()
@@ -64,7 +80,7 @@ class PythonBuiltinProxy:
                 self._upstreams[upstream.app] = Upstream(upstream, self._gateway, self._events)
         for app in self._upstreams.keys() - {upstream.app for upstream in spec.upstreams}:
             self._drop(app)
-        routes: list[tuple[str, Destination]] = [(one.spec.route, one) for one in self._upstreams.values()]
+        routes = [(one.spec.route, self._destination(one)) for one in self._upstreams.values()]
         if self.status_page is not None:
             routes.append((POOL_STATUS, StatusRoute(self.status_page)))
         self._gateway.routes = Routes(routes)
@@ -100,6 +116,14 @@ class PythonBuiltinProxy:
         state = self._endpoints.get(endpoint)
         if state is not None:
             state.release()
+
+    def served(self, endpoint: Endpoint) -> int:
+        state = self._endpoints.get(endpoint)
+        return 0 if state is None else state.answered + state.failed
+
+    def idle_since(self, endpoint: Endpoint) -> float | None:
+        state = self._endpoints.get(endpoint)
+        return None if state is None or state.open else state.free_since
 
     def mark_own(self, address: tuple[str, int]) -> None:
         self._gateway.own_addresses.add(address)
@@ -147,9 +171,13 @@ class PythonBuiltinProxy:
         for state in self._endpoints.values():
             state.leave()
         await asyncio.sleep(0)
+        self._disk.shutdown(wait=False)
         self._gateway.wheel.stop()
         if self._marking is not None:
             self._marking.cancel()
+
+    def _destination(self, upstream: Upstream) -> Destination:
+        return upstream if upstream.spec.site is None else SiteRoute(upstream, self._gateway, self._disk)
 
     def _upstream(self, app: str) -> Upstream:
         if app not in self._upstreams:

@@ -6,19 +6,31 @@ waits while there is a place that it could have.
 """
 
 import asyncio
+import os
 from collections import OrderedDict
+from collections.abc import Awaitable
+from typing import Final
 
 from lab import plugins
+from lab.core.errors import LabError
 from lab.core.events import EventKind, EventRing
-from lab.core.model import Endpoint, Queue
+from lab.core.model import Endpoint, Queue, Wire
 from lab.proxy import problems
 from lab.proxy.accounting import Latency
+from lab.proxy.backends.python_builtin.cgi_process import CgiConnection
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
+from lab.proxy.backends.python_builtin.dialects.fastcgi import FastCgiDialect
+from lab.proxy.backends.python_builtin.dialects.http import HttpDialect
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
-from lab.proxy.manager import EndpointView, UpstreamSpec, UpstreamView
+from lab.proxy.manager import CgiProgram, EndpointView, RequestView, UpstreamSpec, UpstreamView
 from lab.proxy.selection import SelectionPolicy
 from lab.proxy.timeouts import NEVER
+from lab.wire import cgi
+from lab.wire.http1 import BadMessageError, RequestHead
+
+_TELL_EVERY: Final = 1.0
+"""Seconds between two events about what an app's programs do wrong: a broken one does it with every request."""
 
 
 class EndpointState:
@@ -37,6 +49,10 @@ class EndpointState:
         self.open: dict[Exchange, float] = {}
         """Requests at the worker, oldest first, with the monotonic time of each."""
         self.latency = Latency(gateway.now())
+        self.free_since = gateway.now()
+        """Monotonic time at which its last request ended, or at which it came to be known."""
+        self._last: tuple[RequestHead, float] | None = None
+        """The request that ended last, and how many seconds it took."""
         self._gateway = gateway
         self._idle: list[WorkerConnection] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -53,9 +69,11 @@ class EndpointState:
     def keep(self, connection: WorkerConnection) -> None:
         """Put a connection into the pool, or hang up when there are more of them than places.
 
-        A worker that serves one connection at a time must not be kept waiting on an idle one.
+        A worker that serves one connection at a time must not be kept waiting on an idle one. Nor must one of those
+        that share a socket: the kernel chose who has this connection, and the one in whose name it would be kept may
+        be waiting in `accept` for the request that comes next.
         """
-        if self.routed and len(self._idle) + self.in_flight <= self.places:
+        if self.routed and not self.endpoint.shared and len(self._idle) + self.in_flight <= self.places:
             connection.reused = True
             self._idle.append(connection)
             self._gateway.wheel.arm(connection, self._gateway.now() + self.upstream.spec.timeouts.upstream_idle)
@@ -70,10 +88,12 @@ class EndpointState:
 
     async def connect(self, exchange: Exchange) -> None:
         """Open a connection for an exchange, and tell it how that went."""
-        loop = asyncio.get_running_loop()
-        host, port = self.endpoint.host, self.endpoint.port
         try:
-            _, connection = await loop.create_connection(lambda: WorkerConnection(self), host, port)
+            connection = await (self._start(exchange) if self.endpoint.wire is Wire.CGI else self._open())
+        except BadMessageError as bad:
+            exchange.fail(problems.bad_message(bad.status, bad.detail))
+        except LabError as error:
+            exchange.connect_failed(problems.start_failed(self.endpoint.app, str(error)))
         except OSError as error:
             why = error.strerror or str(error)
             exchange.connect_failed(problems.connect_failed(str(self.endpoint), why))
@@ -82,6 +102,23 @@ class EndpointState:
                 exchange.connect_failed(problems.connect_failed(str(self.endpoint), "it hung up at once"))
             else:
                 exchange.connected(connection)
+
+    def connect_timeout(self, seconds: float) -> problems.Problem:
+        """What a request is told for which there was no connection within `seconds`."""
+        if self.endpoint.wire is Wire.CGI:
+            return problems.start_failed(self.endpoint.app, f"that takes longer than {seconds:g} s.")
+        return problems.connect_timeout(str(self.endpoint), seconds)
+
+    def ended(self, exchange: Exchange) -> None:
+        """A request is at the worker no longer. Its place is still to be released."""
+        began = self.open.pop(exchange)
+        self.free_since = self._gateway.now()
+        self._last = exchange.request, self.free_since - began
+
+    def tell(self, detail: str, pid: int | None) -> None:
+        """Say in an event what the worker, or the program `pid`, did wrong."""
+        kind = EventKind.CGI if self.endpoint.wire is Wire.CGI else EventKind.NOTE
+        self.upstream.tell(kind, self.endpoint, detail, pid)
 
     def acquire(self) -> bool:
         """Take a place for a probe. It needs a connection of its own, so an idle one makes room."""
@@ -139,7 +176,34 @@ class EndpointState:
             rps=recent.rps,
             p50_ms=recent.p50_ms,
             p99_ms=recent.p99_ms,
+            request=self._request(now),
         )
+
+    def _request(self, now: float) -> RequestView | None:
+        """The oldest request that it serves, else the last one that it served."""
+        if self.open:
+            exchange, began = next(iter(self.open.items()))
+            return _request_view(exchange.request, now - began, in_flight=True)
+        return self._last and _request_view(*self._last, in_flight=False)
+
+    async def _open(self) -> WorkerConnection:
+        """Connect to the worker. Raises `OSError`."""
+        loop, endpoint = asyncio.get_running_loop(), self.endpoint
+        dialect = FastCgiDialect(keep=not endpoint.shared) if endpoint.wire is Wire.FASTCGI else HttpDialect()
+        connection = WorkerConnection(self, dialect)
+        if endpoint.path:
+            await loop.create_unix_connection(lambda: connection, endpoint.path)
+        else:
+            await loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
+        return connection
+
+    async def _start(self, exchange: Exchange) -> WorkerConnection:
+        """Start a program for one request. Raises `LabError`, and `BadMessageError` for what it cannot be told."""
+        gateway, limits = self._gateway, self.upstream.spec.cgi
+        always = cgi.constants(exchange.port, exchange.root)
+        environment = _environment(always + exchange.variables(authorized=False))
+        program = await _started(gateway.start_cgi(self.endpoint.app, environment))
+        return CgiConnection(self, gateway, program, limits, exchange.request.length)
 
     def _tell_drained(self) -> None:
         for waiter in self._waiting:
@@ -163,6 +227,8 @@ class Upstream:
         self._active = self._most_active = 0
         self._full = False
         self._choices = 0
+        self._quiet_until = 0.0
+        self._untold = 0
         self._policy = _policy(spec)
 
     def apply(self, spec: UpstreamSpec) -> None:
@@ -191,17 +257,21 @@ class Upstream:
         state.leave()
 
     def claim(self, exchange: Exchange) -> None:
-        """Count a request as one of this app's."""
+        """Count a request as one of this app's, whoever answers it."""
         exchange.upstream = self
-        self._accepted += not exchange.tried
+        self._accepted += 1
         exchange.latency = self.latencies[exchange.downstream.own]
 
     def admit(self, exchange: Exchange) -> None:
         """Send a request to an endpoint, or let it wait, or shed it."""
-        self.claim(exchange)
+        first = exchange.latency is None
+        if first:
+            self.claim(exchange)
         if self.spec.unavailable is not None:
             exchange.fail(problems.unavailable(self.spec.app, self.spec.unavailable))
             return
+        if first and self._active >= len(self._routed) and all(state.in_flight for state in self._routed):
+            self._gateway.on_starved(self.spec.app)
         if self.spec.queue is Queue.UPSTREAM:
             candidates = [state for state in self._routed if state.in_flight < state.places]
         else:
@@ -214,6 +284,22 @@ class Upstream:
         chosen = candidates[0] if len(candidates) == 1 else self._policy.choose(candidates, exchange.request)
         self._assign(exchange, chosen)
 
+    def script(self, target: bytes) -> cgi.Script:
+        """The program that answers `target`, for an app without a site. Raises `BadMessageError` for a bad path."""
+        return cgi.script_below(self.spec.script, self.spec.route, target)
+
+    def tell(self, kind: EventKind, endpoint: Endpoint, detail: str, pid: int | None) -> None:
+        """Emit an event about a program, at most one a second."""
+        now = self._gateway.now()
+        if now < self._quiet_until:
+            self._untold += 1
+            return
+        who = f"CGI program of {self.spec.app}" if kind is EventKind.CGI else str(endpoint.worker)
+        more = f" ({self._untold} more like this were not told)" if self._untold else ""
+        self._quiet_until, self._untold = now + _TELL_EVERY, 0
+        slot, generation = endpoint.worker.slot, endpoint.worker.generation
+        self._events.emit(kind, f"{who}: {detail}{more}", app=self.spec.app, slot=slot, generation=generation, pid=pid)
+
     def serve(self, state: EndpointState) -> bool:
         """Give a free place of `state` to the request that waits longest. False when there is no place or request.
 
@@ -225,8 +311,8 @@ class Upstream:
         if exchange is None:
             return False
         self.withdraw(exchange)
-        self._assign(exchange, state)
-        return True
+        # One that is not ready for the place leaves it to the next.
+        return self._assign(exchange, state) or self.serve(state)
 
     def became_busy(self) -> None:
         """One of its endpoints has something to do."""
@@ -270,11 +356,15 @@ class Upstream:
     def _has_place(self, state: EndpointState) -> bool:
         return state.in_flight < state.places or self.spec.queue is Queue.WORKER
 
-    def _assign(self, exchange: Exchange, state: EndpointState) -> None:
+    def _assign(self, exchange: Exchange, state: EndpointState) -> bool:
+        """Give a request a place. False when it is not ready for one: it has been answered, or waits for its body."""
+        if state.endpoint.wire is not Wire.HTTP and not exchange.prepare():
+            return False
         self._choices += 1
         state.chosen = self._choices
         state.taken()
         exchange.proceed(state)
+        return True
 
     def _wait(self, exchange: Exchange) -> None:
         if len(self._queue) >= self.spec.queue_length:
@@ -296,3 +386,38 @@ class Upstream:
 def _policy(spec: UpstreamSpec) -> SelectionPolicy:
     policy: SelectionPolicy = plugins.load("cgilab.selection", spec.selection)()
     return policy
+
+
+def _request_view(request: RequestHead, seconds: float, in_flight: bool) -> RequestView:
+    return RequestView(
+        method=request.method.decode(),
+        target=request.target.decode("latin-1"),
+        length=max(0, request.length),
+        duration_s=seconds,
+        in_flight=in_flight,
+    )
+
+
+def _environment(variables: cgi.Variables) -> dict[str, str]:
+    """A CGI program's whole environment: what the lab's own has besides is none of its business."""
+    found = {os.fsdecode(name): os.fsdecode(value) for name, value in variables}
+    return found | {"PATH": os.environ.get("PATH", os.defpath)}
+
+
+async def _started(start: Awaitable[CgiProgram]) -> CgiProgram:
+    """A program that is being started. If its client leaves meanwhile, it is killed as soon as it is there."""
+    starting = asyncio.ensure_future(start)
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_unwanted)
+        raise
+
+
+def _unwanted(starting: "asyncio.Future[CgiProgram]") -> None:
+    if starting.cancelled() or starting.exception() is not None:
+        return
+    program = starting.result()
+    program.kill()
+    os.close(program.stdin)
+    os.close(program.stdout)

@@ -1,0 +1,58 @@
+"""HTTP/1.1 to a worker: heads pass with few changes, bodies as they are."""
+
+from typing import TYPE_CHECKING, Final
+
+from lab.proxy.backends.python_builtin.dialects import NO_REMARKS, Answer
+from lab.wire.bodies import LAST_CHUNK, Body, chunk, incoming
+from lab.wire.http1 import CHUNKED, parse_response
+
+if TYPE_CHECKING:
+    from lab.proxy.backends.python_builtin.exchange import Exchange
+
+
+class HttpDialect:
+    """Requests as they came, with the fields that a gateway adds."""
+
+    __slots__ = ("_chunked", "_held", "_to_head")
+
+    continues: Final = True
+    parting: Final = b""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self._to_head = self._chunked = False
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._held)
+
+    def request(self, exchange: "Exchange") -> bytes:
+        request = exchange.request
+        self._held = b""
+        self._to_head = request.method == b"HEAD"
+        self._chunked = request.length == CHUNKED
+        body = exchange.held
+        if self._chunked:
+            body = chunk(body) + (LAST_CHUNK + exchange.trailers + b"\r\n" if exchange.upload is None else b"")
+        return request.lines + exchange.end + body
+
+    def upload(self, payload: bytes, body: Body) -> bytes:
+        if not self._chunked:
+            return payload
+        return chunk(payload) + (LAST_CHUNK + body.trailers + b"\r\n" if body.done else b"")
+
+    def answer(self, data: bytes) -> Answer | None:
+        data = self._held + data if self._held else data
+        head = parse_response(data, self._to_head)
+        if head is None:
+            self._held = data
+            return None
+        self._held = b""
+        rest = data[head.end :]
+        if len(rest) == head.length or head.status < 200:
+            return Answer(head, rest, None)
+        download = incoming(head.length, 502)
+        return Answer(head, download.feed(rest), download)
+
+    def remarks(self) -> tuple[str, ...]:
+        return NO_REMARKS
