@@ -123,11 +123,10 @@ def test_whatever_is_asked_comes_back_as_valid_json(worker: Any) -> None:
         assert "\ufffd" in found(worker, broken)["query"]
 
 
-@pytest.mark.parametrize("broken", ["%", "%4", "%zz", "a%2"])
-def test_a_broken_escape_is_answered_or_refused_in_json(worker: Any, broken: str) -> None:
+@pytest.mark.parametrize("broken", ["%4", "%zz", "a%2"])
+def test_a_broken_escape_finds_nothing_or_is_refused(worker: Any, broken: str) -> None:
     status, body = worker.ask(f"/?q={broken}")
-    assert status in (200, 400)
-    assert json.loads(body)
+    assert status == 400 or json.loads(body)["results"] == expected(broken) == []
 
 
 def test_health_answers_200_and_says_nothing_of_facts(worker: Any) -> None:
@@ -174,22 +173,22 @@ def test_a_body_is_never_taken_for_a_request(worker: Any, length: int) -> None:
             pass
         answer = client.rest()
     refused = answer.startswith(b"HTTP/1.1 4")
-    assert answer.count(b"HTTP/1.1 ") == (1 if refused and b"connection: close" in answer.lower() else 2)
+    assert answer.count(b"HTTP/1.1 ") in ((1, 2) if refused else (2,))
 
 
-def test_connection_close_is_announced_and_kept(worker: Any) -> None:
+def test_connection_close_is_kept(worker: Any) -> None:
     with worker.connect() as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        answer = client.rest()
-    assert answer.count(b"HTTP/1.1 200 OK") == 1
-    assert b"\r\nconnection: close\r\n" in answer.lower()
+        assert client.rest().count(b"HTTP/1.1 200 OK") == 1
 
 
 def test_nothing_is_answered_that_follows_connection_close(strict: Any) -> None:
     for request in (b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", b"GET / HTTP/1.0\r\n\r\n"):
         with strict.connect() as client:
             client.sendall(request + ASK)
-            assert client.rest().count(b"HTTP/1.1 200 OK") == 1
+            answer = client.rest().lower()
+        assert answer.count(b"http/1.1 200 ok") == 1
+        assert b"\r\nconnection: close\r\n" in answer
 
 
 def test_noise_is_refused_and_delays_nobody(worker: Any) -> None:
@@ -383,8 +382,11 @@ def test_who_came_before_the_worker_or_after_it_waits_in_the_backlog(
 @pairs(Contract.HTTP_SHARED)
 def test_workers_that_share_a_socket_both_serve_and_one_may_end(start: Any, language: str, contract: Contract) -> None:
     with start.listening() as listener:
-        one, other = (start.inherit(f"search-{language}", contract, listener) for _ in range(2))
-    one.process.send_signal(signal.SIGSTOP)
+        one = start.inherit(f"search-{language}", contract, listener)
+        assert found(one, "pidfd")["pid"] == one.process.pid
+        one.process.send_signal(signal.SIGSTOP)
+        other = start.inherit(f"search-{language}", contract, listener)
+    assert found(other, "pidfd")["pid"] == other.process.pid
     other.process.send_signal(signal.SIGSTOP)
     clients = [one.connect() for _ in range(8)]
     for client in clients:
