@@ -151,8 +151,9 @@ class Supervisor:
         self._look(now)
 
     def starved(self) -> None:
-        """A request found no idle worker."""
-        if self._may_run and self._follows_load:
+        """A request found no idle worker. Where there is no room for more, it costs next to nothing to say so again."""
+        limited = self._limited and self._target >= self.spec.pool.max_workers
+        if self._may_run and self._follows_load and not limited:
             self._follow_policy(self._policy.starved(self.spec.pool, self._census(self._with.clock.monotonic())))
             self.reconcile()
 
