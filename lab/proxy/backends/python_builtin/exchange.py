@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lab.core.model import Wire
 from lab.proxy import problems
 from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Latency, Outcome
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
@@ -223,7 +222,7 @@ class Exchange(Timed):
         endpoint = self.endpoint
         endpoint.failed += 1
         self.tried += (endpoint,)
-        endpoint.ended(self)
+        endpoint.ended(self, self._gateway.now())
         self.phase = _ACCEPTED
         if self.upstream.untried(self):
             self._gateway.counters[self.downstream.own].retries += 1
@@ -409,7 +408,7 @@ class Exchange(Timed):
 
     def _respond(self, answer: Answer) -> None:
         """The final response's head is here: send it on, with what there is of the body."""
-        head, payload, download = answer
+        head, payload, download = answer.head, answer.payload, answer.download
         if isinstance(head, cgi.LocalRedirect):
             self._follow(head)
             return
@@ -449,19 +448,21 @@ class Exchange(Timed):
     def _complete(self, reusable: bool) -> None:
         """The whole response has gone to the client. If the request has not all come, nobody wants the rest."""
         endpoint = self.endpoint
-        endpoint.latency.record(self._end(ANSWERED))
-        self._leave(reusable)
+        took = self._end(ANSWERED)
+        endpoint.latency.record(took)
+        self._leave(reusable, self._started + took)
         endpoint.release()
         self.downstream.finished(self._keep)
 
-    def _leave(self, reusable: bool) -> None:
+    def _leave(self, reusable: bool, now: float) -> None:
         """The worker has answered: part with its connection. Its place is still to be released."""
         endpoint, connection = self.endpoint, self.connection
         connection.exchange = None
         endpoint.answered += 1
-        endpoint.ended(self)
-        for remark in connection.dialect.remarks():
-            endpoint.tell(remark, connection.pid)
+        endpoint.ended(self, now)
+        if endpoint.runs_programs:
+            for remark in connection.dialect.remarks():
+                endpoint.tell(remark, connection.pid)
         if reusable and self.upload is None and not connection.blocked:
             endpoint.keep(connection)
         else:
@@ -471,7 +472,7 @@ class Exchange(Timed):
         """Have another path answer in the program's place (RFC 3875 6.2.2)."""
         endpoint = self.endpoint
         unread = self.upload is not None
-        self._leave(reusable=False)
+        self._leave(reusable=False, now=self._gateway.now())
         self.phase = _ACCEPTED
         endpoint.release()
         self._redirects += 1
@@ -485,7 +486,7 @@ class Exchange(Timed):
             self._route()
 
     def _bad_answer(self, bad: BadMessageError) -> None:
-        if self.endpoint.endpoint.wire is not Wire.HTTP:
+        if self.endpoint.runs_programs:
             self.endpoint.tell(bad.detail, self.connection.pid)
         if self.phase is _RELAYING:
             self._break_off()
@@ -509,7 +510,7 @@ class Exchange(Timed):
                 self._connecting.cancel()
             else:
                 self.connection.discard()
-            self.endpoint.ended(self)
+            self.endpoint.ended(self, self._gateway.now())
             self.endpoint.release()
 
     def _end(self, outcome: Outcome) -> float:

@@ -40,6 +40,8 @@ class EndpointState:
         self.endpoint = endpoint
         self.upstream = upstream
         self.places = endpoint.concurrency
+        self.runs_programs = endpoint.wire is not Wire.HTTP
+        """It speaks FastCGI or CGI: a request has to be put into variables for it."""
         self.in_flight = 0
         """Requests open to it, probes included."""
         self.chosen = 0
@@ -109,11 +111,10 @@ class EndpointState:
             return problems.start_failed(self.endpoint.app, f"that takes longer than {seconds:g} s.")
         return problems.connect_timeout(str(self.endpoint), seconds)
 
-    def ended(self, exchange: Exchange) -> None:
+    def ended(self, exchange: Exchange, now: float) -> None:
         """A request is at the worker no longer. Its place is still to be released."""
-        began = self.open.pop(exchange)
-        self.free_since = self._gateway.now()
-        self._last = exchange.request, self.free_since - began
+        self._last = exchange.request, now - self.open.pop(exchange)
+        self.free_since = now
 
     def tell(self, detail: str, pid: int | None) -> None:
         """Say in an event what the worker, or the program `pid`, did wrong."""
@@ -133,13 +134,13 @@ class EndpointState:
         """One of its places is taken."""
         self.in_flight += 1
         if self.in_flight == 1:
-            self.upstream.became_busy()
+            self.upstream.became_busy(self.routed)
 
     def release(self) -> None:
         """Give a place back: to whoever waits first, if anybody does."""
         self.in_flight -= 1
         if not self.in_flight:
-            self.upstream.became_idle()
+            self.upstream.became_idle(self.routed)
         if self.routed:
             self.upstream.serve(self)
         if not self.in_flight:
@@ -225,6 +226,8 @@ class Upstream:
         self._accepted = 0
         self._longest = 0
         self._active = self._most_active = 0
+        self._idle = 0
+        """Routed endpoints with nothing in flight."""
         self._full = False
         self._choices = 0
         self._quiet_until = 0.0
@@ -248,12 +251,14 @@ class Upstream:
         """An endpoint may be chosen from now on."""
         state.routed = True
         self._routed.append(state)
+        self._idle += not state.in_flight
         while self.serve(state):
             pass
 
     def remove(self, state: EndpointState) -> None:
         """It may not any more."""
         self._routed.remove(state)
+        self._idle -= not state.in_flight
         state.leave()
 
     def claim(self, exchange: Exchange) -> None:
@@ -270,7 +275,7 @@ class Upstream:
         if self.spec.unavailable is not None:
             exchange.fail(problems.unavailable(self.spec.app, self.spec.unavailable))
             return
-        if first and self._active >= len(self._routed) and all(state.in_flight for state in self._routed):
+        if first and not self._idle:
             self._gateway.on_starved(self.spec.app)
         if self.spec.queue is Queue.UPSTREAM:
             candidates = [state for state in self._routed if state.in_flight < state.places]
@@ -314,13 +319,15 @@ class Upstream:
         # One that is not ready for the place leaves it to the next.
         return self._assign(exchange, state) or self.serve(state)
 
-    def became_busy(self) -> None:
-        """One of its endpoints has something to do."""
+    def became_busy(self, routed: bool) -> None:
+        """One of its endpoints has something to do; it is `routed`, or was removed."""
+        self._idle -= routed
         self._active += 1
         self._most_active = max(self._most_active, self._active)
 
-    def became_idle(self) -> None:
+    def became_idle(self, routed: bool) -> None:
         """One of its endpoints has nothing to do any more."""
+        self._idle += routed
         self._active -= 1
 
     def withdraw(self, exchange: Exchange) -> None:
@@ -358,7 +365,7 @@ class Upstream:
 
     def _assign(self, exchange: Exchange, state: EndpointState) -> bool:
         """Give a request a place. False when it is not ready for one: it has been answered, or waits for its body."""
-        if state.endpoint.wire is not Wire.HTTP and not exchange.prepare():
+        if state.runs_programs and not exchange.prepare():
             return False
         self._choices += 1
         state.chosen = self._choices

@@ -4,7 +4,9 @@ It does no I/O and knows no phase: `Exchange` is the one state machine for all o
 its own, which serves one request after the other.
 """
 
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
 
 from lab.wire.bodies import Body
 from lab.wire.cgi import LocalRedirect
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.exchange import Exchange
 
 
-class Answer(NamedTuple):
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """The head of an answer, as soon as it is complete."""
 
     head: ResponseHead | LocalRedirect
