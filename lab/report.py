@@ -90,16 +90,18 @@ def _app(app: AppSnapshot) -> str:
         return f"{app.name}  {app.route}  {app.language}  unavailable: {app.unavailable}"
     building = "  building" if app.building else ""
     return (
-        f"{app.name}  {app.route}  {app.language}, {app.policy} {app.wanted}, {app.selection}{building}"
+        f"{app.name}  {app.route}  {app.language}, {app.protocol}, {app.policy} {app.wanted} of {app.max_workers},"
+        f" {app.selection}{building}"
         f"  {app.rps:.1f} req/s  p50 {_ms(app.p50_ms)}  p99 {_ms(app.p99_ms)}  queue {app.queue}"
     )
 
 
 def _worker(worker: WorkerSnapshot) -> str:
-    state = f"{worker.state}, stopped by SIGSTOP" if worker.stopped else str(worker.state)
+    state = f"{worker.state}{', stands by' if worker.standby else ''}{', stopped by SIGSTOP' if worker.stopped else ''}"
     why = f"  {worker.why}" if worker.why else ""
     return (
-        f"  {worker.slot}  pid {worker.pid or '-'}  {state}  {worker.requests} requests  {worker.in_flight} in flight"
+        f"  {worker.slot}  pid {worker.pid or '-'}  {state}  {_count(worker.requests)} requests"
+        f"  {_count(worker.in_flight)} in flight"
         f"  {worker.restarts} restarts  p50 {_ms(worker.p50_ms)}{why}"
     )
 
@@ -131,6 +133,10 @@ def _invariants(snapshot: LabSnapshot) -> str:
         f"{'holds' if holds else 'BROKEN'}: {name}"
         for name, holds in msgspec.structs.asdict(snapshot.invariants).items()
     )
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else str(value)
 
 
 def _ms(value: float | None) -> str:

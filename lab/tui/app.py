@@ -20,6 +20,7 @@ from textual.theme import Theme
 
 from lab.core.errors import LabError
 from lab.core.events import EventKind
+from lab.core.states import Policy
 from lab.engine.commands import execute
 from lab.engine.lab import Lab, LabSpec
 from lab.tui.bridge import Bridge, Polled
@@ -72,7 +73,7 @@ class CgilabApp(App[None]):
         Binding("1", "mode('lab')", "Lab", tooltip="The whole lab on one screen"),
         Binding("2", "mode('lessons')", "Lessons", tooltip="Learn by breaking it"),
         Binding("question_mark", "explain", "Explain", tooltip="Explain the part of the screen that has the focus"),
-        Binding("colon", "command_line", "Command", tooltip="Type a command: kill, freeze, scale, ..."),
+        Binding("colon", "command_line", "Command", tooltip="Type a command: kill, freeze, scale, set, ..."),
         Binding("y", "copy", "Copy", tooltip="Copy the URL or command of the part that has the focus"),
         Binding("q", "quit", "Quit", tooltip="Stop every worker and leave"),
     ]
@@ -121,7 +122,9 @@ class CgilabApp(App[None]):
                 self.say(str(error), "bad")
                 return
             if app is not None:
-                await self._execute(f"scale {name} {max(0, app.pool.max_workers + by)}")
+                most = max(0, app.pool.max_workers + by)
+                static = app.pool.policy is Policy.STATIC
+                await self._execute(f"scale {name} {most}" if static else f"set {name} max_workers={most}")
 
     def say(self, text: str, role: str = "strong") -> None:
         """Answer the person: in the screen's line for answers, or as a notification where it has none."""
@@ -151,13 +154,11 @@ class CgilabApp(App[None]):
 
     def action_explain(self) -> None:
         """Explain the photo finish while it is shown, else the widget under the focus, else the screen."""
-        from lab.tui.screens.explain import Explain
-
         focused = self.focused.ancestors_with_self if self.focused is not None else [self.screen]
         nodes = [*self.screen.query("PhotoFinish.-shown"), *focused]
         help_text = next((node.HELP for node in nodes if node.HELP), None)
         if help_text:
-            self.push_screen(Explain(help_text))
+            self._explain(help_text)
 
     def action_command_line(self) -> None:
         """Ask for a command and give it to the lab."""
@@ -200,11 +201,21 @@ class CgilabApp(App[None]):
         """The screen of the mode, under whatever asks or explains something; None while there is none."""
         return next((screen for screen in reversed(self.screen_stack) if not isinstance(screen, ModalScreen)), None)
 
+    def _explain(self, text: str) -> None:
+        from lab.tui.screens.explain import Explain
+
+        self.push_screen(Explain(text))
+
     async def _execute(self, line: str) -> None:
         try:
-            self.say(await execute(self.lab, line))
+            told = await execute(self.lab, line)
         except LabError as error:
             self.say(str(error), "bad")
+            return
+        if "\n" in told:
+            self._explain(told)
+        else:
+            self.say(told)
 
     def _deliver(self, look: Polled) -> None:
         self._lost = None

@@ -15,6 +15,7 @@ class Glyphs:
     """One set of signs. `bars` and `levels` go from empty to full."""
 
     ready: str
+    standby: str
     starting: str
     frozen: str
     unhealthy: str
@@ -44,6 +45,7 @@ class Glyphs:
 
 UNICODE = Glyphs(
     ready="●",
+    standby="◐",
     starting="○",
     frozen="‖",
     unhealthy="!",
@@ -70,6 +72,7 @@ UNICODE = Glyphs(
 
 ASCII = Glyphs(
     ready="*",
+    standby="%",
     starting="o",
     frozen="=",
     unhealthy="!",

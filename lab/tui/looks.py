@@ -38,11 +38,14 @@ LOOKS = {
 }
 
 FROZEN = Look("frozen", "cold", "frozen")
+STANDBY = Look("standby", "accent", "standby")
 
 
 def look(worker: WorkerSnapshot) -> Look:
     """The look of a worker. That the kernel holds it stopped is stronger than what the pool believes of it."""
-    return FROZEN if worker.stopped and worker.pid is not None else LOOKS[worker.state]
+    if worker.stopped and worker.pid is not None:
+        return FROZEN
+    return STANDBY if worker.standby and worker.state is WorkerState.READY else LOOKS[worker.state]
 
 
 def words(worker: WorkerSnapshot) -> str:

@@ -16,8 +16,9 @@ from lab.core.errors import LabError, NotPossibleError, ReadOnlyError, UnknownTa
 from lab.core.events import EventBatch, EventKind, EventRing
 from lab.core.model import AppSpec, PoolSettings, Selection
 from lab.core.snapshot import AppSnapshot, Invariants, LabSnapshot, Totals, Traffic, WorkerSnapshot
-from lab.core.states import Cause, WorkerState
-from lab.engine.lab import Answer, LabSpec, ProcessSpec, Scaled, Signalled
+from lab.core.states import Cause, Policy, WorkerState
+from lab.engine import settings
+from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
 
 HEAL = (0.0, 0.0007, 0.0014, 0.019, 0.023)
 """Seconds from the signal to: signal, exit seen, forked, probe passed, READY."""
@@ -57,12 +58,16 @@ class FakeWorker:
     in_flight: int = 0
     retry_at: float | None = None
     why: str = ""
+    standby: bool = False
+    shared: bool = False
+    """It shares its socket with others: its figures are not measured."""
     born: float = 1000.0
 
     def snapshot(self, now: float, rps: float, slowness: float) -> WorkerSnapshot:
         """As the lab shows it. Latencies follow from the slot, so that every worker has its own."""
-        serves = self.state is WorkerState.READY and not self.stopped
+        serves = self.state is WorkerState.READY and not self.stopped and not self.standby
         alive = self.pid is not None
+        timed = serves and self.requests and not self.shared
         return WorkerSnapshot(
             slot=self.slot,
             generation=self.generation,
@@ -70,18 +75,19 @@ class FakeWorker:
             state=self.state,
             stopped=self.stopped,
             endpoint=f"127.0.0.1:{40000 + self.slot}" if alive else None,
-            routed=self.state is WorkerState.READY,
-            requests=self.requests,
-            in_flight=self.in_flight,
+            routed=self.state is WorkerState.READY and not self.standby,
+            requests=None if self.shared else self.requests,
+            in_flight=None if self.shared else self.in_flight,
             restarts=self.generation - 1,
             uptime_s=now - self.born if alive else None,
             cpu_percent=round(1.2 * slowness, 1) if alive else None,
             rss_bytes=int(1_884_160 * slowness) if alive else None,
             rps=rps if serves else 0.0,
-            p50_ms=round(slowness * (0.4 + 0.1 * (self.slot % 5)), 2) if serves and self.requests else None,
-            p99_ms=round(slowness * (2.1 + 0.3 * (self.slot % 5)), 2) if serves and self.requests else None,
+            p50_ms=round(slowness * (0.4 + 0.1 * (self.slot % 5)), 2) if timed else None,
+            p99_ms=round(slowness * (2.1 + 0.3 * (self.slot % 5)), 2) if timed else None,
             retry_in_s=max(0.0, self.retry_at - now) if self.retry_at is not None else None,
             why=self.why,
+            standby=self.standby,
         )
 
 
@@ -212,6 +218,22 @@ class FakeLab:
         self.ring.emit(EventKind.SCALED, text, app=app, data={"from": before, "to": workers})
         return Scaled(app, before, workers)
 
+    async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
+        self._check_writable()
+        found = self._app(app)
+        found.spec, told = settings.change(found.spec, changes)
+        self._resize(found)
+        for one in told:
+            self.ring.emit(EventKind.SETTING, f"{app}: {one.key} is {one.after}, was {one.before}", app=app)
+        return told
+
+    async def reload(self, app: str) -> None:
+        self._check_writable()
+        for worker in self._app(app).workers:
+            self._tell_death(app, worker, "SIGTERM", Cause.RELOADED)
+            self._refill(app, worker)
+        self.ring.emit(EventKind.RELOAD, f"{app} is reloaded", app=app, data={"step": "done"})
+
     async def heal(self) -> int:
         self._check_writable()
         helped = [(app.name, one) for app in self.apps for one in app.workers if one.stopped or one.pid is None]
@@ -289,7 +311,7 @@ class FakeLab:
         raise UnknownTargetError(f"Found no app {name!r}; expected one of: {known}.")
 
     def _serving(self, app: FakeApp) -> list[FakeWorker]:
-        return [one for one in app.workers if one.state is WorkerState.READY and not one.stopped]
+        return [one for one in app.workers if one.state is WorkerState.READY and not (one.stopped or one.standby)]
 
     def _share(self, app: FakeApp) -> float:
         """Requests/s of one app: the first gets two thirds of the clients' traffic."""
@@ -308,7 +330,8 @@ class FakeLab:
             policy=str(app.spec.pool.policy),
             selection=str(app.spec.selection),
             concurrency=app.spec.concurrency,
-            wanted=app.spec.pool.max_workers,
+            wanted=app.spec.pool.max_workers if app.spec.pool.policy is Policy.STATIC else len(app.workers),
+            max_workers=app.spec.pool.max_workers,
             workers=workers if app.unavailable is None else (),
             queue=app.queue,
             rps=self._share(app) if serves else 0.0,

@@ -366,7 +366,7 @@ async def test_a_broken_invariant_is_loud() -> None:
     async with opened(lab) as screen:
         first = screen.read(StatusBar).splitlines()[0]
         assert "✗ NOT CONSERVED" in first
-        assert "● bounds" in first
+        assert "● 5 hold" in first
 
 
 async def test_everything_with_a_key_is_in_the_palette() -> None:

@@ -5,9 +5,12 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from fake_lab import FakeLab
+from msgspec.structs import replace
 from textual.pilot import Pilot
 
 from lab.core.errors import NoLabError
+from lab.core.model import PoolSettings
+from lab.core.states import Policy
 from lab.tui.app import CgilabApp
 
 SMALL, LARGE = (80, 24), (170, 50)
@@ -50,6 +53,16 @@ def trouble(lab: FakeLab) -> None:
     lab.apps[1].unavailable = "python3 was not found. Install it: apt install python3"
 
 
+def variety(lab: FakeLab) -> None:
+    """A pool that could be larger, a worker that stands by, workers whose figures nobody can measure, a breach."""
+    search, auth = lab.apps
+    search.spec = replace(search.spec, pool=PoolSettings(policy=Policy.DYNAMIC, max_workers=8, standby=1))
+    search.workers[2].standby = True
+    for worker in auth.workers:
+        worker.shared = True
+    lab.invariants = replace(lab.invariants, probes_on_time=False)
+
+
 def lost(lab: FakeLab) -> None:
     lab.gone = NoLabError("The lab went away.", "Start one: cgilab")
 
@@ -70,6 +83,12 @@ def test_killed(snap_compare: Compare, size: tuple[int, int]) -> None:
 def test_trouble(snap_compare: Compare, size: tuple[int, int]) -> None:
     lab = FakeLab()
     assert snap_compare(CgilabApp(lab), terminal_size=size, run_before=scene(lab, "a", before=trouble))
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["small", "large"])
+def test_variety(snap_compare: Compare, size: tuple[int, int]) -> None:
+    lab = FakeLab()
+    assert snap_compare(CgilabApp(lab), terminal_size=size, run_before=scene(lab, before=variety))
 
 
 @pytest.mark.parametrize("pane", ["f", "c"], ids=["flow", "charts"])

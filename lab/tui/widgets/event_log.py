@@ -14,18 +14,22 @@ from lab.tui.painting import PaintedScroll, Row, fit
 _KEPT = 500
 _QUIET = frozenset({EventKind.ENDPOINT_IN, EventKind.ENDPOINT_OUT, EventKind.PROCESS_REPORT})
 _QUIET_STATES = frozenset({WorkerState.PENDING, WorkerState.STARTING, WorkerState.STOPPING, WorkerState.DRAINING})
+_BAD = frozenset({EventKind.OUTPUT, EventKind.FORKSERVER, EventKind.CGI})
+_NOTABLE = frozenset({EventKind.LIMIT, EventKind.SLOW})
 _BAD_STATES = frozenset({WorkerState.UNHEALTHY, WorkerState.FAILED, WorkerState.KILLING})
 _ASKED_FOR = frozenset({Cause.SCALED_DOWN, Cause.RECYCLED, Cause.STOPPED, Cause.RELOADED})
 
 
 def role(event: Event) -> str:
     """How loud an event is. Deaths that somebody asked the pool for are no alarm."""
-    if event.kind is EventKind.HEALED:
+    if event.kind is EventKind.HEALED or event.data.get("step") == "done":
         return "good"
     if event.kind in (EventKind.STOPPED, EventKind.CONTINUED):
         return "cold"
-    if event.kind in (EventKind.OUTPUT, EventKind.FORKSERVER):
+    if event.kind in _BAD or event.data.get("step") == "refused":
         return "bad"
+    if event.kind in _NOTABLE:
+        return "warn"
     if event.state in _BAD_STATES or (event.state is WorkerState.EXITED and event.cause not in _ASKED_FOR):
         return "bad"
     return "warn" if event.state is WorkerState.BACKOFF else "text"

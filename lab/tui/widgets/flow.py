@@ -62,6 +62,8 @@ class Flow(Painted):
     HELP = (
         "The way of a request: clients send it to the proxy, the proxy picks a worker of the app by its policy (such "
         "as round robin), the worker answers.\n\n"
+        "Behind an app's name stand its language, its policy with how many workers it wants now (and may want), and "
+        "how the proxy picks among them.\n\n"
         "Each cell is one real process, named by its PID. The bar and the number are its median latency, from 0.1 ms "
         "(empty) to 1 s (full, each quarter ten times more). A cell lights when its worker has just answered.\n\n"
         "A worker that dies leaves its PID beside its successor's for three seconds.\n\n"
@@ -154,7 +156,7 @@ class Flow(Painted):
 
     def _head(self, app: AppSnapshot, width: int) -> Row:
         """Name, nature and figures of an app, as far as there is room."""
-        nature = [app.language, f"{app.policy} {app.wanted}", app.selection.replace("_", " ")]
+        nature = [app.language, _policy(app), app.selection.replace("_", " ")]
         dot = f" {self.glyphs.dot} "
         while nature and len(app.name) + 2 + len(dot.join(nature)) > width:
             nature.pop()
@@ -185,6 +187,12 @@ class Flow(Painted):
         for (name, slot), (pid, _) in self._deaths.items():
             if name == app.name and slot not in present:
                 yield ((f"{self.glyphs.dead} {pid}", "bad"),)
+
+
+def _policy(app: AppSnapshot) -> str:
+    """`static 3`, or `dynamic 2 of 5` where a pool may have more than it wants now."""
+    most = f" of {app.max_workers}" if app.wanted < app.max_workers and app.unavailable is None else ""
+    return f"{app.policy} {app.wanted}{most}"
 
 
 def _rates(snapshot: LabSnapshot, gap: str) -> Row:

@@ -7,6 +7,16 @@ from lab.core.snapshot import LabSnapshot
 from lab.tui import figures
 from lab.tui.painting import Painted, Row, length
 
+_LAMPS = {
+    "conserved": "conserved",
+    "no_zombies": "no zombies",
+    "within_bounds": "bounds",
+    "only_ready": "only ready",
+    "stops_are_final": "stops",
+    "backoff_kept": "back-off",
+    "probes_on_time": "probes",
+}
+"""For each invariant the name of its lamp."""
 _GAP: Row = (("   ", "text"),)
 
 
@@ -18,8 +28,14 @@ class StatusBar(Painted):
         "in flight: requests between arrival and answer. queue: those of them that wait for a free worker. "
         "errors: the share that the gateway could not get an answer for. "
         "restarts: workers that died and were replaced.\n\n"
-        "conserved: every request that came in was answered, failed, shed, abandoned, or is in flight; none is lost. "
-        "no zombies: no dead process waits to be buried. bounds: no pool has more workers than it may.\n\n"
+        "The lamps are what must hold at every instant; one that does not is told for ten seconds.\n"
+        "conserved: every request that came in was answered, failed, shed, abandoned, or is in flight; none is lost.\n"
+        "no zombies: no dead process waits to be buried.\n"
+        "bounds: no pool has more workers than it may.\n"
+        "only ready: no request can reach a worker that is not ready.\n"
+        "stops: a worker that was stopped on purpose stays stopped, and was gone within its grace.\n"
+        "back-off: no slot is filled again before its pause is over.\n"
+        "probes: no worker is asked late how it is because another one hangs.\n\n"
         "y copies the address."
     )
 
@@ -38,16 +54,21 @@ class StatusBar(Painted):
         if self._snapshot is None:
             return ((("cgilab", "accent"), ("  starting", "dim")), ())
         name: Row = (("cgilab", "accent"), (f"  {self._snapshot.listener}", "strong"))
-        lamps = self._lamps(self._snapshot)
+        lamps = self._lamps(self._snapshot, width - length(name) - 2)
         up = (("   up " + figures.seconds(self._snapshot.uptime_s), "dim"),)
         left = (*name, *up) if length(name) + length(up) + length(lamps) + 2 <= width else name
         gap = " " * max(2, width - length(left) - length(lamps))
         return ((*left, (gap, "text"), *lamps), self._figures(self._snapshot, width))
 
-    def _lamps(self, snapshot: LabSnapshot) -> Row:
-        held = snapshot.invariants
-        named = (("conserved", held.conserved), ("no zombies", held.no_zombies), ("bounds", held.within_bounds))
-        return tuple(self._lamp(name, good) for name, good in named)
+    def _lamps(self, snapshot: LabSnapshot, width: int) -> Row:
+        """One an invariant, where there is room for all; else those that are broken, and how many hold."""
+        held = [(name, getattr(snapshot.invariants, field)) for field, name in _LAMPS.items()]
+        every = tuple(self._lamp(name, good) for name, good in held)
+        if length(every) <= width:
+            return every
+        broken = tuple(self._lamp(name, good) for name, good in held if not good)
+        what = f"{len(held) - len(broken)} hold" if broken else f"{len(held)} invariants hold"
+        return (*broken, (f"{self.glyphs.ready} {what}  ", "good"))
 
     def _lamp(self, name: str, good: bool) -> tuple[str, str]:
         if good:

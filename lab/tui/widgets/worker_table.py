@@ -205,7 +205,8 @@ class WorkerTable(PaintedScroll):
     def _cells(self, target: str, worker: WorkerSnapshot, *, wide: bool) -> list[str]:
         pid = "-" if worker.pid is None else str(worker.pid)
         state = f"  {look(worker).sign(self.glyphs)} {words(worker)}"
-        rate, p99 = figures.rate(worker.rps), figures.milliseconds(worker.p99_ms)
+        rate = figures.rate(worker.rps if worker.requests is not None else None)
+        p99 = figures.milliseconds(worker.p99_ms)
         if not wide:
             return [target, pid, state, rate, p99, str(worker.restarts)]
         return [
@@ -216,7 +217,7 @@ class WorkerTable(PaintedScroll):
             rate,
             figures.milliseconds(worker.p50_ms),
             p99,
-            str(worker.in_flight),
+            figures.NONE if worker.in_flight is None else str(worker.in_flight),
             str(worker.restarts),
             "-" if worker.cpu_percent is None else f"{worker.cpu_percent:.1f}",
             figures.size(worker.rss_bytes),
