@@ -31,7 +31,7 @@ from lab.engine.services import Services, held
 from lab.engine.slow_requests import SlowRequests
 from lab.engine.traffic import OwnTraffic
 from lab.pool.manager import PoolManager, PoolView, Routing
-from lab.proxy.manager import ProxyManager, ProxySpec, ProxyView, UpstreamSpec
+from lab.proxy.manager import CgiProgram, OnStarved, ProxyManager, ProxySpec, ProxyView, StartCgi, UpstreamSpec
 
 MAX_WORKERS = 1000
 _SNAPSHOT_AGE = 0.1
@@ -39,8 +39,8 @@ _PORTS_TRIED = 100
 
 StatusPage = Callable[[str], tuple[str, bytes]]
 PoolFactory = Callable[[Routing, EventRing, Clock], PoolManager]
-ProxyFactory = Callable[[Clock, EventRing, StatusPage], ProxyManager]
-"""The last argument renders `/pool-status` for a query string: content type and body."""
+ProxyFactory = Callable[[Clock, EventRing, StatusPage, StartCgi, OnStarved], ProxyManager]
+"""`StatusPage` renders `/pool-status` for a query string: content type and body."""
 
 
 class Farewell(msgspec.Struct, frozen=True):
@@ -75,7 +75,7 @@ class Engine:
         self._rng = random.Random()
         self._events = EventRing(clock, complain=self.defect)
         self._defects = Defects(defects, self._events)
-        self._proxy = make_proxy(clock, self._events, self._status_page)
+        self._proxy = make_proxy(clock, self._events, self._status_page, self._start_cgi, self._starved)
         self._endpoints = Endpoints(self._proxy, self._events)
         self._pool = make_pool(self._endpoints, self._events, clock)
         self._own = OwnTraffic(self._proxy, clock, self._askable)
@@ -314,6 +314,13 @@ class Engine:
         """Become what an edited manifest says."""
         admit(spec, self._spec, self._reloader.known)
         await self._become(spec)
+
+    async def _start_cgi(self, app: str, env: dict[str, str]) -> CgiProgram:
+        """The pool, as the proxy knows it, which is made first."""
+        return await self._pool.cgi(app, env)
+
+    def _starved(self, app: str) -> None:
+        self._pool.starved(app)
 
     async def _look_again(self) -> None:
         """Something was edited that programs are made from."""

@@ -38,7 +38,6 @@ class PythonBuiltinProxy:
         clock: Clock,
         events: EventRing,
         status_page: StatusPage | None = None,
-        *,
         start_cgi: StartCgi = no_cgi,
         on_starved: OnStarved = ignore,
     ) -> None:
