@@ -22,7 +22,6 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import unquote_plus
 
 RESULTS = 5
@@ -34,19 +33,6 @@ FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
 
 class RefusedError(Exception):
     """`400 Bad Request: expected ...`: the request is answered with this status, and the connection closed."""
-
-
-def read_head(stream: BinaryIO) -> bytes | None:
-    """The next request's head without its empty line; None when the stream ended before."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        line = stream.readline(HEAD + 1 - len(head))
-        head += line
-        if not line:
-            return None
-        if len(head) > HEAD:
-            raise RefusedError(f"431 Request Header Fields Too Large: expected a head of at most {HEAD} bytes")
-    return head[:-4]
 
 
 def parse(head: bytes) -> tuple[bytes, str, bool]:
@@ -99,14 +85,15 @@ def response(status: str, document: dict[str, object], close: bool, method: byte
 
 
 class Server:
-    """The listening socket, and the connections on which no request has begun."""
+    """The listening socket, and a thread for everybody who is connected to it."""
 
     def __init__(self, listener: socket.socket, inherited: bool, signals: socket.socket) -> None:
         self.listener = listener
         self.inherited = inherited
         self.signals = signals
         self.stopping = False
-        self.idle: set[socket.socket] = set()
+        self.ending, self.going_on = os.pipe()
+        """The first becomes readable, for all threads, when the second is closed."""
         listener.setblocking(False)
 
     def run(self) -> None:
@@ -126,52 +113,55 @@ class Server:
         return True
 
     def stop(self) -> None:
-        """Listen no more, and tell who is silent. Who waits in the backlog of a socket of our own is taken in first; an
+        """Listen no more, and tell the threads. Who waits in the backlog of a socket of our own is taken in first; an
         inherited one stays open elsewhere: there the next worker takes them."""
         while not self.inherited and self.admit():
             pass
         self.stopping = True
         self.listener.close()
-        for client in self.idle.copy():
-            with suppress(OSError):
-                client.shutdown(socket.SHUT_RD)
+        os.close(self.going_on)
 
     def serve(self, client: socket.socket) -> None:
         """One connection, from the first request to the last."""
-        with suppress(OSError), client, client.makefile("rb") as stream:
+        received = bytearray()
+        with suppress(OSError), client:
             if client.family == socket.AF_INET:
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # no answer waits for more to send
-            while self.wait(client, stream) and self.answer(client, stream):
+            while self.answer(client, received):
                 pass
             client.shutdown(socket.SHUT_WR)  # not close: unread input would destroy the answer on its way
-            while self.wait(client, stream):
-                stream.read1()
+            while self.read(client):
+                pass
 
-    def wait(self, client: socket.socket, stream: BinaryIO) -> bool:
-        """Wait for the first byte of a request; False at the end of the stream, which `stop` may bring."""
-        self.idle.add(client)
-        if self.stopping:
-            client.shutdown(socket.SHUT_RD)  # what has come can still be read
-        came = stream.peek(1)
-        self.idle.discard(client)
-        return bool(came)
-
-    def answer(self, client: socket.socket, stream: BinaryIO) -> bool:
-        """Answer one request; False when it was the last."""
+    def answer(self, client: socket.socket, received: bytearray) -> bool:
+        """Answer the next request, of which `received` has come already; False when it was the last."""
         try:
-            head = read_head(stream)
-            if head is None:
-                return False
-            method, target, close = parse(head)
+            while (end := received.find(b"\r\n\r\n", 0, HEAD)) < 0:
+                if len(received) >= HEAD:
+                    raise RefusedError(f"431 Request Header Fields Too Large: expected a head of at most {HEAD} bytes")
+                data = client.recv(HEAD) if received else self.read(client)
+                if not data:
+                    return False
+                received += data
+            method, target, close = parse(bytes(received[:end]))
         except RefusedError as refused:
             status, _, wrong = str(refused).partition(": ")
             client.sendall(response(status, {"error": wrong}, close=True))
             return False
+        del received[: end + 4]
         close = close or self.stopping
         healthy = {"status": "ok", "pid": os.getpid()}
         document = healthy if target == "/health" else search(target.partition("?")[2])
         client.sendall(response("200 OK", document, close, method))
         return not close
+
+    def read(self, client: socket.socket) -> bytes:
+        """What comes from one who has begun nothing; nothing at the end of his stream, or if this worker is to end."""
+        poller = select.poll()
+        poller.register(client, select.POLLIN)
+        poller.register(self.ending, select.POLLIN)
+        came = {descriptor for descriptor, _ in poller.poll()}
+        return client.recv(HEAD) if client.fileno() in came else b""
 
 
 def catch_signals() -> tuple[socket.socket, socket.socket]:

@@ -73,6 +73,7 @@ class Server
     @listener = listener
     @inherited = inherited
     @stopping = false
+    @ending, @going_on = IO.pipe # the first becomes readable, for all threads, when the second is closed
   end
 
   # Serve until SIGTERM or SIGINT, which Ruby raises in the main thread.
@@ -86,42 +87,33 @@ class Server
     Thread.new { serve(client) }
   end
 
-  # Listen no more, tell who is silent, and wait for every thread. Who waits in the backlog of a socket of our own is
-  # taken in first; an inherited one stays open elsewhere: there the next worker takes them.
+  # Listen no more, tell the threads, and wait for them. Who waits in the backlog of a socket of our own is taken in
+  # first; an inherited one stays open elsewhere: there the next worker takes them.
   def stop
-    admit(client) until @inherited || (client = @listener.accept_nonblock(exception: false)) == :wait_readable
+    while !@inherited && (client = @listener.accept_nonblock(exception: false)) != :wait_readable
+      admit(client)
+    end
     @stopping = true
     @listener.close
-    threads = Thread.list - [Thread.main]
-    threads.each { |thread| end_input(thread[:idle]) if thread[:idle] }
-    threads.each(&:join)
-  end
-
-  # What has come can still be read; then the stream ends.
-  def end_input(client)
-    client.shutdown(:RD)
-  rescue SystemCallError, IOError
-    nil # it has gone already
+    @going_on.close
+    (Thread.list - [Thread.main]).each(&:join)
   end
 
   # One connection, from the first request to the last.
   def serve(client)
-    nil while wait(client) && answer(client)
+    nil while more?(client) && answer(client)
     client.close_write # not close: unread input would destroy the answer on its way
-    IO.copy_stream(client, File::NULL) if wait(client)
+    client.readpartial(HEAD) while more?(client)
   rescue SystemCallError, IOError
     nil # the client went away
   ensure
     client.close
   end
 
-  # Wait for the first byte of a request; false at the end of the stream, which `stop` may bring.
-  def wait(client)
-    Thread.current[:idle] = client
-    end_input(client) if @stopping
-    !client.eof?
-  ensure
-    Thread.current[:idle] = nil
+  # Wait for the first byte of a request; false at the end of the stream, or when this worker is to end.
+  def more?(client)
+    readable, = IO.select([client, @ending])
+    readable.include?(client) && !client.eof?
   end
 
   # Answer one request; false when it was the last.
