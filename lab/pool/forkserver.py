@@ -7,14 +7,16 @@ fast) and alive when the lab is killed. It imports nothing but the standard libr
   given.
 - Each change the kernel reports (exited, stopped, continued) is told to the lab at once, with the time it was seen.
 - When a child dies, what is left of its process group is killed before the child is reaped, so that the group's
-  number cannot have been given to anybody else.
+  number cannot have been given to anybody else. So is what left the group (a daemon), known by the name in its
+  environment that only this child and its descendants have.
 - Orphaned grandchildren come here (PR_SET_CHILD_SUBREAPER) and are reaped: nothing stays a zombie.
 - When the lab's end of the socket closes, for whatever reason, every descendant is killed and the server ends.
 
 The socket (descriptor 3, SOCK_SEQPACKET) carries one JSON object a message, descriptors by SCM_RIGHTS.
 
-    lab -> server   {"do": "fork", "id", "argv", "cwd", "fds": [numbers in the child], "env", "bare": env is all of it,
-                     "own_pid": variable to hold its PID, "limits": [[resource, soft, hard]], "nice"} + descriptors
+    lab -> server   {"do": "fork", "id", "argv", "cwd", "fds": [numbers in the child], "env", "bare": is env all,
+                     "name", "own_pid": variable to hold its PID, "nice", "limits": [[resource, soft, hard]]} + those
+                     descriptors
                     {"do": "signal", "pid", "number"}                         to the process group that `pid` leads
     server -> lab   {"told": "forked", "id", "pid", "at"} + a pidfd           {"told": "refused", "id", "errno"}
                     {"told": "exited", "pid", "status", "at"}                 {"told": "orphans", "count"}
@@ -40,6 +42,8 @@ from typing import Any, NoReturn
 
 CONTROL = 3
 """The descriptor of the socket to the lab."""
+NAME = "CGILAB_WORKER"
+"""The environment variable that holds the name of a child that has one."""
 MESSAGE_LIMIT = 128 * 1024
 """The longest message in bytes; it fits a socket's default send buffer."""
 
@@ -81,7 +85,10 @@ class ForkServer:
 
     def __init__(self, lab: socket.socket) -> None:
         self._lab = lab
-        self._leaders: set[int] = set()
+        self._leaders: dict[int, str] = {}
+        """The names of the children that were asked for, by PID."""
+        self._dead: set[bytes] = set()
+        """Environment entries of dead children that may have left daemons behind."""
         self._awake, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
@@ -133,7 +140,7 @@ class ForkServer:
                 os.waitpid(pid, 0)
             self._tell({"told": "refused", "id": order["id"], "errno": int(failed)})
         else:
-            self._leaders.add(pid)
+            self._leaders[pid] = order["name"]
             handle = os.pidfd_open(pid)
             self._tell({"told": "forked", "id": order["id"], "pid": pid, "at": at}, handle)
             os.close(handle)
@@ -153,12 +160,25 @@ class ForkServer:
                 _signal_group(pid, signal.SIGKILL)
             status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             if mine:
-                self._leaders.discard(pid)
+                name = self._leaders.pop(pid)
+                if name:
+                    self._dead.add(f"{NAME}={name}".encode())
                 self._tell({"told": "exited", "pid": pid, "status": status, "at": at})
             else:
                 orphans += 1
         if orphans:
             self._tell({"told": "orphans", "count": orphans})
+        if self._dead:
+            self._end_daemons()
+
+    def _end_daemons(self) -> None:
+        """Kill what dead children left behind. Whatever a killed one leaves comes here in turn, and brings us back."""
+        strays = [pid for pid in children(os.getpid()) if pid not in self._leaders]
+        daemons = [pid for pid in strays if not self._dead.isdisjoint(_environment(pid))]
+        for pid in daemons:
+            _signal(pid, signal.SIGKILL)
+        if not daemons:
+            self._dead.clear()
 
     def _tell(self, message: dict[str, Any], *fds: int) -> None:
         socket.send_fds(self._lab, [json.dumps(message).encode()], fds)
@@ -202,6 +222,8 @@ def _become(order: dict[str, Any], fds: list[int], verdict: int, parent: int) ->
         if order["cwd"] is not None:
             os.chdir(order["cwd"])
         env = order["env"] if order["bare"] else os.environ | order["env"]
+        if order["name"]:
+            env[NAME] = order["name"]
         if order["own_pid"]:  # nobody knew it before the fork
             env[order["own_pid"]] = str(os.getpid())
         os.nice(order["nice"])
@@ -224,6 +246,13 @@ def _limit(number: int, soft: int, hard: int) -> None:
     if most != resource.RLIM_INFINITY:
         soft, hard = min(soft, most), min(hard, most)
     resource.setrlimit(number, (soft, hard))
+
+
+def _environment(pid: int) -> list[bytes]:
+    """What it was given when it was executed; nothing when it has ended."""
+    with contextlib.suppress(OSError):
+        return _read(f"/proc/{pid}/environ").split(b"\0")
+    return []
 
 
 def _read(path: str) -> bytes:

@@ -53,10 +53,21 @@ class StartProbe:
                 self.why = f"It does not listen on {self._binding} yet."
                 await self._pause()
             elif not _in_session(inode, self._pid):
-                self.why = f"{str(self._binding).capitalize()} belongs to another process."
+                self.why = self._not_its_own()
                 await asyncio.sleep(_PAUSE_AFTER_ANSWER)
             else:
                 return
+
+    def _look_once_more(self) -> None:
+        """Every program holds what it inherits, at first."""
+        inode = self._binding.listener()
+        if self._binding.inherited is not None and inode is not None and not _in_family(inode, self._pid):
+            self.why = self._not_its_own()
+
+    def _not_its_own(self) -> str:
+        if self._binding.inherited is not None:
+            return f"It was given a socket for {self._binding}, but it does not hold it."
+        return f"{str(self._binding).capitalize()} belongs to another process."
 
     async def _asked(self, timeout: float) -> str:
         """Empty when it answered well, else what was wrong."""
@@ -64,6 +75,7 @@ class StartProbe:
         try:
             while (wrong := await probe.answer(timeout)) is None:
                 self.why = f"It did not answer {self._question.name} within {timeout:g} s."
+                self._look_once_more()
         finally:
             self._binding.leave(probe)
         return wrong
@@ -75,6 +87,7 @@ class StartProbe:
             probe = Probe(self._binding.address)
             try:
                 while (inode := sockdiag.accepted(self._binding.port, probe.port)) == 0:
+                    self._look_once_more()
                     await self._pause()
                 its_own = inode is not None and _in_family(inode, self._pid)  # None: who accepted it has died since
                 probe.ask(self._question)

@@ -258,6 +258,7 @@ class Runner:
         return Order(
             argv=program.command(binding),
             env=env,
+            name=f"{self.worker.id}.{self.worker.id.generation}",
             own_pid=binding.own_pid,
             fds={1: output, 2: output} | binding.fds,
             limits=program.limits,

@@ -34,6 +34,8 @@ _CLOSE_TIMEOUT = 5.0
 _MOST_FILES = 64 * 1024
 _FILES, _HARD_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 """What the lab was started with, and what its programs get."""
+_FOR_THE_LAB_ALONE = frozenset({"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"})
+"""What a service manager said to the lab would mislead its programs."""
 _servers: set[int] = set()
 """The fork servers of this process: children of it that are nobody's orphans."""
 
@@ -47,6 +49,8 @@ class Order:
     """Added to the lab's own environment."""
     bare: bool = False
     """`env` is all of the environment."""
+    name: str = ""
+    """In its environment as CGILAB_WORKER. When it ends, whatever else has this name is ended too, even a daemon."""
     own_pid: str = ""
     """An environment variable that is to hold the process's own PID, such as LISTEN_PID."""
     cwd: str | None = None
@@ -143,7 +147,7 @@ class Spawner:
             self._pid = os.posix_spawn(
                 sys.executable,
                 [sys.executable, "-I", "-S", forkserver.__file__, str(_FILES)],
-                os.environ,
+                {name: value for name, value in os.environ.items() if name not in _FOR_THE_LAB_ALONE},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
@@ -185,6 +189,7 @@ class Spawner:
             "argv": list(order.argv),
             "env": dict(order.env),
             "bare": order.bare,
+            "name": order.name,
             "own_pid": order.own_pid,
             "cwd": order.cwd,
             "fds": list(order.fds),
