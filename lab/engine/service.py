@@ -56,12 +56,13 @@ class Service:
         """Why it is not healthy, in a sentence; empty when it is."""
         self.pid: int | None = None
         self.started_at: float | None = None
+        self.wanted = True
+        """It was not asked to stop."""
         self.restarts = 0
         self.delay = 0.0
         """Seconds to wait in BACKOFF."""
         self._backoff = backoff or Backoff()
         self._rng = rng
-        self._wanted = True
         self._healthy_at: float | None = None
         self._failed_checks = 0
         self._failures = 0
@@ -131,7 +132,7 @@ class Service:
 
     def stop(self) -> tuple[Action, ...]:
         """It is not wanted any more."""
-        self._wanted = False
+        self.wanted = False
         if self.is_checked:
             self._go(_S.STOPPING, "It is not wanted any more.")
             # One that is just being forked is stopped by `started`.
@@ -142,7 +143,7 @@ class Service:
 
     def exited(self, status: int, at: float) -> tuple[Action, ...]:
         """Its process is gone; `status` as `os.waitstatus_to_exitcode` has it."""
-        given_up = self.state is _S.STOPPING and self._wanted
+        given_up = self.state is _S.STOPPING and self.wanted
         why = self.why if given_up else f"It ended: {ending(status)}."
         return self._ended(why, given_up or status != 0, at)
 
@@ -161,7 +162,7 @@ class Service:
     def _ended(self, why: str, failed: bool, at: float) -> tuple[Action, ...]:
         self.pid = self.started_at = None
         again = self.spec.restart is Restart.ALWAYS or (failed and self.spec.restart is Restart.ON_FAILURE)
-        if not self._wanted or not again:
+        if not self.wanted or not again:
             self._go(_S.STOPPED, why)
             return ()
         stable = self._healthy_at is not None and at - self._healthy_at >= STABLE_AFTER

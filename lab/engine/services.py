@@ -155,8 +155,9 @@ class Services:
         return runner is not None and runner.service.state is _S.HEALTHY and not self._is_leaving(name)
 
     def _is_leaving(self, name: str) -> bool:
-        """It is not wanted any more, or only with another program."""
-        return name not in self._specs or _program(self._specs[name]) != _program(self._runners[name].service.spec)
+        """It is not wanted any more, or only with another program, or only once the stop it was sent is over."""
+        service = self._runners[name].service
+        return name not in self._specs or _program(self._specs[name]) != _program(service.spec) or not service.wanted
 
     def _is_needed(self, name: str) -> bool:
         """Somebody who leaves too still needs it. Who stays goes on without, as after a crash."""
