@@ -142,12 +142,12 @@ class OnDemand:
         return _one_more(settings, census)
 
 
-def requests_allowed(settings: PoolSettings, luck: float) -> int | None:
-    """After how many requests a worker is replaced: `max_requests` and up to 10 % more; None means never.
+def requests_allowed(settings: PoolSettings, luck: float) -> int:
+    """After how many requests a worker is replaced: `max_requests` and up to 10 % more.
 
     `luck` is the worker's own, at random from 0 to 1, so that workers that began together do not end together.
     """
-    return settings.max_requests + int(settings.max_requests * _JITTER * luck) if settings.max_requests else None
+    return settings.max_requests + int(settings.max_requests * _JITTER * luck)
 
 
 def _oldest(idle: tuple[Idle, ...]) -> int:

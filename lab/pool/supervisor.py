@@ -38,6 +38,9 @@ MOST_LOOKS = 10
 """Looks into /proc in one turn: each takes some 20 us, and hundreds of workers are not to cost hundreds a second."""
 _KILL_MARGIN = 2.0
 """Seconds that a process may take to be gone after SIGKILL."""
+_SHORTEST_PAUSE = 0.01
+_COUNTS_A_SECOND = 5000
+"""Of how many workers the requests are counted in a second: those of a small pool more often than those of a large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class Supervisor:
         self._replacing: _Replacement | None = None
         self._spent: list[Runner] = []
         """Those that have served all the requests that they may, most overdue first."""
+        self._counting: asyncio.TimerHandle | None = None
         self._failed_replacements = 0
         self._hold: asyncio.TimerHandle | None = None
         """While it runs, no further replacement is begun, for one has just failed."""
@@ -106,6 +110,8 @@ class Supervisor:
         self._target = self._within(self._target)
         self._prepare()
         self.reconcile()
+        if self._counting is None:
+            self._count_requests()
         if spec.pool != before.pool:
             self.tick()
 
@@ -452,16 +458,21 @@ class Supervisor:
                 self._replace(place, Cause.RECYCLED)
                 return
 
-    def recycle(self) -> None:
-        """Replace the workers that have served `max_requests`. To be called often: requests go on meanwhile."""
+    def _count_requests(self) -> None:
+        """Replace the workers that have served all that they may, as long as there is a limit."""
+        self._counting = None
         settings = self.spec.pool
+        if not settings.max_requests or self._stopping:
+            return
+        pause = max(_SHORTEST_PAUSE, len(self._places) / _COUNTS_A_SECOND)
+        self._counting = asyncio.get_running_loop().call_later(pause, self._count_requests)
         over: list[tuple[int, Runner]] = []
-        for place in self._places.values() if settings.max_requests else ():
-            allowed, runner = requests_allowed(settings, place.luck), place.ready
-            if allowed is not None and runner is not None and runner.routed and runner.endpoint is not None:
-                served = self._with.routing.served(runner.endpoint)
-                if served >= allowed:
-                    over.append((served - allowed, runner))
+        for place in self._places.values():
+            runner = place.ready
+            if runner is not None and runner.routed and runner.endpoint is not None:
+                excess = self._with.routing.served(runner.endpoint) - requests_allowed(settings, place.luck)
+                if excess >= 0:
+                    over.append((excess, runner))
         self._spent = [runner for _, runner in sorted(over, key=lambda one: one[0], reverse=True)]
         if self._spent:
             self._admit()

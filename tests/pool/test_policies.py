@@ -171,7 +171,3 @@ def test_dynamic_does_what_php_fpm_does_under_any_load(most, spare, busy):
 def test_a_worker_may_serve_max_requests_and_up_to_a_tenth_more(most, luck):
     allowed = requests_allowed(PoolSettings(max_requests=most), luck)
     assert most <= allowed <= most * 1.1
-
-
-def test_without_max_requests_a_worker_lives_for_ever():
-    assert requests_allowed(PoolSettings(max_requests=0), 0.5) is None

@@ -51,6 +51,17 @@ async def test_nobody_is_replaced_before_max_requests(bench):
     assert bench.worker().worker == watched
 
 
+async def test_without_max_requests_a_worker_lives_on(bench):
+    app = bench.app(max_requests=10)
+    await bench.pool.apply((app,))
+    await bench.state(_S.READY)
+    await bench.pool.apply((msgspec.structs.replace(app, pool=msgspec.structs.replace(app.pool, max_requests=0)),))
+    bench.routes.counted[bench.worker().worker] = 1_000_000
+    later = bench.clock.monotonic() + 0.2
+    await bench.until(lambda: bench.clock.monotonic() > later)
+    assert bench.count(_S.STARTING) == 1
+
+
 async def test_max_requests_holds_for_workers_that_run_already(bench):
     app = bench.app()
     await bench.pool.apply((app,))

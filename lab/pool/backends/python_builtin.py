@@ -186,7 +186,6 @@ class PythonBuiltinPool:
                 supervisor.tick()
         for supervisor in self._supervisors.values():
             supervisor.measure(self._turn, _TURNS)
-            supervisor.recycle()
         self._look_for_zombies()
         self._turn += 1
 
