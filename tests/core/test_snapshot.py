@@ -89,7 +89,15 @@ PROMISED: dict[str, set[str]] = {
         "p95_ms",
         "p99_ms",
     },
-    "invariants": {"conserved", "no_zombies", "within_bounds"},
+    "invariants": {
+        "conserved",
+        "no_zombies",
+        "within_bounds",
+        "only_ready",
+        "stops_are_final",
+        "backoff_kept",
+        "probes_on_time",
+    },
 }
 
 
