@@ -6,7 +6,7 @@
 //!     GET /anything?q=tcp    {"query": "tcp", "results": ["..."], "pid": 4121, "language": "rust"}
 //!
 //! A value is freed where its owner's scope ends: each connection is closed on every way out, and nobody wrote `close`.
-//! `?` hands an error to the caller, so that none is overlooked. What threads share is immutable, or it does not compile.
+//! `?` hands an error to the caller: none is overlooked. What threads share is immutable, or it does not compile.
 //! After SIGTERM it answers what has begun and exits with 0.
 
 use std::io::{self, Read, Write};
