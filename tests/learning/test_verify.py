@@ -40,7 +40,7 @@ async def test_a_short_lesson_that_holds_is_ok(make_lab: MakeLab, write_lesson: 
             "'measure.deaths == 0' does not hold",
         ),
         ("right = 2", "right = 3", "2 options"),
-        ('route = "/api/search"', 'route = "/pool-status"', "no worker of search answers"),
+        ('route = "/api/search"', 'route = "/pool-status"', "expected another route"),
     ],
     ids=[
         "inverted check",
