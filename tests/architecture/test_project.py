@@ -7,6 +7,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from lab.config.languages import load
+
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 README = (ROOT / "README.md").read_text()
@@ -100,6 +102,15 @@ def test_every_benchmark_of_the_readme_can_print_json() -> None:
         )
         assert "--json" in done.stdout, bench
         assert "--rounds" in done.stdout, bench
+
+
+def test_the_readmes_table_of_languages_is_what_the_lab_knows() -> None:
+    """Titles, contracts and install commands; the times are measured, so only that there is one can be checked."""
+    rows = re.findall(r"^\| ([^|`]+) \| ((?:`[a-z-]+` ?)+)\| [0-9.]+ ms \| `([^`|]+)` \|$", README, re.MULTILINE)
+    told = [(title, tuple(re.findall(r"`([a-z-]+)`", contracts)), hint) for title, contracts, hint in rows]
+    assert told == [(one.title, tuple(map(str, one.start)), one.hint) for one in load().values()], (
+        "run: python tests/bench/languages.py --table"
+    )
 
 
 def _canonical(name: str) -> str:
