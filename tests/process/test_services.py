@@ -304,7 +304,9 @@ async def test_a_killed_one_comes_back_at_once_and_who_needs_it_goes_on(
 
 
 async def test_one_that_may_not_come_back_stays_away(beside: Beside) -> None:
-    beside.apply(shell("once", "sleep 0.1", restart=Restart.ON_FAILURE), shell("never", "exit 1", restart="never"))
+    beside.apply(
+        shell("once", "sleep 0.1", restart=Restart.ON_FAILURE), shell("never", "exit 1", restart=Restart.NEVER)
+    )
     await asyncio.gather(beside.state("once", S.STOPPED), beside.state("never", S.STOPPED))
     assert {one.why for one in beside.services.view()} == {"It ended: exit code 0.", "It ended: exit code 1."}
 
