@@ -6,9 +6,11 @@ never run.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import re
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,6 +22,7 @@ from lab.config.languages import Language
 from lab.core.errors import BuildError, UnavailableError
 from lab.core.model import AppSpec, Contract, ResourceLimits
 from lab.pool import php
+from lab.pool.frozen import as_it_was, freeze
 from lab.pool.process import Process
 from lab.pool.sockets import Binding
 from lab.pool.spawner import Order, Spawner
@@ -28,6 +31,9 @@ BUILD_TIMEOUT = 120.0
 """Seconds that a compiler may take."""
 _PORT = "{port}"
 _SOCKET = "{socket}"
+_SOURCE = "{source}"
+_KEPT = 30 * 24 * 3600.0
+"""Seconds that a program is kept in the cache after it was used for the last time."""
 _INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
 _ERROR = re.compile(r"\b(fatal )?error\b", re.IGNORECASE)
 
@@ -37,7 +43,7 @@ class Program:
     """What a worker runs. Two that compare equal need no reload."""
 
     argv: tuple[str, ...]
-    """Words may still contain `{port}` and `{socket}`."""
+    """Words may still contain `{port}`, `{socket}` and `{source}`."""
     env: tuple[tuple[str, str], ...]
     """Of the language and of the app."""
     digest: str
@@ -49,12 +55,15 @@ class Program:
     """It says READY=1 when it serves."""
     binds: bool = False
     """It makes its own socket at `{socket}`, though its contract is FastCGI."""
-    folder: str = ""
-    """Where its source is."""
+    source: Path = Path()
+    frozen: Path | None = None
+    """A copy of a source that is run itself, for the time in which that is another program."""
 
     def command(self, binding: Binding) -> tuple[str, ...]:
-        """The argument list of a worker that serves there."""
-        return tuple(word.replace(_PORT, str(binding.port)).replace(_SOCKET, binding.path) for word in self.argv)
+        """The argument list of a worker that serves there. Looks at its source: a small file or two."""
+        source = self.source if self.frozen is None else as_it_was(self.source, self.frozen)
+        places = {_PORT: str(binding.port), _SOCKET: binding.path, _SOURCE: str(source)}
+        return tuple(_filled(word, places) for word in self.argv)
 
     def environment(self, binding: Binding) -> dict[str, str]:
         """What is added to the lab's own environment."""
@@ -108,14 +117,19 @@ class Builder:
         source = Path(spec.source)
         digest = await asyncio.to_thread(_digest, source, tool, language)
         built = self._cache / "programs" / f"{source.stem}-{digest[:16]}"
-        if language.build is not None and not built.exists():
-            on_build()
-            await self._build(language, tool, source, built)
+        frozen = None
+        if language.build is not None:
+            if not built.exists():
+                on_build()
+                await self._build(language, tool, source, built)
+        elif contract is not Contract.CGI and any(_SOURCE in word for word in language.start[contract]):
+            frozen = await asyncio.to_thread(_frozen, source, built.parent)
+        await asyncio.to_thread(_remove_unused, built.parent, frozen.parents[1] if frozen is not None else built)
         return Program(
             argv=languages.fill(
                 language.start[contract],
                 tool=tool,
-                source=str(source),
+                source=_SOURCE,
                 program=str(built),
                 port=_PORT,
                 socket=_SOCKET,
@@ -128,7 +142,8 @@ class Builder:
             limits=spec.resources,
             notifies=language.notifies,
             binds=language.name == php.FPM,
-            folder=str(source.parent),
+            source=source,
+            frozen=frozen,
         )
 
     async def _build(self, language: Language, tool: str, source: Path, built: Path) -> None:
@@ -152,6 +167,32 @@ class Builder:
         finally:
             process.signal(signal.SIGKILL, group=True)
         return status, await asyncio.to_thread(messages.read_text, errors="replace")
+
+
+def _filled(word: str, places: Mapping[str, str]) -> str:
+    for place, value in places.items():
+        word = word.replace(place, value)
+    return word
+
+
+def _frozen(source: Path, programs: Path) -> Path | None:
+    """The copy of a script; None where none can be written, and then it has to do without."""
+    with contextlib.suppress(OSError):
+        return freeze(source, programs)
+    return None
+
+
+def _remove_unused(programs: Path, used: Path) -> None:
+    """Note that this one is used now, and remove those that nobody has used for long."""
+    if not used.exists():
+        return
+    os.utime(used)
+    now = used.stat().st_mtime
+    for other in programs.iterdir():
+        with contextlib.suppress(OSError):
+            told = other.stat()
+            if now - max(told.st_mtime, told.st_atime) > _KEPT:
+                shutil.rmtree(other) if other.is_dir() else other.unlink()
 
 
 def _contract(language: Language, spec: AppSpec) -> Contract:

@@ -22,6 +22,7 @@ from lab.pool.output import Capture, SlotOutput
 from lab.pool.preparation import Preparation
 from lab.pool.process import Process
 from lab.pool.runner import Surroundings
+from lab.pool.sockets import Binding
 from lab.pool.spawner import Order, Spawner
 
 
@@ -185,10 +186,10 @@ async def _started(spawner: Spawner, program: Program, env: dict[str, str], comp
     script = env.get("SCRIPT_FILENAME")
     (its_input, stdin), (stdout, its_output) = _pipes(2)
     order = Order(
-        argv=program.argv,
+        argv=program.command(Binding(program.contract)),
         env=env | dict(program.env),
         bare=True,
-        cwd=str(Path(script).parent) if script else program.folder,
+        cwd=str((Path(script) if script else program.source).parent),
         fds={0: its_input, 1: its_output, 2: complaints},
         limits=program.limits,
     )
