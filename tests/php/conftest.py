@@ -14,7 +14,8 @@ import pytest
 from lab import bootstrap
 from lab.core.events import Event, EventKind
 from lab.core.model import AppSpec, Contract, ListenerSpec, PhpSettings, PoolSettings, SiteSpec
-from lab.core.snapshot import LabSnapshot
+from lab.core.snapshot import AppSnapshot, LabSnapshot
+from lab.core.states import Policy
 from lab.engine.lab import LabSpec
 from lab.engine.local import LocalLab
 
@@ -89,8 +90,10 @@ async def _running(apps: tuple[AppSpec, ...]) -> AsyncIterator[World]:
         await lab.close()
 
 
-def _serves(app: Any) -> bool:
-    return app.protocol is Contract.CGI or any(worker.routed for worker in app.workers)
+def _serves(app: AppSnapshot) -> bool:
+    """It has a worker, or needs none before the first request."""
+    starts_later = app.protocol == Contract.CGI or app.policy == Policy.ONDEMAND
+    return starts_later or any(worker.routed for worker in app.workers)
 
 
 def php_app(

@@ -1,10 +1,9 @@
-"""DokuWiki as Debian installs it, unmodified: its code in place, its configuration and pages in a folder of the test."""
+"""DokuWiki as Debian installs it: its code unmodified and in place, its pages and settings in a folder of the test."""
 
 import re
 import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import msgspec
