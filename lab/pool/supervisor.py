@@ -13,23 +13,25 @@ import math
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from lab.core.backoff import Backoff
 from lab.core.errors import LabError
 from lab.core.events import EventKind
 from lab.core.model import AppSpec, WorkerId
-from lab.core.states import Cause, Policy, WorkerState
+from lab.core.states import Cause, WorkerState
+from lab.pool import healing
 from lab.pool.build import Builder, Program
 from lab.pool.invariants import PoolInvariants
 from lab.pool.manager import AppView
 from lab.pool.output import SlotOutput
 from lab.pool.place import Place
-from lab.pool.policies import POLICIES, Census, Decision, Idle, requests_allowed
+from lab.pool.policies import Decision
 from lab.pool.preparation import Preparation
+from lab.pool.recycling import Recycling
+from lab.pool.replacing import Replacing
 from lab.pool.rollout import Rollout, Step
 from lab.pool.runner import Runner, Surroundings
+from lab.pool.sizing import Sizing, take_census
 from lab.pool.sockets import Sockets
 from lab.pool.worker import By, Death, Worker
 
@@ -38,17 +40,6 @@ MOST_LOOKS = 10
 """Looks into /proc in one turn: each takes some 20 us, and hundreds of workers are not to cost hundreds a second."""
 _KILL_MARGIN = 2.0
 """Seconds that a process may take to be gone after SIGKILL."""
-_SHORTEST_PAUSE = 0.01
-_COUNTS_A_SECOND = 5000
-"""Of how many workers the requests are counted in a second: those of a small pool more often than those of a large."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Replacement:
-    """The newest worker of `place` is to take over from the one before it."""
-
-    place: Place
-    cause: Cause
 
 
 class Supervisor:
@@ -68,11 +59,7 @@ class Supervisor:
         self._output = output
         self._rng = rng
         self._sockets = Sockets(spec.name, surroundings.folder)
-        self._policy = POLICIES[spec.pool.policy]()
-        self._target = self._within(self._policy.begin(spec.pool))
-        """How many workers there should be, without standbys."""
-        self._limited = False
-        self._times_limited = 0
+        self._sizing = Sizing(spec.pool)
         self._places: dict[int, Place] = {}
         self._pending: dict[WorkerId, Runner] = {}
         """Those that wait for their turn to start."""
@@ -83,13 +70,8 @@ class Supervisor:
         self._unavailable: str | None = None
         self._building = False
         self._stopping = False
-        self._replacing: _Replacement | None = None
-        self._spent: list[Runner] = []
-        """Those that have served all the requests that they may, most overdue first."""
-        self._counting: asyncio.TimerHandle | None = None
-        self._failed_replacements = 0
-        self._hold: asyncio.TimerHandle | None = None
-        """While it runs, no further replacement is begun, for one has just failed."""
+        self._replacing = Replacing(self._admit)
+        self._recycling = Recycling(self._places, surroundings.routing, self._admit)
         self._invariants = PoolInvariants()
         self._gone = asyncio.Event()
 
@@ -101,17 +83,13 @@ class Supervisor:
         A pool that was stopped begins again.
         """
         before, self.spec = self.spec, spec
-        if spec.pool.policy is not before.pool.policy:
-            self._policy = POLICIES[spec.pool.policy]()
+        self._sizing.change(spec.pool, anew=self._stopping)
+        self._recycling.watch(spec.pool)
         if self._stopping:
             self._stopping = False
             self._gone.clear()
-            self._target = self._policy.begin(spec.pool)
-        self._target = self._within(self._target)
         self._prepare()
         self.reconcile()
-        if self._counting is None:
-            self._count_requests()
         if spec.pool != before.pool:
             self.tick()
 
@@ -124,6 +102,7 @@ class Supervisor:
         """Drain and stop every worker; `gone` tells when none is left."""
         self._stopping = True
         self._preparation.cancel()
+        self._recycling.stop()
         self._building = self._reload_asked = False
         self.reconcile()
 
@@ -151,65 +130,37 @@ class Supervisor:
     def tick(self) -> None:
         """A second has passed: ask the policy, and look whether the pool keeps what it promises."""
         now = self._with.clock.monotonic()
-        if self._may_run and self._follows_load and self._rollout.current is not None:
-            self._follow_policy(self._policy.tick(self.spec.pool, self._census(now)))
+        if self._may_run and self._sizing.follows_load and self._rollout.current is not None:
+            self._follow_policy(self._sizing.tick, now)
         self.reconcile()
         self._look(now)
 
     def starved(self) -> None:
         """A request found no idle worker. Where there is no room for more, it costs next to nothing to say so again."""
-        limited = self._limited and self._target >= self.spec.pool.max_workers
-        if self._may_run and self._follows_load and not limited:
-            self._follow_policy(self._policy.starved(self.spec.pool, self._census(self._with.clock.monotonic())))
+        if self._may_run and self._sizing.follows_load and not self._sizing.is_full:
+            self._follow_policy(self._sizing.starved, self._with.clock.monotonic())
             self.reconcile()
 
-    @property
-    def _follows_load(self) -> bool:
-        """Only then need the workers be counted."""
-        return self.spec.pool.policy is not Policy.STATIC
-
-    def _census(self, now: float) -> Census:
-        serving = [place for place in self._places.values() if place.wanted and not place.standby]
-        return Census(
-            now,
-            running=len(serving),
-            starting=sum(place.is_starting for place in serving),
-            idle=tuple(idle for place in serving if (idle := self._idle(place, now)) is not None),
-        )
-
-    def _idle(self, place: Place, now: float) -> Idle | None:
-        runner = place.ready
-        if runner is None or runner.endpoint is None or not runner.is_idle:
-            return None
-        since = self._with.routing.idle_since(runner.endpoint)
-        return Idle(place.slot.number, runner.worker.forked_at or now, now if since is None else since)
-
-    def _follow_policy(self, decision: Decision) -> None:
-        before = self._target
-        if decision.limited and not self._limited:
-            self._limited, self._times_limited = True, self._times_limited + 1
-            most = self.spec.pool.max_workers
-            self._tell(EventKind.LIMIT, f"{self.spec.name} has {most} workers, its max_workers, and could use more")
+    def _follow_policy(self, ask: Callable[..., Decision], now: float) -> None:
+        """Ask the policy and do what it says. A pool with a FAILED slot does not grow: more workers would fail, too."""
+        places, before = self._places.values(), self._sizing.target
+        may_grow = not any(place.has_failed for place in places)
+        decision = ask(take_census(places, self._with.routing, now), may_grow=may_grow)
         for slot in decision.stop:
             self._leave(self._places[slot])
-            self._target -= 1
-        if decision.start and not any(place.has_failed for place in self._places.values()):  # more would fail, too
-            self._limited = False
-            self._target = self._within(self._target + decision.start)
-        if self._target != before:
-            text = f"{self.spec.name} wants {self._target} workers instead of {before} ({self.spec.pool.policy})"
-            self._tell(EventKind.SCALED, text, data={"from": before, "to": self._target})
-
-    def _within(self, workers: int) -> int:
-        fewest, most = self._policy.bounds(self.spec.pool)
-        return max(fewest, min(workers, most))
+        if self._sizing.target != before:
+            text = f"{self.spec.name} wants {self._sizing.target} workers instead of {before} ({self.spec.pool.policy})"
+            self._tell(EventKind.SCALED, text, data={"from": before, "to": self._sizing.target})
+        if decision.limited:
+            most = self.spec.pool.max_workers
+            self._tell(EventKind.LIMIT, f"{self.spec.name} has {most} workers, its max_workers, and could use more")
 
     @property
     def _may_run(self) -> bool:
         return not self._stopping and self._unavailable is None
 
     def _wanted(self) -> int:
-        return self._target if self._may_run else 0
+        return self._sizing.target if self._may_run else 0
 
     # -- looking
 
@@ -224,7 +175,7 @@ class Supervisor:
             unavailable=self._unavailable,
             building=self._building,
             protocol=current.program.contract if current is not None else self._builder.protocol(self.spec),
-            max_reached=self._times_limited,
+            max_reached=self._sizing.times_limited,
             breaches=self._invariants.breaches(self._with.clock.monotonic()),
         )
 
@@ -284,7 +235,7 @@ class Supervisor:
 
     def is_unwell(self, runner: Runner) -> None:
         place = self._place(runner)
-        if place.newest is runner and place.wanted and self._may_replace:  # else it is said again
+        if place.newest is runner and place.wanted and self._replacing.may_begin:  # else it is said again
             self._replace(place, Cause.UNHEALTHY)
             self._admit()
 
@@ -294,8 +245,8 @@ class Supervisor:
         self._starting.discard(runner)
         others = [other for other in place.runners if other is not runner and other.worker.intent is None]
         unlucky = runner.port_was_taken and place.slot.lost_port()
-        if self._is_successor(place, runner):
-            self._replacing = None
+        if self._replacing.is_successor(runner):
+            self._replacing.end()
             if not unlucky:
                 self._give_up(runner, others, death)
         if others and runner.worker.intent is None:
@@ -342,8 +293,8 @@ class Supervisor:
         self._invariants.left(place.slot.number)
         if place.retry is not None:
             place.retry.cancel()
-        if self._replacing is not None and self._replacing.place is place:
-            self._replacing = None
+        if self._replacing.place is place:
+            self._replacing.end()
         cause = Cause.SCALED_DOWN if self._may_run else Cause.STOPPED
         for runner in tuple(place.runners):
             self._stop(runner, cause)
@@ -403,7 +354,7 @@ class Supervisor:
         """Start waiting workers, lowest slot first, as far as the cap on concurrent starts allows."""
         if self._rollout.current is None:
             return
-        if self._may_replace:
+        if self._replacing.may_begin:
             self._begin_replacement()
         most = self.spec.pool.concurrent_starts or os.cpu_count() or 1
         while self._pending and len(self._starting) < most:
@@ -411,7 +362,8 @@ class Supervisor:
 
     def _start(self, runner: Runner) -> None:
         revision = self._rollout.current
-        if self._rollout.trial is not None and self._is_successor(self._place(runner), runner, Cause.RELOADED):
+        tries = self._replacing.cause is Cause.RELOADED and self._replacing.is_successor(runner)
+        if self._rollout.trial is not None and tries:
             revision = self._rollout.trial
         assert revision is not None
         runner.worker.revision = revision.number
@@ -421,7 +373,7 @@ class Supervisor:
 
     @property
     def _most_live(self) -> int:
-        return self.spec.pool.max_workers + self.spec.pool.standby + (self._replacing is not None)
+        return self.spec.pool.max_workers + self.spec.pool.standby + self._replacing.is_under_way
 
     # -- standbys
 
@@ -438,10 +390,6 @@ class Supervisor:
 
     # -- replacing
 
-    @property
-    def _may_replace(self) -> bool:
-        return self._replacing is None and self._hold is None
-
     def _begin_replacement(self) -> None:
         """Add a successor beside a worker that runs something else than it should, or has served all that it may."""
         wanted = self._rollout.wanted
@@ -451,47 +399,20 @@ class Supervisor:
             if outdated is not None:
                 self._replace(outdated, Cause.RELOADED)
                 return
-        while self._spent:
-            runner = self._spent.pop(0)
-            place = self._place(runner)
-            if place.is_replaceable and place.newest is runner:
-                self._replace(place, Cause.RECYCLED)
-                return
-
-    def _count_requests(self) -> None:
-        """Replace the workers that have served all that they may, as long as there is a limit."""
-        self._counting = None
-        settings = self.spec.pool
-        if not settings.max_requests or self._stopping:
-            return
-        pause = max(_SHORTEST_PAUSE, len(self._places) / _COUNTS_A_SECOND)
-        self._counting = asyncio.get_running_loop().call_later(pause, self._count_requests)
-        over: list[tuple[int, Runner]] = []
-        for place in self._places.values():
-            runner = place.ready
-            if runner is not None and runner.routed and runner.endpoint is not None:
-                excess = self._with.routing.served(runner.endpoint) - requests_allowed(settings, place.luck)
-                if excess >= 0:
-                    over.append((excess, runner))
-        self._spent = [runner for _, runner in sorted(over, key=lambda one: one[0], reverse=True)]
-        if self._spent:
-            self._admit()
+        spent = self._recycling.next()
+        if spent is not None:
+            self._replace(spent, Cause.RECYCLED)
 
     def _replace(self, place: Place, cause: Cause) -> None:
-        self._replacing = _Replacement(place, cause)
+        self._replacing.begin(place, cause)
         self._add(place, None)
-
-    def _is_successor(self, place: Place, runner: Runner, cause: Cause | None = None) -> bool:
-        """Whether it is to take over from another one, for this cause or for any."""
-        replacing = self._replacing
-        if replacing is None or replacing.place is not place or place.newest is not runner:
-            return False
-        return cause is None or replacing.cause is cause
 
     def _take_over(self, place: Place, runner: Runner) -> None:
         """A worker is READY: if it is a successor, the worker before it is not needed any more."""
-        if self._replacing is not None and self._is_successor(place, runner):
-            cause, self._replacing, self._failed_replacements = self._replacing.cause, None, 0
+        cause = self._replacing.cause
+        if cause is not None and self._replacing.is_successor(runner):
+            self._replacing.end()
+            self._replacing.forget_failures()
             for older in tuple(place.runners[:-1]):
                 self._stop(older, cause)
 
@@ -505,24 +426,7 @@ class Supervisor:
             kept.worker.not_replaced(death.at)
             text = f"{kept.worker.id}: the replacement did not get ready; pid {kept.worker.pid} stays"
             self._tell(EventKind.NOTE, text, slot=kept.worker.id.slot)
-        self._hold_replacing()
-
-    def _hold_replacing(self) -> None:
-        """The next replacement has to wait, the longer the more of them have failed in a row."""
-        self._failed_replacements += 1
-        settings = self.spec.pool
-        delay = Backoff(settings.backoff_initial, settings.backoff_max).delay(self._failed_replacements, self._rng)
-        self._end_hold()
-        self._hold = asyncio.get_running_loop().call_later(delay, self._replace_again)
-
-    def _end_hold(self) -> None:
-        if self._hold is not None:
-            self._hold.cancel()
-            self._hold = None
-
-    def _replace_again(self) -> None:
-        self._hold = None
-        self._admit()
+        self._replacing.failed(self.spec.pool, self._rng)
 
     def _finish_rollout(self) -> None:
         """A change is done when nothing else runs any more, and something of it has run, if anything is to run."""
@@ -531,7 +435,7 @@ class Supervisor:
             return
         wanted = [place for place in self._places.values() if place.wanted]
         outdated = any(one.is_replaceable and one.newest.worker.revision != rollout.current.number for one in wanted)
-        if self._replacing is None and not outdated and (rollout.proved or not wanted):
+        if not self._replacing.is_under_way and not outdated and (rollout.proved or not wanted):
             rollout.done()
             self._tell_reload("done", f"{self.spec.name} runs nothing but what is new")
 
@@ -562,8 +466,7 @@ class Supervisor:
         serving = any(place.wanted and place.serves for place in self._places.values())
         step = self._rollout.prepared(program, serving=serving, reload=reload)
         if step is not Step.NOTHING:
-            self._failed_replacements = 0
-            self._end_hold()
+            self._replacing.forget_failures()
         if step is Step.ADOPT:
             self._forgive_waiting()
 
@@ -583,26 +486,12 @@ class Supervisor:
     def _tell_reload(self, step: str, text: str) -> None:
         self._tell(EventKind.RELOAD, text, data={"step": step})
 
-    def _tell_healed(self, runner: Runner, death: Death, lost: int, promoted: bool = False) -> None:
-        worker, now = runner.worker, self._with.clock.monotonic()
-        ms = 1000.0 * (now - (death.signal_at if death.signal_at is not None else death.at))
-        photo = {
-            "old_pid": death.pid,
-            "death": death.told,
-            "by": death.by,
-            "signal_at": death.signal_at,
-            "exit_at": death.at,
-            "forked_at": None if promoted else worker.forked_at,
-            "probe_at": None if promoted else worker.ready_at,
-            "ready_at": now,
-            "heal_ms": ms,
-            "lost": lost,
-            "promoted": promoted,
-        }
-        does = "stands by" if not runner.routed else "stood by and serves" if promoted else "serves"
+    def _tell_healed(self, runner: Runner, death: Death, lost: int, *, promoted: bool = False) -> None:
+        worker = runner.worker
+        photo = healing.photo(death, lost, worker, self._with.clock.monotonic(), promoted=promoted)
         self._tell(
             EventKind.HEALED,
-            f"{worker.id} healed in {ms:.0f} ms: {worker.pid} {does} in place of {death.pid}",
+            healing.sentence(photo, worker, routed=runner.routed),
             slot=worker.id.slot,
             generation=worker.id.generation,
             pid=worker.pid,
