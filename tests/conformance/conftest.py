@@ -1,17 +1,22 @@
 """A gateway between raw bytes and workers that are real socket servers, scripted by each test."""
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import uvloop
 
 from lab.core.clock import SystemClock
-from lab.core.events import EventRing
-from lab.core.model import Endpoint, Limits, ListenerSpec, Timeouts, WorkerId
+from lab.core.events import EventKind, EventRing
+from lab.core.model import Endpoint, Limits, ListenerSpec, Timeouts, Wire, WorkerId
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
 from lab.proxy.manager import ProxySpec, UpstreamSpec
+from lab.wire.fastcgi import Aborted, Application, Begun, Body
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -71,6 +76,69 @@ class Worker:
             self.requests.append(request)
             writer.write(self.response)
         writer.close()
+
+
+FastCgiHandler = Callable[[dict[bytes, bytes], bytes, Application], None]
+
+
+def hello(params: dict[bytes, bytes], body: bytes, application: Application) -> None:
+    """What a FastCGI worker of these tests answers unless told otherwise."""
+    application.write(b"Content-Type: text/plain\r\n\r\nhello " + body)
+    application.end_request()
+
+
+@dataclass
+class FastCgiWorker:
+    """A FastCGI server at a Unix socket, one request at a time on each connection."""
+
+    path: Path
+    handler: FastCgiHandler = hello
+    requests: list[dict[bytes, bytes]] = field(default_factory=list)
+    connections: int = 0
+    aborted: int = 0
+
+    async def start(self) -> None:
+        self._writers: list[asyncio.StreamWriter] = []
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def stop(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.append(writer)
+        application = Application({})
+        begun, body = Begun({}, keep=True), b""
+        while begun.keep and (data := await reader.read(65536)):
+            for event in application.feed(data):
+                if isinstance(event, Begun):
+                    begun, body = event, b""
+                    self.requests.append(begun.params)
+                elif isinstance(event, Aborted):
+                    self.aborted += 1
+                elif isinstance(event, Body) and event.piece:
+                    body += event.piece
+                else:
+                    self.handler(begun.params, body, application)
+            writer.write(application.take())
+        writer.close()
+
+
+class Program:
+    """A running CGI program."""
+
+    def __init__(self, process: asyncio.subprocess.Process, stdin: int, stdout: int) -> None:
+        self._process = process
+        self.pid, self.stdin, self.stdout = process.pid, stdin, stdout
+
+    def kill(self) -> None:
+        if self._process.returncode is None:
+            os.killpg(self.pid, signal.SIGKILL)
+
+    async def wait(self) -> int:
+        return await self._process.wait()
 
 
 class Client:
@@ -135,8 +203,11 @@ class World:
 
     def __init__(self) -> None:
         clock = SystemClock()
-        self.proxy = PythonBuiltinProxy(clock, EventRing(clock))
-        self.workers: list[Worker] = []
+        self.events = EventRing(clock)
+        self.starved: list[str] = []
+        self.proxy = PythonBuiltinProxy(clock, self.events, None, self._start_cgi, self.starved.append)
+        self.workers: list[Worker | FastCgiWorker] = []
+        self.programs: list[Program] = []
         self._clients: list[Client] = []
         self.endpoints: list[Endpoint] = []
 
@@ -157,12 +228,45 @@ class World:
         self.route(worker.port, concurrency)
         return worker
 
+    async def fastcgi(self, path: Path, handler: FastCgiHandler = hello, **endpoint: object) -> FastCgiWorker:
+        """Start a FastCGI worker and route to it."""
+        worker = FastCgiWorker(path, handler)
+        await worker.start()
+        self.workers.append(worker)
+        self.add(path=str(path), wire=Wire.FASTCGI, **endpoint)
+        return worker
+
+    def cgi(self, source: str) -> Endpoint:
+        """Have requests answered by a Python program, a process each."""
+        self.source = source
+        return self.add(wire=Wire.CGI, concurrency=8)
+
+    async def _start_cgi(self, app: str, env: dict[str, str]) -> Program:
+        theirs_in, stdin = os.pipe()
+        stdout, theirs_out = os.pipe()
+        argv = (sys.executable, "-IS", "-c", self.source)
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=theirs_in, stdout=theirs_out, env=env, start_new_session=True
+        )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self.programs.append(Program(process, stdin, stdout))
+        return self.programs[-1]
+
+    def told(self, kind: EventKind) -> list[str]:
+        """The texts of events of a kind."""
+        return [event.text for event in self.events.read().events if event.kind is kind]
+
     def route(self, port: int, concurrency: int = 8) -> Endpoint:
+        return self.add(host="127.0.0.1", port=port, concurrency=concurrency)
+
+    def add(self, **endpoint: object) -> Endpoint:
+        """Route to an endpoint that is there already."""
         identity = WorkerId("app", len(self.endpoints), 1)
-        endpoint = Endpoint("app", identity, "127.0.0.1", port, concurrency=concurrency)
-        self.endpoints.append(endpoint)
-        self.proxy.add(endpoint)
-        return endpoint
+        added = Endpoint("app", identity, **endpoint)  # type: ignore[arg-type]
+        self.endpoints.append(added)
+        self.proxy.add(added)
+        return added
 
     async def client(self) -> Client:
         client = Client(*await asyncio.open_connection(*self.address))
@@ -193,6 +297,9 @@ class World:
         await self.proxy.close()
         for worker in self.workers:
             await worker.stop()
+        for program in self.programs:
+            program.kill()
+            await program.wait()
 
 
 @pytest.fixture
