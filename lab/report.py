@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from lab.core.events import Event, EventBatch, EventKind
-from lab.core.snapshot import AppSnapshot, LabSnapshot, WorkerSnapshot
+from lab.core.snapshot import AppSnapshot, LabSnapshot, ServiceSnapshot, WorkerSnapshot
 from lab.engine.lab import Lab
 from lab.engine.remote import RemoteLab
 from lab.load import results, runner
@@ -22,7 +22,10 @@ def encoded(snapshot: LabSnapshot) -> str:
 
 
 async def status(lab: Lab, snapshot: LabSnapshot, *, full: bool) -> str:
-    """`status`: apps, workers, totals, invariants; `full` adds the kernel's figures and each worker's last words."""
+    """`status`: apps, workers, processes beside the pool, totals, invariants.
+
+    `full` adds the kernel's figures and each worker's last words.
+    """
     lines = [f"{snapshot.name}  {snapshot.listener}  up {snapshot.uptime_s:.0f} s"]
     for app in snapshot.apps:
         lines += ["", _app(app)]
@@ -31,6 +34,8 @@ async def status(lab: Lab, snapshot: LabSnapshot, *, full: bool) -> str:
             if full:
                 lines.append(_kernel(worker))
                 lines += [f"      | {line}" for line in (await lab.output(app.name, worker.slot))[-5:]]
+    if snapshot.processes:
+        lines += ["", *map(_process, snapshot.processes)]
     lines += ["", _totals(snapshot), _own(snapshot), _invariants(snapshot)]
     return "\n".join(lines)
 
@@ -89,9 +94,10 @@ def _app(app: AppSnapshot) -> str:
     if app.unavailable:
         return f"{app.name}  {app.route}  {app.language}  unavailable: {app.unavailable}"
     building = "  building" if app.building else ""
+    waiting = f"  waits for {', '.join(app.waits_for)}" if app.waits_for else ""
     return (
         f"{app.name}  {app.route}  {app.language}, {app.protocol}, {app.policy} {app.wanted} of {app.max_workers},"
-        f" {app.selection}{building}"
+        f" {app.selection}{building}{waiting}"
         f"  {app.rps:.1f} req/s  p50 {_ms(app.p50_ms)}  p99 {_ms(app.p99_ms)}  queue {app.queue}"
     )
 
@@ -103,6 +109,15 @@ def _worker(worker: WorkerSnapshot) -> str:
         f"  {worker.slot}  pid {worker.pid or '-'}  {state}  {_count(worker.requests)} requests"
         f"  {_count(worker.in_flight)} in flight"
         f"  {worker.restarts} restarts  p50 {_ms(worker.p50_ms)}{why}"
+    )
+
+
+def _process(process: ServiceSnapshot) -> str:
+    needs = f"  needs {', '.join(process.needs)}" if process.needs else ""
+    why = f"  {process.why}" if process.why else ""
+    return (
+        f"{process.name}  pid {process.pid or '-'}  {process.state} (asked by {process.health})"
+        f"  {process.restarts} restarts{needs}{why}"
     )
 
 

@@ -99,6 +99,7 @@ class FakeApp:
     workers: list[FakeWorker] = field(default_factory=list)
     unavailable: str | None = None
     building: bool = False
+    waits_for: tuple[str, ...] = ()
     queue: int = 0
 
     @property
@@ -340,6 +341,7 @@ class FakeLab:
             p99_ms=3.0 * slowness if serves else None,
             unavailable=app.unavailable,
             building=app.building,
+            waits_for=app.waits_for,
         )
 
     def _targets(self, target: str) -> Iterable[tuple[FakeApp, FakeWorker]]:

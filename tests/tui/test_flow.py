@@ -63,6 +63,12 @@ async def test_an_app_that_cannot_run_here_says_what_would_change_that() -> None
     assert "● 4124" in shown
 
 
+async def test_an_app_that_waits_for_a_process_says_for_which() -> None:
+    lab = FakeLab()
+    lab.apps[0].waits_for, lab.apps[0].workers = ("redis", "db"), []
+    assert "waits for redis, db" in await picture(lab)
+
+
 async def test_own_requests_are_labelled_apart_and_leave_with_them() -> None:
     lab = FakeLab()
     assert "+ 5/s own" in await picture(lab)

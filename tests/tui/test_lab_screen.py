@@ -389,7 +389,7 @@ async def test_events_overwritten_unread_are_told() -> None:
 async def test_no_size_breaks_the_screen(size: tuple[int, int]) -> None:
     lab = FakeLab()
     lab.apps[0].unavailable = "no C compiler"
-    lab.apps[1].workers = []
+    lab.apps[1].workers, lab.apps[1].waits_for = [], ("redis",)
     async with opened(lab, size=size) as screen:
         await screen.press("f", "c", "w", "k", "e")
         await screen.pilot.resize_terminal(90, 30)

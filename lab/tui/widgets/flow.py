@@ -170,6 +170,8 @@ class Flow(Painted):
         """The app's workers, wrapped into rows of equal columns. A long cell takes several columns."""
         if app.unavailable is not None:
             return _wrap([((f"{self.glyphs.failed} not available: {app.unavailable}", "bad"),)], width)
+        if app.waits_for:
+            return _wrap([((f"{self.glyphs.starting} waits for {', '.join(app.waits_for)}", "warn"),)], width)
         cells = [*self._workers(app), *self._departed(app)]
         if app.building:
             cells.insert(0, ((f"{self.glyphs.starting} building its program", "warn"),))

@@ -152,6 +152,8 @@ class WorkerTable(PaintedScroll):
         name = (f"{self._mark(number)}{entry.app.name}  ", "strong")
         if entry.app.unavailable is not None:
             return (name, (f"{self.glyphs.failed} not available: {entry.app.unavailable}", "bad"))
+        if entry.app.waits_for:
+            return (name, (f"{self.glyphs.starting} waits for {', '.join(entry.app.waits_for)}", "warn"))
         if entry.app.building:
             return (name, (f"{self.glyphs.starting} building its program", "warn"))
         return (name, ("no workers", "dim"))
@@ -227,7 +229,9 @@ class WorkerTable(PaintedScroll):
 
 def _shown(entry: Selected) -> object:
     """What a row depends on."""
-    return entry.worker if entry.worker is not None else (entry.app.name, entry.app.unavailable, entry.app.building)
+    if entry.worker is not None:
+        return entry.worker
+    return entry.app.name, entry.app.unavailable, entry.app.waits_for, entry.app.building
 
 
 def _columns(width: int) -> tuple[Column, ...]:

@@ -1,0 +1,33 @@
+"""What the commands print of a lab, one fact a line."""
+
+from typing import cast
+
+from lab import report
+from lab.core.snapshot import AppSnapshot, Invariants, LabSnapshot, ServiceSnapshot, Totals, Traffic
+from lab.core.states import ServiceState
+from lab.engine.lab import Lab
+
+
+def snapshot(*processes: ServiceSnapshot, waits_for: tuple[str, ...] = ()) -> LabSnapshot:
+    app = AppSnapshot(
+        name="search", route="/s", language="c", policy="static", selection="round_robin", concurrency=1, wanted=0,
+        workers=(), queue=0, rps=0.0, p50_ms=None, p95_ms=None, p99_ms=None, max_workers=2, waits_for=waits_for,
+    )  # fmt: skip
+    return LabSnapshot(
+        name="lab", listener="http://127.0.0.1:1", uptime_s=1.0, at=1.0, apps=(app,), processes=processes,
+        totals=Totals(), own=Traffic(rate=0, totals=Totals()),
+        invariants=Invariants(conserved=True, no_zombies=True, within_bounds=True), events_next=1,
+    )  # fmt: skip
+
+
+async def test_status_tells_each_process_beside_the_pool_and_which_apps_wait_for_them() -> None:
+    nobody = cast("Lab", None)  # without workers nobody is asked for their output
+    redis = ServiceSnapshot(
+        name="redis", state=ServiceState.STARTING, pid=7, health="tcp", restarts=2, needs=("disk",), uptime_s=1.0,
+        why="It is slow.",
+    )  # fmt: skip
+    lines = (await report.status(nobody, snapshot(redis, waits_for=("redis",)), full=True)).splitlines()
+    told = "redis  pid 7  starting (asked by tcp)  2 restarts  needs disk  It is slow."
+    assert told in lines
+    assert any(line.startswith("search") and "waits for redis" in line for line in lines)
+    assert "redis" not in await report.status(nobody, snapshot(), full=True)
