@@ -247,7 +247,7 @@ class Supervisor:
         unlucky = runner.port_was_taken and place.slot.lost_port()
         if self._replacing.is_successor(runner):
             self._replacing.end()
-            if not unlucky:
+            if not unlucky and death.by is not By.PERSON:
                 self._give_up(runner, others, death)
         if others and runner.worker.intent is None:
             place.slot.interrupted(death, runner.lost)
@@ -272,12 +272,12 @@ class Supervisor:
         if len(filled) > number:
             for place in sorted(filled, key=lambda one: one.reluctance, reverse=True)[: len(filled) - number]:
                 self._leave(place)
-        for _ in range(number - len(filled)):
-            self._occupy(standby)
+        free = itertools.filterfalse(self._is_taken, itertools.count())
+        for lowest in itertools.islice(free, max(0, number - len(filled))):
+            self._occupy(lowest, standby)
 
-    def _occupy(self, standby: bool) -> None:
-        """Fill the lowest slot that is free."""
-        number = next(number for number in range(len(self._places) + 1) if not self._is_taken(number))
+    def _occupy(self, number: int, standby: bool) -> None:
+        """Fill a slot that is free."""
         if number not in self._places:
             self._places[number] = Place(number, self._output(self.spec.name, number))
         place = self._places[number]

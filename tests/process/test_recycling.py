@@ -1,8 +1,11 @@
 """Workers that are replaced before they fail: after so many requests, for a new program, or because a person asks."""
 
+import signal
+
 import msgspec
 
 from lab.core.events import Event, EventKind
+from lab.core.model import WorkerId
 from lab.core.states import Cause, WorkerState
 
 _S = WorkerState
@@ -151,6 +154,21 @@ async def test_a_reload_that_fails_says_why_and_leaves_everybody_serving(bench):
     mark.unlink()
     bench.pool.reload("app")
     await bench.seen(is_reload("done"))
+
+
+async def test_a_successor_that_a_person_kills_says_nothing_about_the_program(bench):
+    gate = bench.folder / "gate"
+    waits = f"import os, time\nwhile os.path.exists({str(gate)!r}):\n    time.sleep(0.005)\n"
+    await bench.pool.apply((bench.app(waits + bench.PROGRAM),))
+    await bench.state(_S.READY)
+    gate.touch()
+    bench.pool.reload("app")
+    successor = await bench.state(_S.STARTING, generation=2)
+    bench.pool.signal(WorkerId("app", 0, 2), signal.SIGKILL)
+    await bench.state(_S.STARTING, successor.seq, generation=3)
+    gate.unlink()
+    await bench.seen(is_reload("done"))
+    assert steps(bench) == ["verified", "done"]
 
 
 async def test_a_changed_program_is_verified_then_done(bench):
