@@ -2,6 +2,7 @@
 
 import asyncio
 import atexit
+import contextlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lab.core.errors import NoLabError
 from lab.core.states import WorkerState
 from lab.engine.remote import RemoteLab
 
@@ -40,7 +42,7 @@ class Running:
             while True:
                 if self.process.poll() is not None:
                     raise SystemExit(f"The lab ended:\n{self.log.read_text()}")
-                if self.control.exists():
+                with contextlib.suppress(NoLabError):
                     return await RemoteLab.connect(self.control)
                 await asyncio.sleep(0.01)
 
