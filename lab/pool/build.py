@@ -34,7 +34,8 @@ _SOCKET = "{socket}"
 _SOURCE = "{source}"
 _KEPT = 30 * 24 * 3600.0
 """Seconds that a program is kept in the cache after it was used for the last time."""
-_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]+"([^"\n]+)"', re.MULTILINE)
+_INCLUDE = re.compile(rb'(?:^[ \t]*#[ \t]*include[ \t]+|\binclude(?:_str|_bytes)?!\()"([^"\n]+)"', re.MULTILINE)
+"""As C and C++ write it, and Rust."""
 _ERROR = re.compile(r"\b(fatal )?error\b", re.IGNORECASE)
 
 

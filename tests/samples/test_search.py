@@ -22,6 +22,7 @@ import pytest
 from lab import paths
 from lab.config.languages import load
 from lab.core.model import Contract
+from lab.pool.build import sources
 
 LANGUAGES = load()
 SEARCH = paths.content("samples") / "search"
@@ -515,3 +516,8 @@ def memory(pid: int) -> int:
     """Bytes of physical memory that the process has."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * 4096
+
+
+@pytest.mark.parametrize("language", ["c", "cpp", "rust"])
+def test_an_edit_of_the_facts_is_an_edit_of_the_programs_that_compile_them_in(language: str) -> None:
+    assert SEARCH / "facts.inc" in sources(source(language))
