@@ -3,9 +3,11 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -129,16 +131,20 @@ class FastCgiWorker:
 class Program:
     """A running CGI program."""
 
-    def __init__(self, process: asyncio.subprocess.Process, stdin: int, stdout: int) -> None:
-        self._process = process
+    def __init__(self, process: subprocess.Popen[bytes], stdin: int, stdout: int) -> None:
         self.pid, self.stdin, self.stdout = process.pid, stdin, stdout
+        self._ended = asyncio.ensure_future(asyncio.to_thread(process.wait))
+
+    @property
+    def alive(self) -> bool:
+        return not self._ended.done()
 
     def kill(self) -> None:
-        if self._process.returncode is None:
+        if self.alive:
             os.killpg(self.pid, signal.SIGKILL)
 
     async def wait(self) -> int:
-        return await self._process.wait()
+        return await asyncio.shield(self._ended)
 
 
 class Client:
@@ -245,9 +251,8 @@ class World:
         theirs_in, stdin = os.pipe()
         stdout, theirs_out = os.pipe()
         argv = (sys.executable, "-IS", "-c", self.source)
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=theirs_in, stdout=theirs_out, env=env, start_new_session=True
-        )
+        spawn = partial(subprocess.Popen, argv, stdin=theirs_in, stdout=theirs_out, env=env, start_new_session=True)
+        process = await asyncio.to_thread(spawn)
         os.close(theirs_in)
         os.close(theirs_out)
         self.programs.append(Program(process, stdin, stdout))

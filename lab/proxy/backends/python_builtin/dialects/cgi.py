@@ -17,7 +17,7 @@ class CgiDialect(ProgramDialect):
     """For one process, which answers one request."""
 
     parting: Final = b""
-    soiled: Final = False
+    spent: Final = True
 
     def __init__(self, limits: CgiLimits) -> None:
         super().__init__()

@@ -40,7 +40,7 @@ class FastCgiDialect(ProgramDialect):
         return b"" if self._reply.done else fastcgi.ABORT
 
     @property
-    def soiled(self) -> bool:
+    def spent(self) -> bool:
         return self._reply.rest
 
     def request(self, exchange: "Exchange") -> bytes:

@@ -103,8 +103,8 @@ class ProgramDialect(ABC):
 
     @property
     @abstractmethod
-    def soiled(self) -> bool:
-        """It said more than was asked: the connection cannot be used again."""
+    def spent(self) -> bool:
+        """The connection cannot be used again."""
 
     def answer(self, data: bytes) -> Answer | None:
         """See `Dialect.answer`."""
@@ -114,11 +114,9 @@ class ProgramDialect(ABC):
             redirect = self.output.redirect
             return Answer(redirect, b"", None) if redirect is not None and ended else None
         head, payload = begun
-        if not ended:
-            return Answer(head, payload, ProgramBody(self))
-        if self.soiled:
+        if self.spent:
             head = msgspec.structs.replace(head, keep_alive=False)
-        return Answer(head, payload, None)
+        return Answer(head, payload, None if ended else ProgramBody(self))
 
 
 class ProgramBody:
@@ -133,6 +131,6 @@ class ProgramBody:
 
     def feed(self, data: bytes) -> bytes:
         output, self.done = self._dialect.take(data)
-        if self._dialect.soiled:
+        if self._dialect.spent:
             self.rest = data
         return self._dialect.output.body(output, self.done)
