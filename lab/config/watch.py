@@ -8,8 +8,9 @@ anyhow, and that is also all there is on a machine that has no watches left.
 
 import asyncio
 import importlib
+import stat
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 QUIET_MS = 80
@@ -65,9 +66,13 @@ def _paths(files: frozenset[Path]) -> frozenset[Path]:
 def _folders(files: frozenset[Path]) -> Mapping[Path, int]:
     """The folders that hold them, or what there is of the way to these, each with its inode."""
     named = files | {file.resolve() for file in files}
-    there = {_nearest(path.parent) for path in named}
-    return {folder: folder.stat().st_ino for folder in there}
+    return dict(_nearest(path.parent) for path in named)
 
 
-def _nearest(folder: Path) -> Path:
-    return next(above for above in (folder, *folder.parents) if above.is_dir())
+def _nearest(folder: Path) -> tuple[Path, int]:
+    for above in (folder, *folder.parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = above.stat()
+            if stat.S_ISDIR(found.st_mode):
+                return above, found.st_ino
+    raise FileNotFoundError(f"{folder} has no folder above it")

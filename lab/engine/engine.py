@@ -221,7 +221,10 @@ class Engine:
         self._writable()
         spec = self._known(app)
         if spec.pool.policy is not Policy.STATIC:
-            raise NotPossibleError(f"{app} follows the policy {spec.pool.policy}.", "Set its max_workers instead.")
+            raise NotPossibleError(
+                f"{app} follows the policy {spec.pool.policy}.",
+                f"Set the most that it may have: cgilab set {app} max_workers={workers}",
+            )
         if not 0 <= workers <= MAX_WORKERS:
             raise NotPossibleError(f"Found {workers} workers; expected 0 to {MAX_WORKERS}.")
         before = spec.pool.max_workers

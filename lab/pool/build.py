@@ -85,7 +85,10 @@ def sources(source: Path) -> tuple[Path, ...]:
     """
     found = [source]
     for file in found:
-        text = file.read_bytes() if file.is_file() else b""
+        try:
+            text = file.read_bytes()
+        except OSError:
+            continue
         beside = (Path(os.path.normpath(file.parent / os.fsdecode(name))) for name in _INCLUDE.findall(text))
         found += [one for one in dict.fromkeys(beside) if one not in found]
     return tuple(found)
