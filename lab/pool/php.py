@@ -7,7 +7,8 @@ switch off an app's `memory_limit` under the contract `cgi`.
 PHP-FPM's master is one worker in the lab's eyes. How many children it has is for the pool settings to say, which have
 its names because they are its invention; they travel in the environment, from which php-fpm.conf takes them. So a
 changed setting is a changed program, and comes by a replacement that drops no request. The lab drains a worker before
-it sends SIGTERM, so that FPM's graceful SIGQUIT would find nothing left to wait for.
+it sends SIGTERM, so that FPM's graceful SIGQUIT would find nothing left to wait for. Once it is READY it is not probed:
+a child would have to answer, and under `ondemand` none would ever be idle. FPM itself ends a child that hangs.
 """
 
 import grp
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from lab.core.model import AppSpec, PhpSettings, PoolSettings
+from lab.core.model import AppSpec, Liveness, PhpSettings
 from lab.core.states import Policy
 
 FPM = "php-fpm"
@@ -75,11 +76,17 @@ def _master_settings(spec: AppSpec) -> dict[str, str]:
         "start_servers": str(pool.start_workers),
         "min_spare_servers": str(pool.min_spare),
         "max_spare_servers": str(pool.max_spare),
-        "process_idle_timeout": _whole_seconds(pool),
+        "process_idle_timeout": _whole_seconds(pool.idle_timeout),
         "max_requests": str(pool.max_requests),
+        "terminate_timeout": _patience(spec.liveness),
     }
     return {f"FPM_{key.upper()}": value for key, value in settings.items()}
 
 
-def _whole_seconds(pool: PoolSettings) -> str:
-    return f"{max(1, math.ceil(pool.idle_timeout))}s"
+def _patience(liveness: Liveness) -> str:
+    """When the lab would have replaced a worker of its own that one request occupies; 0 means never."""
+    return _whole_seconds(liveness.hang_timeout + liveness.replace_after) if liveness.replace_after else "0"
+
+
+def _whole_seconds(seconds: float) -> str:
+    return f"{max(1, math.ceil(seconds))}s"

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from lab.core.clock import Clock
 from lab.core.errors import UnknownTargetError
-from lab.core.model import Contract, Endpoint, Liveness
+from lab.core.model import Endpoint, Liveness
 from lab.pool.manager import Routing
 from lab.pool.probe import Probe, Question
 from lab.pool.sockets import Binding, Sockets
@@ -69,9 +69,9 @@ class Pulse:
     def start(self) -> None:
         """Ask after one interval, and then again and again.
 
-        Workers that share a socket are not asked: the kernel would choose who answers. Of them only a death is seen.
+        Workers that have others answer are not asked. Of them only a death is seen.
         """
-        if self._binding.contract is not Contract.HTTP_SHARED:
+        if self._binding.answers_itself:
             pause = max(self._patient.liveness.interval, self._sockets.lent / PROBES_A_SECOND)
             self.due = self._clock.monotonic() + pause
             self._timer = asyncio.get_running_loop().call_later(pause, self._beat)

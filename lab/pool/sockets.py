@@ -72,6 +72,14 @@ class Binding:
         return {"SOCKET": self.path} if self.path else {"PORT": str(self.port)}
 
     @property
+    def answers_itself(self) -> bool:
+        """Whether a question finds the worker that it is meant for. On a shared socket the kernel chooses who answers;
+        a FastCGI worker with a socket of its own making is PHP-FPM's master, and has a child answer, which it would
+        never find idle if it were asked regularly."""
+        makes_its_own = self.contract is Contract.FASTCGI and self.inherited is None
+        return self.contract is not Contract.HTTP_SHARED and not makes_its_own
+
+    @property
     def own_pid(self) -> str:
         """The variable that has to hold the worker's PID; empty for none."""
         return "LISTEN_PID" if FIRST_FD in self.fds else ""

@@ -134,7 +134,8 @@ async def test_an_uploaded_file_of_statements_is_executed(client: httpx.AsyncCli
     await log_in(client, database)
     address = {"sqlite": "", "username": "", "db": str(database), "import": ""}
     page = await client.get("/db/", params=address)
-    statements = "".join(f"INSERT INTO books VALUES ('Volume {volume}', 2000);\n" for volume in range(500))
+    inserts = "".join(f"INSERT INTO books VALUES ('Volume {volume}', 2000);\n" for volume in range(500))
+    statements = f"BEGIN;\n{inserts}COMMIT;\n"
     done = await client.post(
         "/db/",
         params=address,

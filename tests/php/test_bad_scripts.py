@@ -99,7 +99,7 @@ async def test_the_death_of_a_worker_is_an_event_with_its_cause(start: Start, tm
     await world.client.get("/php/killed.php")
     healed = await world.event(EventKind.HEALED)
     assert healed.data["old_pid"] == pid
-    assert healed.data["lost"] == 1
+    assert healed.data["death"] == "SIGKILL"
 
 
 async def test_a_worker_that_ran_a_failing_script_is_not_replaced(start: Start, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab.core.model import AppSpec, PoolSettings
+from lab.core.model import AppSpec, Liveness, PoolSettings, Timeouts
 from lab.core.states import Policy
 from lab.pool import php
 from tests.php.conftest import PATIENCE, World, php_app
@@ -19,6 +19,7 @@ Start = Callable[..., Awaitable[World]]
 SCRIPTS = {
     "index.php": "<?php echo getmypid();",
     "slow.php": "<?php usleep(300000); echo getmypid();",
+    "hangs.php": "<?php sleep(60);",
     "env.php": "<?php echo getenv('GREETING'), ' ', php_sapi_name();",
 }
 
@@ -87,12 +88,21 @@ async def test_as_many_requests_run_at_once_as_it_has_children(start: Start, tmp
     assert len({answer.text for answer in answers}) == 3
 
 
-async def test_ondemand_has_no_children_before_somebody_asks(start: Start, tmp_path: Path) -> None:
+async def test_ondemand_has_children_only_while_they_are_asked(start: Start, tmp_path: Path) -> None:
     pool = PoolSettings(policy=Policy.ONDEMAND, max_workers=3, idle_timeout=1.0)
-    world = await start(fpm(tmp_path, pool=pool))
-    pid = master(await world.snapshot())
-    await world.client.get("/php/")
-    await until(lambda: 1 <= len(children(pid)) <= 2)
+    world = await start(fpm(tmp_path, pool=pool, timeouts=Timeouts(upstream_idle=0.2)))
+    pid = master(await world.until(lambda now: any(worker.routed for worker in now.apps[0].workers)))
+    answers = await asyncio.gather(*(world.client.get("/php/slow.php") for _ in range(3)))
+    assert {int(answer.text) for answer in answers} <= children(pid)
+    await until(lambda: not children(pid))
+    assert (await world.client.get("/php/")).status_code == 200
+
+
+async def test_a_child_that_hangs_is_ended_by_fpm_and_another_takes_its_place(start: Start, tmp_path: Path) -> None:
+    patience = Liveness(hang_timeout=0.5, replace_after=0.5)
+    world = await start(fpm(tmp_path, pool=PoolSettings(max_workers=1), liveness=patience))
+    assert (await world.client.get("/php/hangs.php")).status_code == 502
+    assert (await world.client.get("/php/")).status_code == 200
 
 
 async def test_its_children_are_replaced_after_their_requests(start: Start, tmp_path: Path) -> None:
