@@ -108,6 +108,10 @@ class FastCgiWorker:
         for writer in self._writers:
             writer.transport.abort()
 
+    def send(self, application: Application) -> None:
+        """Send what was answered meanwhile on the connection that was opened last."""
+        self._writers[-1].write(application.take())
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.append(writer)

@@ -159,16 +159,14 @@ async def test_a_field_longer_than_a_record_is_refused_with_431(world, tmp_path)
 async def test_a_whole_answer_leaves_with_its_length_and_one_that_streams_in_chunks(world, tmp_path):
     def streams(params, body, application):
         application.write(b"Content-Type: text/plain\n\nfirst ")
-        writers[0].write(application.take())
+        worker.send(application)
         application.write(b"second")
-        asyncio.get_running_loop().call_later(
-            0.05, lambda: (application.end_request(), writers[0].write(application.take()))
-        )
+        asyncio.get_running_loop().call_later(0.05, lambda: (application.end_request(), worker.send(application)))
 
     worker = await begin(world, tmp_path)
     _, head, body = await ask(world)
     assert b"Content-Length: 0" in head
-    worker.handler, writers = streams, worker._writers
+    worker.handler = streams
     _, head, body = await ask(world)
     assert b"Transfer-Encoding: chunked" in head
     assert body == b"first second"
