@@ -210,6 +210,16 @@ async def test_set_refuses_wrong_keys_and_values_and_then_changes_nothing(
     assert await lab.spec() == before
 
 
+async def test_on_demand_a_request_brings_the_first_worker_and_an_idle_one_goes(lab: Lab) -> None:
+    await until_ready(lab)
+    await lab.set("search", {"policy": "ondemand", "idle_timeout": "0.3"})
+    await until_ready(lab, 0)
+    with pytest.raises(NotPossibleError, match="cgilab set search max_workers=5"):
+        await lab.scale("search", 5)
+    assert (await lab.request("search")).status == 200
+    await until_ready(lab, 0)
+
+
 async def test_reload_replaces_every_worker(lab: Lab) -> None:
     before = {worker.pid for worker in (await until_ready(lab)).apps[0].workers}
     since = (await lab.snapshot()).events_next
