@@ -58,7 +58,7 @@ class EventKind(StrEnum):
     CGI = "cgi.failed"
     """A CGI process broke a rule or a limit: `text` says which."""
     SERVICE = "service.state"
-    """A process beside the pool went from one state to another: `data.name`, `data.from`, `data.to`; `text` says why."""
+    """A process beside the pool went to another state: `data.name`, `data.from`, `data.to`; `text` says why."""
     LISTENING = "proxy.listening"
     """The listener is open: `data.url`."""
     FORKSERVER = "pool.forkserver"

@@ -214,7 +214,7 @@ class SiteSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     scripts: tuple[str, ...] = (".php",)
     """Suffixes of files that are run and never shown."""
     deny: tuple[str, ...] = ()
-    """Path prefixes below the route that are answered with 403, such as `/data`. Names with a leading dot always are."""
+    """Path prefixes below the route that get 403, such as `/data`. Names with a leading dot always do."""
 
 
 class Metric(StrEnum):

@@ -7,16 +7,17 @@ import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab.config.languages import Language
 from lab.core.clock import Clock
 from lab.core.errors import UnavailableError, UnknownTargetError
 from lab.core.events import EventKind, EventRing
 from lab.core.model import AppSpec, Contract, WorkerId
-from lab.pool import forkserver, php, procfs
+from lab.pool import forkserver, php, procfs, stacks
 from lab.pool.build import Builder
 from lab.pool.cgi_programs import CgiPool
-from lab.pool.manager import CgiProcess, PoolView, Routing, RunningProcess
+from lab.pool.manager import CgiProcess, PoolManager, PoolView, Routing, RunningProcess, Stack
 from lab.pool.notices import Notices
 from lab.pool.output import SlotOutput
 from lab.pool.process import Lines, Process
@@ -119,6 +120,12 @@ class PythonBuiltinPool:
         if app in self._supervisors:  # its last requests may still wait when it was removed
             self._supervisors[app].starved()
 
+    async def stack(self, worker: WorkerId) -> Stack:
+        supervisor = self._supervisors.get(worker.app)
+        runner = supervisor.find(worker) if supervisor is not None else None
+        pid = runner.view().pid if runner is not None else None
+        return await stacks.look(pid, self._spawner) if pid is not None else Stack()
+
     async def cgi(self, app: str, env: dict[str, str]) -> CgiProcess:
         if app not in self._programs:
             raise UnavailableError(f"{app} has no CGI program any more.")
@@ -211,3 +218,7 @@ class PythonBuiltinPool:
 
 def _patience(spec: AppSpec) -> float:
     return spec.pool.drain_timeout + spec.pool.stop_timeout + _CLOSE_MARGIN
+
+
+if TYPE_CHECKING:  # plug-ins are loaded by name, so nothing else would hold this one to its contract
+    _: type[PoolManager] = PythonBuiltinPool

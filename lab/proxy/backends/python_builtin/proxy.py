@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from lab.core.clock import Clock
 from lab.core.errors import UnknownTargetError
@@ -17,7 +18,7 @@ from lab.proxy.backends.python_builtin.files import SiteRoute
 from lab.proxy.backends.python_builtin.gateway import Destination, Gateway, StatusPage, StatusRoute, ignore, no_cgi
 from lab.proxy.backends.python_builtin.listener import listen
 from lab.proxy.backends.python_builtin.upstream import EndpointState, Upstream
-from lab.proxy.manager import OnStarved, ProxySpec, ProxyView, StartCgi
+from lab.proxy.manager import OnStarved, ProxyManager, ProxySpec, ProxyView, RequestView, StartCgi
 from lab.proxy.routes import Routes
 
 _DRAIN = 5.0
@@ -107,6 +108,10 @@ class PythonBuiltinProxy:
     def busy_since(self, endpoint: Endpoint) -> float | None:
         state = self._endpoints.get(endpoint)
         return None if state is None else next(iter(state.open.values()), None)
+
+    def request(self, endpoint: Endpoint) -> RequestView | None:
+        state = self._endpoints.get(endpoint)
+        return None if state is None else state.request(self._clock.monotonic())
 
     def acquire(self, endpoint: Endpoint) -> bool:
         return self._state(endpoint).acquire()
@@ -227,3 +232,7 @@ class PythonBuiltinProxy:
         for latency in self._gone:
             latency.mark(now)
         self._marking = asyncio.get_running_loop().call_later(_MARK, self._mark)
+
+
+if TYPE_CHECKING:  # plug-ins are loaded by name, so nothing else would hold this one to its contract
+    _: type[ProxyManager] = PythonBuiltinProxy

@@ -177,10 +177,10 @@ class EndpointState:
             rps=recent.rps,
             p50_ms=recent.p50_ms,
             p99_ms=recent.p99_ms,
-            request=self._request(now),
+            request=self.request(now),
         )
 
-    def _request(self, now: float) -> RequestView | None:
+    def request(self, now: float) -> RequestView | None:
         """The oldest request that it serves, else the last one that it served."""
         if self.open:
             exchange, began = next(iter(self.open.items()))

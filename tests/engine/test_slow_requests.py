@@ -1,0 +1,80 @@
+"""The slow log: a slow request is told once, with what its worker was doing."""
+
+import asyncio
+import json
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lab import bootstrap
+from lab.core.events import Event, EventKind
+from lab.core.model import AppSpec, ListenerSpec, PoolSettings
+from lab.engine.lab import LabSpec
+from lab.engine.local import LocalLab
+
+LINGERS = """
+import http.server, sys, time
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if "slow" in self.path:
+            self.lingers()
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def lingers(self):
+        time.sleep(1.5)
+
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[LocalLab]:
+    source = tmp_path / "lingers.py"
+    source.write_text(LINGERS)
+    app = AppSpec(
+        name="app", route="/app", language="python", source=str(source), slow_request=0.2,
+        pool=PoolSettings(max_workers=1, start_timeout=20),
+    )  # fmt: skip
+    spec = LabSpec(name="slow", listener=ListenerSpec(port=0), apps=(app,), own_rate=0)
+    local = bootstrap.local_lab(spec, control=tmp_path / "lab.sock")
+    await asyncio.to_thread(local.start)
+    async with asyncio.timeout(30):
+        while not any(worker.routed for worker in (await local.snapshot()).apps[0].workers):
+            await local.events((await local.snapshot()).events_next, wait=0.2)
+    yield local
+    await local.close()
+
+
+async def slow_events(lab: LocalLab) -> list[Event]:
+    return [event for event in (await lab.events(limit=10_000)).events if event.kind is EventKind.SLOW]
+
+
+async def test_a_slow_request_is_told_once_with_the_stack_of_its_worker(lab: LocalLab) -> None:
+    assert (await lab.request("app", "/app/slow?why=1")).status == 200
+    (event,) = await slow_events(lab)
+    assert (event.data["method"], event.data["target"]) == ("GET", "/app/slow?why=1")
+    assert 0.2 <= event.data["seconds"] < 1.5
+    assert event.pid == (await lab.snapshot()).apps[0].workers[0].pid
+    assert event.data["seen_by"] in ("py-spy", "kernel")
+    if event.data["seen_by"] == "py-spy":
+        assert any("lingers" in line for line in event.data["stack"])
+
+
+async def test_slow_requests_are_counted_where_they_are_shown(lab: LocalLab) -> None:
+    await lab.request("app", "/app/slow")
+    await lab.request("app", "/app/slow")
+    snapshot = await lab.snapshot()
+    assert snapshot.apps[0].slow_requests == 2
+    url = f"{snapshot.listener}/pool-status?json"
+    page = await asyncio.to_thread(lambda: json.loads(urllib.request.urlopen(url, timeout=10).read()))
+    assert page["slow requests"] == 2
+
+
+async def test_a_quick_request_is_not_told(lab: LocalLab) -> None:
+    assert (await lab.request("app", "/app/quick")).status == 200
+    assert await slow_events(lab) == []
