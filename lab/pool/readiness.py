@@ -6,9 +6,10 @@ brought a 2xx; or, in FastCGI, it answered FCGI_GET_VALUES. A healthy answer of 
 """
 
 import asyncio
+from collections.abc import Iterator
 
 from lab.core.model import Contract
-from lab.pool import forkserver, procfs, sockdiag
+from lab.pool import forkserver, procfs, sockdiag, stacks
 from lab.pool.notices import Notices
 from lab.pool.probe import Probe, Question
 from lab.pool.sockets import Binding
@@ -17,6 +18,11 @@ _FIRST_PAUSE = 0.001
 _LATER_PAUSE = 0.005
 _EAGER = 100
 _PAUSE_AFTER_ANSWER = 0.02
+_OTHERS = 16
+_WAITING = frozenset(
+    {"accept", "accept4", "poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2"}
+)
+"""System calls in which a server waits for connections."""
 
 
 class StartProbe:
@@ -40,6 +46,7 @@ class StartProbe:
             return
         shared = self._binding.contract is Contract.HTTP_SHARED
         await self._listens()
+        self.why = f"It has not answered {self._question.name} yet."
         while wrong := await (self._asked_itself(timeout) if shared else self._asked(timeout)):
             self.why = f"It {wrong}."
             await asyncio.sleep(_PAUSE_AFTER_ANSWER)
@@ -82,7 +89,12 @@ class StartProbe:
 
     async def _asked_itself(self, timeout: float) -> str:
         """On a shared socket the kernel chooses who answers: only what this worker accepted counts. It is asked when it
-        has accepted, for a blocking worker is then sure to wait for the question."""
+        has accepted, for a blocking worker is then sure to wait for the question.
+
+        In a crowd that wakes up as a whole for each connection, its turn may come very late. Once enough others have
+        answered well, it is enough that it holds the socket and waits for connections as they do.
+        """
+        others = 0
         while True:
             probe = Probe(self._binding.address)
             try:
@@ -96,8 +108,16 @@ class StartProbe:
                 probe.hang_up()
             if its_own:
                 return f"did not answer {self._question.name} within {timeout:g} s" if wrong is None else wrong
+            others += wrong == ""
+            if others >= _OTHERS and self._waits_too():
+                return ""
             self.why = "The other workers took all its connections so far."
             await self._pause()
+
+    def _waits_too(self) -> bool:
+        inode = self._binding.listener()
+        waits = any(not _WAITING.isdisjoint(stacks.calls(pid)) for pid in _family(self._pid))
+        return waits and inode is not None and _in_family(inode, self._pid)
 
     async def _pause(self) -> None:
         self._tries += 1
@@ -113,4 +133,10 @@ def _in_session(inode: int, leader: int) -> bool:
 
 def _in_family(inode: int, leader: int) -> bool:
     """Whether the socket is open in `leader` or a descendant of it. Cheaper, where the answer is often no."""
-    return sockdiag.holds(leader, inode) or any(_in_family(inode, child) for child in forkserver.children(leader))
+    return any(sockdiag.holds(pid, inode) for pid in _family(leader))
+
+
+def _family(leader: int) -> Iterator[int]:
+    yield leader
+    for child in forkserver.children(leader):
+        yield from _family(child)

@@ -43,6 +43,15 @@ async def look(pid: int, spawner: Spawner) -> Stack:
     return Stack(await asyncio.to_thread(_kernel, pid), "kernel")
 
 
+def calls(pid: int) -> set[str]:
+    """The system calls in which its threads wait now; none when it is gone, or runs, or may not be looked at."""
+    try:
+        threads = [path.name for path in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:
+        return set()
+    return {_name(call.split()[0]) for thread in threads if (call := _read(pid, f"task/{thread}/syscall"))}
+
+
 def _where_tools_are() -> str:
     """PATH, and before it the folder of this interpreter: an environment need not be activated to be used."""
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

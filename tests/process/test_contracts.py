@@ -196,6 +196,20 @@ async def test_workers_that_share_a_socket_are_ready_only_when_they_accept_thems
     assert len({_address(worker.endpoint) for worker in bench.view().workers}) == 1
 
 
+async def test_in_a_crowd_that_shares_a_socket_each_gets_ready_though_few_of_its_connections_come_to_it(bench):
+    polls = "import select\nserver.setblocking(False)\n"
+    wakes_with_all = ANSWERS_WITH_ITS_PID.replace(
+        "    connection, _ = server.accept()\n",
+        "    select.select([server], [], [])\n"
+        "    try:\n        connection, _ = server.accept()\n    except BlockingIOError:\n        continue\n"
+        "    connection.setblocking(True)\n",
+    )
+    crowd = FINDS_ITS_SOCKET + polls + wakes_with_all
+    await bench.pool.apply((app(bench, "http-shared", crowd, max_workers=12, start_timeout=30.0),))
+    await bench.until(lambda: [one.state for one in bench.view().workers] == [_S.READY] * 12, timeout=20.0)
+    assert bench.count(_S.EXITED) == 0
+
+
 async def test_a_pool_that_shares_a_socket_keeps_it_while_all_its_workers_die(bench):
     await bench.pool.apply((app(bench, "http-shared", max_workers=2, backoff_initial=0.3, stable_after=60.0),))
     for slot in range(2):
