@@ -164,7 +164,7 @@ class Engine:
                 own_rate=self._own.rate,
                 routed=self._endpoints.routed,
                 slow=self._slow.counts,
-                invariants=self._watch.look(now, invariants.breaches(pool, proxy, self._endpoints)),
+                invariants=self._watch.look(now, invariants.breaches(pool, proxy, self._endpoints), pool),
                 events_next=self._events.next,
             )
         return self._latest
