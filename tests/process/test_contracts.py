@@ -181,19 +181,19 @@ async def test_two_generations_at_once_have_a_socket_each_and_the_newer_one_beco
     assert _address(bench.worker().endpoint) == _address(second)
 
 
-async def test_workers_that_share_a_socket_are_ready_only_when_they_accept_themselves(bench):
+async def test_a_worker_that_shares_a_socket_is_ready_only_when_it_accepts_itself(bench):
     gate = bench.folder / "gate"
-    spec = app(bench, "http-shared", FINDS_ITS_SOCKET + WAITS_AT_ITS_GATE + ANSWERS_WITH_ITS_PID, max_workers=1)
+    spec = app(bench, "http-shared", FINDS_ITS_SOCKET + WAITS_AT_ITS_GATE + ANSWERS_WITH_ITS_PID)
     await bench.pool.apply((spec,))
-    await bench.state(_S.READY, slot=0)
-    more = msgspec.structs.replace(spec.pool, max_workers=2)
-    await bench.pool.apply((msgspec.structs.replace(spec, pool=more, env={"GATE": str(gate)}),))
+    await bench.state(_S.READY)
+    first = bench.worker().endpoint
+    await bench.pool.apply((msgspec.structs.replace(spec, env={"GATE": str(gate)}),))
     await bench.state(_S.STARTING, generation=2)
     await bench.until(lambda: any("The other workers" in worker.why for worker in bench.view().workers))
     assert bench.count(_S.READY) == 1
     gate.touch()
-    await bench.until(lambda: [worker.state for worker in bench.view().workers] == [_S.READY] * 2)
-    assert len({_address(worker.endpoint) for worker in bench.view().workers}) == 1
+    await bench.state(_S.READY, generation=2)
+    assert _address(bench.worker().endpoint) == _address(first)
 
 
 async def test_in_a_crowd_that_shares_a_socket_each_gets_ready_though_few_of_its_connections_come_to_it(bench):
