@@ -71,7 +71,6 @@ async def endpoints() -> AsyncIterator[Endpoints]:
         (pool(WorkerState.UNHEALTHY), traffic(), ["only_ready"]),
         (pool(WorkerState.DRAINING), traffic(), ["only_ready"]),
         (pool(standby=True), traffic(), ["only_ready"]),
-        (pool(breaches=("within_bounds", "backoff_kept")), traffic(), ["within_bounds", "backoff_kept"]),
     ],
 )
 async def test_each_breach_is_seen(
@@ -88,8 +87,15 @@ async def test_a_program_that_is_started_for_each_request_has_no_worker_to_be_re
 
 def test_a_breach_that_was_seen_once_is_told_for_ten_seconds() -> None:
     watch = Watch()
-    assert not watch.look(100.0, iter(["only_ready"])).only_ready
-    assert not watch.look(100.0 + TOLD_S - 0.1, iter(())).only_ready
-    after = watch.look(100.0 + TOLD_S, iter(()))
+    assert not watch.look(100.0, iter(["only_ready"]), pool()).only_ready
+    assert not watch.look(100.0 + TOLD_S - 0.1, iter(()), pool()).only_ready
+    after = watch.look(100.0 + TOLD_S, iter(()), pool())
     assert after.only_ready
     assert after.conserved
+
+
+def test_what_a_pool_tells_of_itself_is_told_for_as_long_as_it_does() -> None:
+    watch = Watch()
+    told = watch.look(100.0, iter(()), pool(breaches=("within_bounds", "backoff_kept")))
+    assert (told.within_bounds, told.backoff_kept, told.probes_on_time) == (False, False, True)
+    assert watch.look(100.1, iter(()), pool()).within_bounds
