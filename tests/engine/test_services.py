@@ -23,6 +23,7 @@ from lab.core.snapshot import LabSnapshot
 from lab.core.states import Policy, ServiceState, WorkerState
 from lab.engine.lab import LabSpec
 from lab.engine.local import LocalLab
+from lab.engine.services import held
 
 SOURCE = bootstrap.default_manifest().parent / "search" / "python" / "search.py"
 
@@ -90,6 +91,12 @@ async def test_under_every_policy_it_waits_and_then_begins_as_the_policy_has_it(
             while (await lab.request("search")).status != 200:
                 await asyncio.sleep(0.02)
         assert not any(event.kind is EventKind.LIMIT for event in (await lab.events()).events)
+
+
+def test_a_policy_has_nothing_to_say_while_an_app_waits(tmp_path: Path) -> None:
+    dynamic = PoolSettings(policy=Policy.DYNAMIC, max_workers=4, min_workers=2, standby=1)
+    (app,) = spec(tmp_path, pool=dynamic).apps
+    assert held(app).pool == msgspec.structs.replace(dynamic, policy=Policy.STATIC, max_workers=0, standby=0)
 
 
 async def test_an_app_keeps_its_workers_when_what_it_needs_is_in_trouble_or_is_replaced(tmp_path: Path) -> None:

@@ -160,14 +160,13 @@ async def test_other_settings_hold_at_once_without_a_restart(beside: Beside, tmp
     assert (beside.now("db").pid, beside.now("db").health) == (pid, "file")
 
 
-async def test_an_app_cannot_be_fooled_by_the_health_of_one_that_is_on_its_way_out(beside: Beside) -> None:
-    beside.apply(service("db"))
-    await beside.state("db", S.HEALTHY)
-    since = beside.bench.events.next
-    beside.apply(service("db", env={"A": "1"}), service("web", "db"))
-    assert beside.now("web").state is S.WAITING
-    await beside.state("web", S.HEALTHY, since)
-    assert beside.order(S.HEALTHY) == [("db", S.HEALTHY), ("db", S.HEALTHY), ("web", S.HEALTHY)]
+async def test_one_on_its_way_out_is_no_longer_healthy_for_who_comes(beside: Beside) -> None:
+    slow = shell("slow", "trap 'sleep 0.2; exit' TERM; while :; do sleep 0.01; done", "db")
+    beside.apply(slow, service("db"))
+    await beside.state("slow", S.HEALTHY)
+    beside.apply(service("db", env={"A": "1"}), service("new", "db"))
+    await beside.state("new", S.HEALTHY)
+    assert beside.order(S.HEALTHY)[2:] == [("db", S.HEALTHY), ("new", S.HEALTHY)]
 
 
 # -- health
