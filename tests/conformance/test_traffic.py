@@ -181,8 +181,21 @@ async def test_20_a_refused_connection_is_tried_elsewhere_even_for_post(world):
     assert world.proxy.observe().totals.retries >= 1
 
 
-async def test_20_with_every_connection_refused_it_is_a_502(world):
+async def test_20_one_that_is_refused_waits_for_the_successor_of_who_refused_it(world):
     await world.start()
+    dead = world.route(free_port())
+    client = await world.client()
+    await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
+    while not world.proxy.observe().upstreams[0].queue:
+        await asyncio.sleep(0.001)
+    world.proxy.remove(dead)
+    await world.worker()
+    assert (await client.response())[0] == 200
+    assert world.proxy.observe().totals.failed == 0
+
+
+async def test_20_with_every_connection_refused_it_is_a_502(world):
+    await world.start(timeouts=Timeouts(connect=0.1))
     ports = [free_port(), free_port()]
     for port in ports:
         world.route(port)

@@ -89,6 +89,8 @@ class Exchange(Timed):
         """The request's body, until it has arrived to its end."""
         self.tried: tuple[EndpointState, ...] = ()
         """Endpoints to which there was no connection."""
+        self._refused: Problem | None = None
+        """What was wrong with the last of them, while nobody else can be tried."""
         self.latency: Latency | None = None
         """Where its duration is counted, once an upstream has charge of it."""
         self.held = b""
@@ -186,7 +188,8 @@ class Exchange(Timed):
     def wait(self) -> None:
         """There is no place: it stands in the queue now."""
         self.phase = _QUEUED
-        self._arm(self.upstream.spec.timeouts.queue)
+        timeouts = self.upstream.spec.timeouts
+        self._arm(timeouts.queue if self._refused is None else timeouts.connect)
 
     def proceed(self, endpoint: "EndpointState") -> None:
         """It was given a place at `endpoint`."""
@@ -217,8 +220,12 @@ class Exchange(Timed):
         if self.downstream.blocked:
             self.hold(True)
 
-    def connect_failed(self, problem: Problem) -> None:
-        """There is no connection to its endpoint: try another one, if there is one (the request was not sent)."""
+    def connect_failed(self, problem: Problem, *, refused: bool) -> None:
+        """There is no connection to its endpoint: try another one, if there is one (the request was not sent).
+
+        Who refuses a connection has just died, more often than not: then the successor is waited for, for as long as a
+        connection may take.
+        """
         endpoint = self.endpoint
         endpoint.failed += 1
         self.tried += (endpoint,)
@@ -227,6 +234,9 @@ class Exchange(Timed):
         if self.upstream.untried(self):
             self._gateway.counters[self.downstream.own].retries += 1
             self.upstream.admit(self)
+        elif refused:
+            self._refused = problem
+            self.upstream.wait(self)
         else:
             self.fail(problem)
         endpoint.release()
@@ -310,12 +320,12 @@ class Exchange(Timed):
     def expired(self) -> None:
         timeouts = self.upstream.spec.timeouts
         if self.phase is _QUEUED:
-            self.fail(self.upstream.queue_timeout())
+            self.fail(self._refused or self.upstream.queue_timeout())
         elif self.phase is _COLLECTING:
             self.fail(problems.BODY_TOO_SLOW)
         elif self.phase is _CONNECTING:
             self._connecting.cancel()
-            self.connect_failed(self.endpoint.connect_timeout(timeouts.connect))
+            self.connect_failed(self.endpoint.connect_timeout(timeouts.connect), refused=False)
         elif self.downstream.blocked:
             self.downstream.reset()
         elif self.phase is _WAITING and self.upload is not None and not self.connection.blocked:
@@ -373,6 +383,7 @@ class Exchange(Timed):
         """Find out who answers, now or again."""
         self.script = None
         self.tried = ()
+        self._refused = None
         self.latency = None
         self._repeatable = True
         routes = self._gateway.routes

@@ -95,13 +95,13 @@ class EndpointState:
         except BadMessageError as bad:
             exchange.fail(problems.bad_message(bad.status, bad.detail))
         except LabError as error:
-            exchange.connect_failed(problems.start_failed(self.endpoint.app, str(error)))
+            exchange.connect_failed(problems.start_failed(self.endpoint.app, str(error)), refused=False)
         except OSError as error:
             why = error.strerror or str(error)
-            exchange.connect_failed(problems.connect_failed(str(self.endpoint), why))
+            exchange.connect_failed(problems.connect_failed(str(self.endpoint), why), refused=True)
         else:
             if connection.transport.is_closing():
-                exchange.connect_failed(problems.connect_failed(str(self.endpoint), "it hung up at once"))
+                exchange.connect_failed(problems.connect_failed(str(self.endpoint), "it hung up at once"), refused=True)
             else:
                 exchange.connected(connection)
 
@@ -284,10 +284,20 @@ class Upstream:
         if exchange.tried:
             candidates = [state for state in candidates if state not in exchange.tried]
         if not candidates:
-            self._wait(exchange)
+            self.wait(exchange)
             return
         chosen = candidates[0] if len(candidates) == 1 else self._policy.choose(candidates, exchange.request)
         self._assign(exchange, chosen)
+
+    def wait(self, exchange: Exchange) -> None:
+        """Let a request wait for a place, or shed it when too many wait."""
+        if len(self._queue) >= self.spec.queue_length:
+            self._tell_full()
+            exchange.fail(problems.queue_full(self.spec.app, self.spec.queue_length))
+            return
+        self._queue[exchange] = None
+        self._longest = max(self._longest, len(self._queue))
+        exchange.wait()
 
     def script(self, target: bytes) -> cgi.Script:
         """The program that answers `target`, for an app without a site. Raises `BadMessageError` for a bad path."""
@@ -372,15 +382,6 @@ class Upstream:
         state.taken()
         exchange.proceed(state)
         return True
-
-    def _wait(self, exchange: Exchange) -> None:
-        if len(self._queue) >= self.spec.queue_length:
-            self._tell_full()
-            exchange.fail(problems.queue_full(self.spec.app, self.spec.queue_length))
-            return
-        self._queue[exchange] = None
-        self._longest = max(self._longest, len(self._queue))
-        exchange.wait()
 
     def _tell_full(self) -> None:
         """Once each time that it fills up: a flood of requests is not to become a flood of events."""
