@@ -302,6 +302,14 @@ async def test_a_killed_one_comes_back_at_once_and_who_needs_it_goes_on(
     assert beside.now("web").pid == web
 
 
+async def test_they_come_back_when_the_fork_server_itself_is_killed(beside: Beside) -> None:
+    beside.apply(service("web", "db"), service("db"))
+    await beside.state("web", S.HEALTHY)
+    since = beside.bench.events.next
+    os.kill(beside.bench.spawner.pid, 9)
+    await asyncio.gather(beside.state("web", S.HEALTHY, since), beside.state("db", S.HEALTHY, since))
+
+
 async def test_one_that_may_not_come_back_stays_away(beside: Beside) -> None:
     beside.apply(
         shell("once", "sleep 0.1", restart=Restart.ON_FAILURE), shell("never", "exit 1", restart=Restart.NEVER)
