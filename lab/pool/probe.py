@@ -120,13 +120,19 @@ class Probe:
 
     async def answer(self, patience: float) -> str | None:
         """Wait for the answer for so many seconds. None when there is none yet: it can be waited for again."""
-        heard: asyncio.Future[str] = self._loop.create_future()
-        self.hear(heard.set_result)
+        answers: list[str] = []
+        heard = asyncio.Event()  # no future: the answer may come in the turn of the loop in which patience ends
+
+        def hear(wrong: str) -> None:
+            answers.append(wrong)
+            heard.set()
+
+        self.hear(hear)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):  # wait_for of Python 3.11 can lose a cancellation
-                return await heard
+                await heard.wait()
         self.hear(None)
-        return None
+        return answers[0] if answers else None
 
     def hang_up(self) -> None:
         """Close the connection, if that was not done; nothing is heard afterwards."""
