@@ -212,6 +212,8 @@ class FakeLab:
     async def scale(self, app: str, workers: int) -> Scaled:
         self._check_writable()
         found = self._app(app)
+        if found.spec.pool.policy is not Policy.STATIC:
+            raise NotPossibleError(f"{app} follows the policy {found.spec.pool.policy}.")
         before = found.spec.pool.max_workers
         found.spec = replace(found.spec, pool=replace(found.spec.pool, max_workers=workers))
         self._resize(found)

@@ -176,6 +176,15 @@ async def test_scale_goes_one_up_and_down_and_never_below_none() -> None:
         assert len(screen.lab.apps[0].workers) == 1
 
 
+async def test_under_another_policy_plus_and_minus_change_the_most_that_there_may_be() -> None:
+    async with opened() as screen:
+        await screen.lab.set("search", {"policy": "dynamic"})
+        await screen.press("plus")
+        assert screen.read(Said) == "search: max_workers 3 -> 4"
+        await screen.press("minus", "minus")
+        assert screen.lab.apps[0].spec.pool.max_workers == 2
+
+
 async def test_heal_all_mends_what_was_broken() -> None:
     async with opened() as screen:
         screen.lab.back_off("search", 2, 30, "three deaths in 4 s")
@@ -274,6 +283,26 @@ async def test_the_command_line_runs_a_command_and_tells_usage_when_it_is_wrong(
         await screen.pilot.press("colon", *"scale")
         await screen.press("enter")
         assert screen.read(Said) == "Found 'scale'; expected: scale APP N."
+
+
+async def test_settings_are_changed_and_listed_on_the_command_line() -> None:
+    async with opened() as screen:
+        await screen.pilot.press("colon", *"set search selection=least_connections")
+        await screen.press("enter")
+        assert screen.read(Said) == "search: selection round_robin -> least_connections"
+        await screen.pilot.press("colon", *"set search")
+        await screen.press("enter")
+        assert isinstance(screen.app.screen, Explain)
+        assert "selection=least_connections" in screen.app.screen._text
+        assert "max_workers=3" in screen.app.screen._text
+
+
+async def test_a_reload_is_ordered_on_the_command_line() -> None:
+    async with opened() as screen:
+        await screen.pilot.press("colon", *"reload auth")
+        await screen.press("enter")
+        assert screen.read(Said) == "auth is being reloaded, worker by worker"
+        assert screen.lab.worker("auth", 0).generation == 2
 
 
 async def test_keys_typed_into_the_command_line_are_no_commands() -> None:
