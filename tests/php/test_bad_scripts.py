@@ -1,5 +1,6 @@
 """Scripts that die, are silent or too greedy: the client is told, and the next request is served."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from lab.core.events import EventKind
 from lab.core.model import AppSpec, Contract, PoolSettings, Timeouts
-from tests.php.conftest import World, php_app, with_ini
+from tests.php.conftest import PATIENCE, World, php_app, with_ini
 
 Start = Callable[..., Awaitable[World]]
 
@@ -100,6 +101,17 @@ async def test_the_death_of_a_worker_is_an_event_with_its_cause(start: Start, tm
     healed = await world.event(EventKind.HEALED)
     assert healed.data["old_pid"] == pid
     assert healed.data["death"] == "SIGKILL"
+
+
+async def test_what_php_says_of_a_failure_can_be_read(world: World) -> None:
+    await world.client.get("/php/fatal.php")
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            events = (await world.lab.events()).events
+            said = [*(event.text for event in events), *await world.lab.output("php", 0)]
+            if any("Call to undefined function no_such_function()" in text for text in said):
+                return
+            await world.lab.events(events[-1].seq + 1, wait=0.2)
 
 
 async def test_a_worker_that_ran_a_failing_script_is_not_replaced(start: Start, tmp_path: Path) -> None:
