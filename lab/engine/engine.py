@@ -4,6 +4,7 @@ Every method is called on that loop. `LocalLab` brings calls over from other thr
 """
 
 import asyncio
+import os
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -234,6 +235,8 @@ class Engine:
 
     async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
         self._writable()
+        if "source" in changes:
+            await _check_source(Path(changes["source"]))
         changed, told = settings.change(self._known(app), changes)
         spec = self._spec.having(changed)
         admit(spec, self._spec, self._reloader.known)
@@ -398,8 +401,8 @@ class Engine:
         task.add_done_callback(self._reapplying.discard)
 
     def _askable(self) -> list[tuple[str, str]]:
-        available = {app.name for app in self._pool.observe().apps if app.unavailable is None and app.wanted}
-        return [(app.name, app.route) for app in self._spec.apps if app.name in available]
+        available = {app.name for app in self._pool.observe().apps if app.unavailable is None}
+        return [(app.name, app.route) for app in self._spec.apps if app.name in available and app.pool.max_workers]
 
     def _known(self, app: str) -> AppSpec:
         found = self._spec.app(app)
@@ -440,3 +443,8 @@ def _upstream(app: AppSpec, unavailable: str | None) -> UpstreamSpec:
         cgi=app.cgi,
         unavailable=unavailable,
     )
+
+
+async def _check_source(source: Path) -> None:
+    if not source.is_absolute() or not await asyncio.to_thread(os.path.isfile, source):
+        raise NotPossibleError(f"source: found no file {source}, expected the absolute path of the app's program.")
