@@ -33,9 +33,11 @@ _LINE = TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r?\n"
 _LINES = re.compile(rb"(?:" + _LINE + rb")*+")
 _ANSWER = re.compile(rb"((?:" + _LINE + rb")*+)\r?\n")
 _FIELD = re.compile(rb"(?m)^(" + TOKEN + rb"):[ \t]*+([^\r\n]*+)")
+_CUT = (*HOP_BY_HOP, b"status")
+_NOTABLE = re.compile(rb"(?im)^(location|content-type|content-length|" + b"|".join(_CUT) + rb"):[ \t]*+([^\r\n]*+)")
 _STATUS = re.compile(rb"([2-5][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _LOCAL = re.compile(rb"/(?:[\x21\x22\x24-\x2e\x30-\x7e][\x21\x22\x24-\x7e]*+)?")
-_OURS = (*HOP_BY_HOP, b"status")
+_ONCE = frozenset({b"status", b"location", b"content-type", b"content-length"})
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -190,12 +192,11 @@ def parse_answer(data: bytes, limit: int) -> Answer | None:
         return None
     fields = match[1]
     special: dict[bytes, bytes] = {}
-    for name, value in _FIELD.findall(fields):
+    for name, value in _NOTABLE.findall(fields):
         lowered = name.lower()
-        if lowered in (b"status", b"location", b"content-type", b"content-length", b"transfer-encoding"):
-            if lowered in special:
-                raise BadMessageError(502, f"It sent {shown(name)} twice; expected once (RFC 3875 6.3).")
-            special[lowered] = value.rstrip(b" \t")
+        if lowered in special and lowered in _ONCE:
+            raise BadMessageError(502, f"It sent {shown(name)} twice; expected once (RFC 3875 6.3).")
+        special[lowered] = value.rstrip(b" \t")
     return Answer(_head(fields, special), data[match.end() :])
 
 
@@ -213,7 +214,9 @@ def _head(fields: bytes, special: dict[bytes, bytes]) -> ResponseHead | LocalRed
         length, fields = 0, without(fields, (b"content-length",))
     elif location is None and length != 0 and b"content-type" not in special:
         raise BadMessageError(502, "It sent no Content-Type; expected one before a body (RFC 3875 6.3.1).")
-    lines = without(fields, _OURS).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    if not special.keys().isdisjoint(_CUT):
+        fields = without(fields, _CUT)
+    lines = fields.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     return ResponseHead(code, length, True, b"HTTP/1.1 %d %b\r\n" % (code, reason) + lines, 0)
 
 

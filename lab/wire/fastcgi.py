@@ -7,7 +7,7 @@ fastcgi-archives.github.io/FastCGI_Specification.html.
 """
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -77,6 +77,8 @@ _BEGINNING = {
 # By name and as plain numbers: on Python 3.11 each look-up in an enum costs as much as a call.
 _PARAMS, _STDIN, _STDOUT, _STDERR = map(int, (Kind.PARAMS, Kind.STDIN, Kind.STDOUT, Kind.STDERR))
 _END_REQUEST = int(Kind.END_REQUEST)
+_ENDINGS = {int(ending): ending for ending in Ending}
+_COMPLETE = Ending.REQUEST_COMPLETE
 
 
 # -- records
@@ -91,8 +93,8 @@ def record(kind: int, request: int, content: bytes = b"") -> bytes:
 
 def stream(kind: int, content: bytes) -> bytes:
     """As many records as `content` needs; none for nothing, because an empty record would end the stream."""
-    if 0 < len(content) <= LARGEST:
-        return record(kind, REQUEST, content)
+    if len(content) <= LARGEST:
+        return record(kind, REQUEST, content) if content else b""
     pieces = (content[place : place + LARGEST] for place in range(0, len(content), LARGEST))
     return b"".join(record(kind, REQUEST, piece) for piece in pieces)
 
@@ -146,7 +148,10 @@ _PARAMS_END = record(_PARAMS, REQUEST)
 
 def pair(name: bytes, value: bytes) -> bytes:
     """A name and its value (3.4): lengths up to 127 take one byte, others four."""
-    return _length(len(name)) + _length(len(value)) + name + value
+    names, values = len(name), len(value)
+    if names < 128 and values < 128:  # as nearly all of them
+        return bytes((names, values)) + name + value
+    return _length(names) + _length(values) + name + value
 
 
 def parse_pairs(content: bytes, status: int) -> dict[bytes, bytes]:
@@ -164,13 +169,13 @@ def parse_pairs(content: bytes, status: int) -> dict[bytes, bytes]:
     return found
 
 
-def params(pairs: Iterable[bytes]) -> bytes:
+def params(pairs: Sequence[bytes]) -> bytes:
     """The FCGI_PARAMS stream of encoded pairs, with its end.
 
     A pair is never split over two records, which the specification would allow: PHP reads each record by itself
     (main/fastcgi.c, fcgi_read_request). Raises `BadMessageError` with 431 for a pair that fits into none.
     """
-    whole = b"".join(pairs := list(pairs))
+    whole = b"".join(pairs)
     if len(whole) <= LARGEST:
         return stream(_PARAMS, whole) + _PARAMS_END
     contents = [b""]
@@ -227,7 +232,7 @@ def _name(found: Record) -> str:
 # -- the web server's side
 
 
-def request_head(pairs: Iterable[bytes], keep: bool) -> bytes:
+def request_head(pairs: Sequence[bytes], keep: bool) -> bytes:
     """The beginning of a request to a responder: everything before its body. `keep`: the connection stays open."""
     return _BEGINNING[keep] + params(pairs)
 
@@ -257,7 +262,7 @@ class Reply:
         """What it wrote to FCGI_STDERR, as far as it is kept."""
         self.app_status = 0
         """Its exit status, as a CGI program would have had it (5.5)."""
-        self.ending = Ending.REQUEST_COMPLETE
+        self.ending = _COMPLETE
 
     def feed(self, data: bytes) -> bytes:
         """What `data` adds to FCGI_STDOUT. Raises `BadMessageError` with status 502."""
@@ -291,9 +296,9 @@ class Reply:
         if len(content) != _END.size:
             raise BadMessageError(502, f"Its FCGI_END_REQUEST has {len(content)} bytes; expected {_END.size}.")
         self.app_status, ending = _END.unpack(content)
-        if ending > max(Ending):
+        if ending not in _ENDINGS:
             raise BadMessageError(502, f"Its FCGI_END_REQUEST has protocol status {ending}; expected 0 to 3.")
-        self.ending = Ending(ending)
+        self.ending = _ENDINGS[ending]
         self.done = True
 
 

@@ -1,6 +1,7 @@
 """A gateway between raw bytes and workers that are real socket servers, scripted by each test."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -144,8 +145,9 @@ class Program:
         return not self._ended.done()
 
     def kill(self) -> None:
-        if self.alive:
-            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            if self.alive:
+                os.killpg(self.pid, signal.SIGKILL)
 
     async def wait(self) -> int:
         return await asyncio.shield(self._ended)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _HEADER_LIMIT: Final = 64 * 1024
 
+_COMPLETE: Final = Ending.REQUEST_COMPLETE
+
 _REFUSALS: Final = {
     Ending.CANT_MPX_CONN: (502, "It refused a second request on its connection (FCGI_CANT_MPX_CONN)."),
     Ending.OVERLOADED: (503, "It is overloaded (FCGI_OVERLOADED)."),
@@ -44,8 +46,9 @@ class FastCgiDialect(ProgramDialect):
         return self._reply.rest
 
     def request(self, exchange: "Exchange") -> bytes:
-        pairs = [_constants(exchange.port, exchange.root)]
-        pairs += [fastcgi.pair(name, value) for name, value in exchange.variables(authorized=True)]
+        pair = fastcgi.pair
+        pairs = [pair(name, value) for name, value in exchange.variables(authorized=True)]
+        pairs.append(_constants(exchange.port, exchange.root))
         begin = fastcgi.request_head(pairs, self._keep) + fastcgi.stream(Kind.STDIN, exchange.held)
         self._reply = fastcgi.Reply()
         self.output = Output(exchange.request.method == b"HEAD", _HEADER_LIMIT, None)
@@ -56,9 +59,10 @@ class FastCgiDialect(ProgramDialect):
 
     def take(self, data: bytes) -> tuple[bytes, bool]:
         output = self._reply.feed(data)
-        if self._reply.ending is not Ending.REQUEST_COMPLETE:
-            raise BadMessageError(*_REFUSALS[self._reply.ending])
-        return output, self._reply.done
+        reply = self._reply
+        if reply.ending is not _COMPLETE:
+            raise BadMessageError(*_REFUSALS[reply.ending])
+        return output, reply.done
 
     def remarks(self) -> tuple[str, ...]:
         reply, surplus = self._reply, self.output.surplus

@@ -47,8 +47,8 @@ class Output:
         """
         if self.redirect is not None:
             return None
-        self._held += data
-        answer = parse_answer(self._held, self._limit)
+        self._held = data = self._held + data if self._held else data
+        answer = parse_answer(data, self._limit)
         if answer is None:
             if ended:
                 where = (
@@ -80,10 +80,10 @@ class Output:
         self._promised = head.length
         payload = self.body(rest, ended)
         if self._silent:
-            head = msgspec.structs.replace(head, length=0)
+            head = ResponseHead(head.status, 0, head.keep_alive, head.lines, 0)
         elif ended and head.length == CHUNKED:
             lines = head.lines + b"Content-Length: %d\r\n" % len(payload)
-            head = msgspec.structs.replace(head, length=len(payload), lines=lines)
+            head = ResponseHead(head.status, len(payload), head.keep_alive, lines, 0)
         return head, payload
 
 
