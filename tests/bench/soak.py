@@ -37,6 +37,8 @@ from lab.engine.local import LocalLab
 from lab.pool import forkserver, procfs
 
 _S = WorkerState
+EXECUTORS = 2 * min(32, (os.cpu_count() or 1) + 4)
+"""Threads that the executors of two event loops may still start: they do so one by one, as they need them."""
 CLIENTS = 8
 CALM = 0.25
 """The part of the time in which nothing is broken."""
@@ -295,6 +297,7 @@ async def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     await soak.restore()
     await asyncio.sleep(2 * TIMEOUTS.upstream_idle)
     before = held()
+    before["threads"] += EXECUTORS
     watching = asyncio.create_task(soak.watch())
     port = soak.before.listener.port
     clients = [asyncio.create_task(soak.ask(port)) for _ in range(CLIENTS)]
