@@ -34,6 +34,12 @@ def on_a_free_port() -> LabSpec:
     )
 
 
+async def until_all_serve(lab: LocalLab) -> None:
+    async with asyncio.timeout(30):
+        while sum(worker.routed for worker in (await lab.snapshot()).apps[0].workers) < 3:
+            await lab.events((await lab.snapshot()).events_next, wait=0.05)
+
+
 async def answered(lab: LocalLab, status: int) -> Answer:
     """Ask until the answer has this status."""
     async with asyncio.timeout(30):
@@ -46,7 +52,8 @@ async def test_workers_share_one_count_and_outlive_redis() -> None:
     lab = bootstrap.local_lab(on_a_free_port(), control=None)
     await asyncio.to_thread(lab.start)
     try:
-        assert '"count": 1,' in (await answered(lab, 200)).body
+        await until_all_serve(lab)
+        assert '"count": 1,' in (await lab.request("counter")).body
         answers = [await lab.request("counter") for _ in range(8)]
         assert [f'"count": {number},' in answer.body for number, answer in enumerate(answers, 2)] == [True] * 8
         assert len({answer.pid for answer in answers}) > 1
