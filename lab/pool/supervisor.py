@@ -84,12 +84,12 @@ class Supervisor:
         """
         before, self.spec = self.spec, spec
         self._sizing.change(spec.pool, anew=self._stopping)
-        self._recycling.watch(spec.pool)
         if self._stopping:
             self._stopping = False
             self._gone.clear()
         self._prepare()
         self.reconcile()
+        self._recycling.watch(spec.pool)
         if spec.pool != before.pool:
             self.tick()
 
