@@ -24,6 +24,7 @@ from lab.engine import invariants, observe, settings, status_page, targets
 from lab.engine.admission import admit
 from lab.engine.defects import Defects
 from lab.engine.endpoints import Endpoints
+from lab.engine.farewell import Farewell, Roll
 from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
 from lab.engine.processes import Processes
 from lab.engine.reload import Reloader
@@ -31,8 +32,9 @@ from lab.engine.scaling import Decision, Scaling
 from lab.engine.services import Services, held
 from lab.engine.slow_requests import SlowRequests
 from lab.engine.traffic import OwnTraffic
+from lab.engine.upstreams import proxy_spec
 from lab.pool.manager import PoolManager, PoolView, Routing
-from lab.proxy.manager import CgiProgram, OnStarved, ProxyManager, ProxySpec, ProxyView, StartCgi, UpstreamSpec
+from lab.proxy.manager import CgiProgram, OnStarved, ProxyManager, ProxySpec, ProxyView, StartCgi
 
 MAX_WORKERS = 1000
 _SNAPSHOT_AGE = 0.1
@@ -42,13 +44,6 @@ StatusPage = Callable[[str], tuple[str, bytes]]
 PoolFactory = Callable[[Routing, EventRing, Clock], PoolManager]
 ProxyFactory = Callable[[Clock, EventRing, StatusPage, StartCgi, OnStarved], ProxyManager]
 """`StatusPage` renders `/pool-status` for a query string: content type and body."""
-
-
-class Farewell(msgspec.Struct, frozen=True):
-    """How many workers a closing lab stopped, and how many were still there afterwards: looked up in /proc."""
-
-    stopped: int = 0
-    left: int = 0
 
 
 class Engine:
@@ -129,13 +124,12 @@ class Engine:
         """Stop own traffic, then load runs, then take no more requests, then the workers, then the processes that they
         needed; return when none is left."""
         self._closing = True
-        before = {worker.pid for app in self._pool.observe().apps for worker in app.workers if worker.pid is not None}
-        born = {pid: _born(pid) for pid in before}
+        workers = (worker for app in self._pool.observe().apps for worker in app.workers)
+        roll = Roll.call({worker.pid for worker in workers if worker.pid is not None})
         try:
             await self._stack.aclose()
         finally:
-            left = sum(1 for pid, ticks in born.items() if ticks is not None and _born(pid) == ticks)
-            self.farewell = Farewell(stopped=len(before) - left, left=left)
+            self.farewell = roll.again()
 
     def defect(self, error: BaseException) -> None:
         """Keep and tell what failed by surprise."""
@@ -370,23 +364,10 @@ class Engine:
         return self._pool.observe(), self._proxy.observe()
 
     def _proxy_spec(self, listener: ListenerSpec) -> ProxySpec:
-        unavailable = {app.name: app.unavailable for app in self._pool.observe().apps}
-        upstreams = tuple(
-            _upstream(app, unavailable.get(app.name) or _waiting(app, self._services.waits_for(app)))
-            for app in self._spec.apps
-        )
-        return ProxySpec(listener=listener, upstreams=upstreams, limits=self._spec.limits)
+        return proxy_spec(self._spec, listener, self._pool.observe(), self._services.waits_for)
 
     def _status_page(self, query: str) -> tuple[str, bytes]:
-        return status_page.render(
-            query,
-            self._spec,
-            self._pool.observe(),
-            self._proxy.observe(),
-            self._slow.counts,
-            self._clock,
-            self._started,
-        )
+        return status_page.render(query, self._spec, *self._views(), self._slow.counts, self._clock, self._started)
 
     def _on_event(self, event: Event) -> None:
         for waiter in self._waiters:
@@ -416,33 +397,6 @@ class Engine:
             raise NoLabError("The lab is ending.")
         if self._read_only:
             raise ReadOnlyError("This lab is read-only: it can be watched, not changed.")
-
-
-def _born(pid: int) -> int | None:
-    """When the process was started, in clock ticks since boot (proc(5), stat, field 22): tells a PID from its reuse."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
-    except (OSError, ProcessLookupError):
-        return None
-
-
-def _waiting(app: AppSpec, needs: tuple[str, ...]) -> str | None:
-    return f"it waits for {' and '.join(needs)} to be healthy." if needs else None
-
-
-def _upstream(app: AppSpec, unavailable: str | None) -> UpstreamSpec:
-    return UpstreamSpec(
-        app=app.name,
-        route=app.route,
-        selection=app.selection,
-        queue=app.queue,
-        queue_length=app.queue_length,
-        timeouts=app.timeouts,
-        site=app.site,
-        script=app.source,
-        cgi=app.cgi,
-        unavailable=unavailable,
-    )
 
 
 async def _check_source(source: Path) -> None:

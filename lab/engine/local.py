@@ -19,7 +19,8 @@ from lab.core.errors import DeadlineError, NoLabError
 from lab.core.events import EventBatch
 from lab.core.snapshot import LabSnapshot
 from lab.engine.control import ControlServer
-from lab.engine.engine import Engine, Farewell
+from lab.engine.engine import Engine
+from lab.engine.farewell import Farewell
 from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
 
 T = TypeVar("T")

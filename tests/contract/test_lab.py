@@ -199,6 +199,8 @@ async def test_set_changes_how_many_workers_there_are(lab: Lab) -> None:
         ({"policy": "dynamic", "min_spare": "5", "max_spare": "2"}, "spare"),
         ({"name": "other"}, "cannot be changed"),
         ({"language": "klingon"}, "klingon"),
+        ({"source": "search.py"}, "absolute path"),
+        ({"source": "/nowhere/search.py"}, "no file /nowhere/search.py"),
     ],
 )
 async def test_set_refuses_wrong_keys_and_values_and_then_changes_nothing(
