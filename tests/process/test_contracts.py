@@ -302,3 +302,34 @@ def _connected(endpoint: Any) -> socket.socket:
     client.connect(endpoint.path or (endpoint.host, endpoint.port))
     client.setblocking(False)
     return client
+
+
+@pytest.mark.parametrize("protocol", ["http-port", "http-unix", "http-fd"])
+async def test_a_frozen_worker_finds_one_question_when_it_is_thawed_and_is_well_by_answering_it(bench, protocol):
+    says = "    print('asked', flush=True)\n    with connection:\n"
+    counts = ANSWERS_WITH_ITS_PID.replace("    with connection:\n", says)
+    await bench.pool.apply((app(bench, protocol, FINDS_ITS_SOCKET + counts),))
+    await bench.state(_S.READY)
+    bench.pool.signal(bench.worker().worker, signal.SIGSTOP)
+    await bench.state(_S.UNHEALTHY)
+    asked = len(bench.pool.output("app", 0))
+    since = bench.clock.monotonic()
+    await bench.until(lambda: bench.clock.monotonic() - since > 0.5)  # some three intervals and timeouts more
+    thawed = bench.events.next
+    bench.pool.signal(bench.worker().worker, signal.SIGCONT)
+    await bench.state(_S.READY, thawed)
+    assert len(bench.pool.output("app", 0)) <= asked + 2  # one of them may have been on its way
+
+
+async def test_a_question_that_a_dead_worker_left_in_the_queue_does_not_kill_its_successor(bench):
+    flag = str(bench.folder / "flag")
+    dies_first = f"""
+import os, time
+if not os.path.exists({flag!r}):
+    time.sleep(0.05)
+    os.mkdir({flag!r})
+    raise SystemExit(1)
+"""
+    await bench.pool.apply((app(bench, "fastcgi", dies_first + ANSWERS_GET_VALUES),))
+    await bench.state(_S.READY, generation=2)
+    assert bench.count(_S.EXITED) == 1
