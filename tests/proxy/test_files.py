@@ -45,6 +45,11 @@ class Served:
         return {str(link.readlink()) for link in links if link.is_symlink() and self.root in link.readlink().parents}
 
 
+def spec(root: Path, **timeouts: float) -> ProxySpec:
+    upstream = UpstreamSpec(app="site", route="/site", site=SiteSpec(root=str(root)), timeouts=Timeouts(**timeouts))
+    return ProxySpec(listener=ListenerSpec(port=0), upstreams=(upstream,))
+
+
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     root = tmp_path.resolve()
@@ -55,9 +60,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     (root / "docs/index.html").write_bytes(b"<p>docs</p>")
     clock = SystemClock()
     proxy = PythonBuiltinProxy(clock, EventRing(clock))
-    site = SiteSpec(root=str(root))
-    upstream = UpstreamSpec(app="site", route="/site", site=site, timeouts=Timeouts(response_idle=1.0))
-    url = await proxy.start(ProxySpec(listener=ListenerSpec(port=0), upstreams=(upstream,)))
+    url = await proxy.start(spec(root))
     async with httpx.AsyncClient(base_url=f"{url}/site") as client:
         yield Served(proxy, client, root, int(url.rpartition(":")[2]))
     await proxy.close()
@@ -145,9 +148,24 @@ async def test_a_client_that_leaves_in_the_middle_costs_no_open_file(served: Ser
     assert served.proxy.observe().totals.abandoned == 1
 
 
+async def test_clients_that_leave_before_the_disk_has_answered_are_counted_once(served: Served) -> None:
+    for path in (b"a.txt", b"long.bin", b"none", b"docs") * 50:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(b"GET /site/%b HTTP/1.1\r\nHost: x\r\n\r\n" % path)
+        await asyncio.sleep(0)
+        writer.transport.abort()
+    await served.client.get("/a.txt")
+    await served.ended()
+    totals = served.proxy.observe().totals
+    assert totals.accepted == totals.answered + totals.abandoned
+    assert totals.abandoned > 0
+    assert not served.open_files()
+
+
 async def test_a_client_that_takes_nothing_is_waited_for_in_bounded_memory_and_then_given_up(served: Served) -> None:
     (served.root / "huge.bin").write_bytes(b"")
     os.truncate(served.root / "huge.bin", 4 << 30)
+    await served.proxy.apply(spec(served.root, response_idle=1.0))
     _, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=1024)
     writer.transport.pause_reading()
     before = _resident()
@@ -169,8 +187,9 @@ async def test_a_file_that_is_cut_while_it_is_sent_breaks_the_answer_off(served:
     await reader.readexactly(1000)
     path.write_bytes(LONG[:1000])
     with pytest.raises(ConnectionResetError):
-        while await reader.read(65536):
-            pass
+        async with asyncio.timeout(15):  # sooner than a silent answer is given up
+            while await reader.read(65536):
+                pass
     await served.ended()
     assert served.proxy.observe().totals.failed == 1
     assert not served.open_files()
