@@ -10,6 +10,7 @@ import pytest
 
 from lab.core.errors import UnknownTargetError
 from lab.core.events import Event
+from lab.core.model import WorkerId
 from lab.core.states import Policy, WorkerState
 from lab.pool import supervisor
 from lab.pool.backends import python_builtin
@@ -160,3 +161,81 @@ async def test_kills_during_a_reload_leave_as_many_workers_as_there_should_be(be
     await bench.until(lambda: [worker.state for worker in bench.view().workers] == [_S.READY] * 3, timeout=20.0)
     assert count.most <= 4
     assert bench.view().breaches == ()
+
+
+class Mischief:
+    """What may be done to a pool, at random."""
+
+    def __init__(self, bench, seed: int) -> None:
+        self._bench = bench
+        self._rng = random.Random(seed)
+
+    async def commit(self) -> None:
+        """One misdeed."""
+        deeds = (
+            self._settings,
+            self._remove,
+            self._reload,
+            self._heal,
+            self._starve,
+            self._busy,
+            self._free,
+            self._spend,
+        )
+        workers = self._bench.pool.observe().apps[0].workers if self._bench.pool.observe().apps else ()
+        if workers and self._rng.random() < 0.3:
+            with contextlib.suppress(UnknownTargetError):  # it has no process
+                number = self._rng.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP, signal.SIGCONT))
+                self._bench.pool.signal(self._rng.choice(workers).worker, number)
+        else:
+            await self._rng.choice(deeds)(tuple(worker.worker for worker in workers))
+        await asyncio.sleep(self._rng.random() * 0.03)  # anywhere within a start
+
+    async def _settings(self, _: tuple[WorkerId, ...]) -> None:
+        draw = self._rng.randrange
+        text = f"{self._bench.PROGRAM if draw(8) else 'raise SystemExit(1)'}\n# {draw(3)}\n"
+        app = self._bench.app(
+            text, policy=self._rng.choice(list(Policy)), max_workers=draw(6), min_workers=draw(3), start_workers=draw(4),
+            max_spare=2, standby=draw(3), idle_timeout=self._rng.random(), max_requests=20 * draw(2), stable_after=0.0,
+        )  # fmt: skip
+        await self._bench.pool.apply((app,))
+
+    async def _remove(self, _: tuple[WorkerId, ...]) -> None:
+        if self._rng.random() < 0.3:
+            await self._bench.pool.apply(())
+
+    async def _reload(self, workers: tuple[WorkerId, ...]) -> None:
+        if workers:
+            self._bench.pool.reload("app")
+
+    async def _heal(self, _: tuple[WorkerId, ...]) -> None:
+        self._bench.pool.heal()
+
+    async def _starve(self, _: tuple[WorkerId, ...]) -> None:
+        self._bench.pool.starved("app")
+
+    async def _busy(self, workers: tuple[WorkerId, ...]) -> None:
+        self._bench.routes.since |= {worker: self._bench.clock.monotonic() for worker in workers[:2]}
+
+    async def _free(self, _: tuple[WorkerId, ...]) -> None:
+        self._bench.routes.since.clear()
+
+    async def _spend(self, workers: tuple[WorkerId, ...]) -> None:
+        self._bench.routes.counted |= dict.fromkeys(workers[::2], 100)
+
+
+@pytest.mark.parametrize("seed", [random.randrange(1_000_000)])
+async def test_whatever_is_done_to_a_pool_in_whatever_order_nothing_breaks_and_it_comes_back(bench, monkeypatch, seed):
+    monkeypatch.setattr(python_builtin, "_TICK", 0.2)
+    defects: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: defects.append(context))
+    mischief = Mischief(bench, seed)
+    end = bench.clock.monotonic() + 3.0
+    while bench.clock.monotonic() < end:
+        await mischief.commit()
+        assert [app.breaches for app in bench.pool.observe().apps] in ([], [()])
+    await bench.pool.apply((bench.app(max_workers=3, standby=1),))
+    bench.pool.heal()
+    await all_ready(bench, 4)
+    assert len(bench.routes.routed) == 3
+    assert defects == []

@@ -74,6 +74,15 @@ async def test_max_requests_holds_for_workers_that_run_already(bench):
     assert (await bench.state(_S.EXITED)).cause is Cause.RECYCLED
 
 
+async def test_a_pool_is_made_smaller_before_the_rest_is_recycled(bench):
+    await bench.pool.apply((bench.app(max_workers=3),))
+    await all_ready(bench, 3)
+    bench.routes.counted |= {worker.worker: 100 for worker in bench.view().workers}
+    await bench.pool.apply((bench.app(max_workers=1, max_requests=10),))
+    await bench.state(_S.READY, generation=2)
+    assert bench.view().breaches == ()
+
+
 async def test_of_several_that_are_due_one_is_replaced_at_a_time_the_most_overdue_first(bench):
     await bench.pool.apply((bench.app(max_workers=3, max_requests=10),))
     await all_ready(bench, 3)
