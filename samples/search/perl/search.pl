@@ -107,20 +107,20 @@ sub answer {
     return 1;
 }
 
-# A connection can go on: read once, answer everything that is complete, write once. False: it is over.
+# A connection can go on: read once, answer everything that is complete. False: it is over.
 sub serve {
     my ($client) = @_;
     if ($client->{out} eq '') {    # who does not take his answers is not read
         my $count = sysread $client->{socket}, $client->{in}, 65_536, length $client->{in};
         return 0 if defined $count ? !$count : !$!{EAGAIN};
     }
-    1 while answer($client);
-    if ($client->{out} ne '') {
+    while (1) {                    # with room again, look again: complete requests may have waited for it
+        1 while answer($client);
+        last if $client->{out} eq '';
         my $count = syswrite $client->{socket}, $client->{out};
-        return 0 if !defined $count && !$!{EAGAIN};
-        substr $client->{out}, 0, $count // 0, '';
+        return !!$!{EAGAIN} if !defined $count;
+        substr $client->{out}, 0, $count, '';
     }
-    return 1 if $client->{out} ne '';
     shutdown $client->{socket}, SHUT_WR if $client->{closing};  # not close: unread input would destroy the answer
     return !($stopping && $client->{in} eq '');
 }
