@@ -2,12 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-import uvloop
 
 from lab.core.clock import SystemClock
 from lab.core.events import EventRing
@@ -17,11 +16,6 @@ from lab.proxy.manager import ProxySpec, UpstreamSpec
 
 LONG = os.urandom(1024) * 8192
 """Eight MiB: many pieces."""
-
-
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """The gateway is tested on the loop that it is made for."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 class Served:
