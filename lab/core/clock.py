@@ -19,8 +19,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
-    def monotonic(self) -> float:
-        return time.monotonic()
+    # The function itself: the proxy asks for the time so often that a method around it could be measured.
+    monotonic = staticmethod(time.monotonic)
 
     def wall(self) -> float:
         return time.time()

@@ -4,6 +4,9 @@
     exchange.py     one request and its response, from admission to its one outcome
     upstream.py     an app: its endpoints, their places, the queue before them
     connection.py   a connection to a worker
+    dialects/       what is spoken on it: HTTP, FastCGI or CGI
+    cgi_process.py  a CGI program, which answers one request, as a connection
+    files.py        the files of an app with a document root
     forwarding.py   what a head gains on its way
     listener.py     the listening socket, and who else holds the port
     outbox.py       what is written in one turn of the loop leaves together

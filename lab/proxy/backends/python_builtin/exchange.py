@@ -248,12 +248,8 @@ class Exchange(Timed):
         if self.phase is _RELAYING:
             self._relay(data)
             return
-        dialect = self.connection.dialect
         try:
-            answer = dialect.answer(data)
-            while answer is not None and isinstance(answer.head, ResponseHead) and answer.head.status < 200:
-                self._interim(answer.head)
-                answer = dialect.answer(answer.payload)
+            answer = self.connection.dialect.answer(data)
         except BadMessageError as bad:
             self._bad_answer(bad)
             return
@@ -407,21 +403,28 @@ class Exchange(Timed):
         soon = self._gateway.now() - self.endpoint.open[self] < _STALE_WITHIN
         return soon and self.request.method in IDEMPOTENT
 
-    def _interim(self, head: ResponseHead) -> None:
-        """Relay a 1xx response."""
-        if head.status == 101:
-            raise BadMessageError(502, "It switches protocols, which nobody asked for.")
+    def _interim(self, head: ResponseHead, rest: bytes) -> None:
+        """Relay a 1xx response, and look at what follows it."""
         self._interims += 1
-        if self._interims > _INTERIM_LIMIT:
-            raise BadMessageError(502, f"It sent {_INTERIM_LIMIT} interim responses and still another one.")
-        if self.request.modern:
-            self.downstream.write(head.lines + b"\r\n")
+        if head.status == 101:
+            self._bad_answer(BadMessageError(502, "It switches protocols, which nobody asked for."))
+        elif self._interims > _INTERIM_LIMIT:
+            detail = f"It sent {_INTERIM_LIMIT} interim responses and still another one."
+            self._bad_answer(BadMessageError(502, detail))
+        else:
+            if self.request.modern:
+                self.downstream.write(head.lines + b"\r\n")
+            if rest:
+                self.received(rest)
 
     def _respond(self, answer: Answer) -> None:
         """The final response's head is here: send it on, with what there is of the body."""
         head, payload, download = answer.head, answer.payload, answer.download
         if isinstance(head, cgi.LocalRedirect):
             self._follow(head)
+            return
+        if head.status < 200:
+            self._interim(head, payload)
             return
         modern = self.request.modern
         self._keep = self._may_keep() and (modern or head.length >= 0)
@@ -484,7 +487,7 @@ class Exchange(Timed):
         endpoint = self.endpoint
         unread = self.upload is not None
         self._leave(reusable=False, now=self._gateway.now())
-        self.phase = _ACCEPTED
+        self.phase, self.deadline = _ACCEPTED, NEVER
         endpoint.release()
         self._redirects += 1
         if unread:
