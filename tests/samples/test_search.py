@@ -10,6 +10,7 @@ import random
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
@@ -271,6 +272,17 @@ def test_sigterm_ends_an_idle_worker_with_0(own: Any) -> None:
         idle.answers(1)
         assert own.stop() == 0
         assert idle.rest() == b""
+
+
+def test_sigterm_while_clients_vanish_ends_it_with_0_too(own: Any) -> None:
+    reset = struct.pack("ii", 1, 0)  # linger for no time: close sends RST
+    clients = [own.connect() for _ in range(32)]
+    for client in clients:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        client.sendall(ASK * 20)
+    for client in clients:
+        client.close()
+    assert own.stop() == 0
 
 
 def test_sigterm_tears_no_answer(own: Any) -> None:

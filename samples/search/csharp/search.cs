@@ -95,16 +95,28 @@ sealed class Connection
     readonly Socket client;
     readonly byte[] received = new byte[Head];
     int count;
-    volatile bool stopping;
 
     public Connection(Socket client) { this.client = client; }
 
-    /// <summary>Ends it if it is idle, else after the answer to the request that has begun.</summary>
-    public void Finish()
+    /// <summary>Set when no connection may begin anything any more.</summary>
+    public static volatile bool Stopping;
+
+    /// <summary>Ends it if it is idle: whoever reads now gets the end of the stream.</summary>
+    public void EndIfIdle()
     {
-        stopping = true;
-        if (count == 0) client.Shutdown(SocketShutdown.Receive); // whoever reads now gets the end of the stream
+        try
+        {
+            if (count == 0) client.Shutdown(SocketShutdown.Receive);
+        }
+        catch (Exception error) when (HasGone(error))
+        {
+            // It has ended by itself.
+        }
     }
+
+    /// <summary>Whether an error only tells that there is no connection any more.</summary>
+    public static bool HasGone(Exception error) =>
+        error is IOException || error is SocketException || error is ObjectDisposedException;
 
     public async Task Converse()
     {
@@ -118,6 +130,7 @@ sealed class Connection
                 var end = EmptyLine();
                 if (end < 0 && count < Head)
                 {
+                    if (count == 0 && Stopping) return;
                     var read = await stream.ReadAsync(received, count, Head - count);
                     if (read == 0) return;
                     count += read;
@@ -149,7 +162,7 @@ sealed class Connection
             const string tooLarge = "431 Request Header Fields Too Large";
             if (end < 0) throw new RefusedException(tooLarge, $"expected a head of at most {Head} bytes");
             var request = new Request(Encoding.UTF8.GetString(received, 0, end));
-            last = request.Close || stopping;
+            last = request.Close || Stopping;
             var health = $"{{\"status\": \"ok\", \"pid\": {Facts.Pid}}}\n";
             var body = request.Target == "/health" ? health : Facts.Search(request.Target);
             return Response("200 OK", last ? "Connection: close\r\n" : "", body, request.Method == "HEAD");
@@ -179,13 +192,15 @@ static class Program
         var place = arguments.FirstOrDefault() ?? Environment.GetEnvironmentVariable("PORT") ?? "";
         try
         {
-            using (var listener = Listen(place))
+            // The signals first: a worker that can be reached can be ended in order.
             using (var term = new UnixSignal(Signum.SIGTERM))
             using (var interrupt = new UnixSignal(Signum.SIGINT))
+            using (var listener = Listen(place))
             {
                 _ = Accept(listener); // goes on beside this thread, which only waits for a signal
                 Console.Error.WriteLine($"search: pid {Facts.Pid} listens at {place}");
-                UnixSignal.WaitAny(new[] { term, interrupt });
+                // WaitAny overlooks a signal that came before it began to wait: so it begins anew twice a second.
+                while (!term.IsSet && !interrupt.IsSet) UnixSignal.WaitAny(new[] { term, interrupt }, 500);
             }
         }
         catch (Exception error) when (error is SocketException || error is FormatException)
@@ -193,7 +208,8 @@ static class Program
             Console.Error.WriteLine($"search: {error.Message}");
             return 1;
         }
-        foreach (var connection in Connections.Keys) connection.Finish();
+        Connection.Stopping = true;
+        foreach (var connection in Connections.Keys) connection.EndIfIdle();
         Task.WaitAll(Connections.Values.ToArray());
         return 0;
     }
@@ -237,7 +253,7 @@ static class Program
         {
             await connection.Converse();
         }
-        catch (IOException)
+        catch (Exception error) when (Connection.HasGone(error))
         {
             // The client has gone: nobody is left to tell.
         }

@@ -127,14 +127,14 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	// The signals first: a worker that can be reached can be ended in order.
+	asked, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
 	listener, err := listen(os.Args[1:])
 	if err != nil {
 		log.Fatal(err)
 	}
 	log.Printf("pid %d listens on %s", os.Getpid(), listener.Addr())
-
-	asked, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	server := &http.Server{Handler: handler(facts), ReadHeaderTimeout: time.Minute}
 	ended := make(chan error)
 	go func() {

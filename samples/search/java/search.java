@@ -69,12 +69,14 @@ class Main {
         Facts facts = Facts.read();
         System.setProperty("sun.net.httpserver.nodelay", "true"); // it writes twice: head, body
         var address = new InetSocketAddress(InetAddress.getLoopbackAddress(), Integer.parseInt(place));
-        HttpServer server = HttpServer.create(address, 511);
+        HttpServer server = HttpServer.create();
         ExecutorService threads = Executors.newFixedThreadPool(THREADS);
         server.setExecutor(threads);
         server.createContext("/", exchange -> answer(exchange, facts));
-        server.start();
+        // Before it listens: a worker that can be reached can be ended in order.
         Runtime.getRuntime().addShutdownHook(new Thread(() -> finish(server, threads)));
+        server.bind(address, 511);
+        server.start();
         System.err.printf("search: pid %d listens on port %s%n", PID, place);
     }
 
