@@ -172,12 +172,12 @@ class ForkServer:
             self._end_daemons()
 
     def _end_daemons(self) -> None:
-        """Kill what dead children left behind. Whatever a killed one leaves comes here in turn, and brings us back."""
+        """Kill what dead children left behind. Whatever one that ends leaves comes here in turn, and brings us back."""
         strays = [pid for pid in children(os.getpid()) if pid not in self._leaders]
         daemons = [pid for pid in strays if not self._dead.isdisjoint(_environment(pid))]
         for pid in daemons:
             _signal(pid, signal.SIGKILL)
-        if not daemons:
+        if not daemons and not any(map(_is_ending, strays)):
             self._dead.clear()
 
     def _tell(self, message: dict[str, Any], *fds: int) -> None:
@@ -246,6 +246,15 @@ def _limit(number: int, soft: int, hard: int) -> None:
     if most != resource.RLIM_INFINITY:
         soft, hard = min(soft, most), min(hard, most)
     resource.setrlimit(number, (soft, hard))
+
+
+def _is_ending(pid: int) -> bool:
+    """It has given back its memory, and with it its environment, but perhaps not yet its children."""
+    try:
+        os.close(os.open(f"/proc/{pid}/exe", os.O_PATH | os.O_CLOEXEC))
+    except OSError:
+        return True
+    return False
 
 
 def _environment(pid: int) -> list[bytes]:
