@@ -54,6 +54,11 @@ class Slot:
         self._failed_starts.clear()
         return outage
 
+    def relieved(self) -> tuple[Death, int] | None:
+        """Another slot serves in its place; returns the outage that this ends. How its own starts fare stays known."""
+        outage, self.outage = self.outage, None
+        return outage
+
     def forgive(self) -> None:
         """A person says: try again as if nothing had happened."""
         self._deaths = 0

@@ -384,7 +384,7 @@ class Supervisor:
             return
         down.standby, spare.standby = True, False
         spare.ready.promote()
-        outage = down.slot.recovered()
+        outage = down.slot.relieved()
         if outage is not None:
             self._tell_healed(spare.ready, *outage, promoted=True)
 

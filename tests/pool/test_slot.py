@@ -92,6 +92,17 @@ def test_an_outage_lasts_from_the_first_death_to_the_next_ready_worker():
     assert slot.recovered() is None
 
 
+def test_a_slot_that_is_relieved_is_in_no_outage_any_more_and_still_has_failed():
+    slot = Slot(0)
+    first = death(1.0, ready_at=0.9)
+    slot.died(first, 2, SETTINGS, random.Random(1))
+    for at in (2.0, 3.0, 4.0, 5.0, 6.0):
+        died(slot, death(at))
+    assert slot.relieved() == (first, 2)
+    assert slot.relieved() is None
+    assert died(slot, death(60.0)).state is _S.FAILED
+
+
 def test_a_taken_port_is_forgiven_only_a_few_times_in_a_row():
     slot = Slot(0)
     assert [slot.lost_port() for _ in range(4)] == [True, True, True, False]
