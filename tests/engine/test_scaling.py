@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab import bootstrap
@@ -151,12 +151,27 @@ def test_nothing_changes_within_the_band(workers: int, values: list[float]) -> N
     assert run(Controller(THRESHOLDS), workers, values) == []
 
 
-@given(specs, st.integers(5, 12), st.floats(0, 2000))
-def test_a_steady_load_is_answered_in_one_direction_only(spec: ScalingSpec, workers: int, load: float) -> None:
+narrow = st.builds(
+    ScalingSpec,
+    metric=st.sampled_from([Metric.CPU, Metric.IN_FLIGHT, Metric.RPS]),
+    high=st.just(50),
+    low=st.integers(40, 50),
+    step=st.integers(1, 4),
+    min_workers=st.just(1),
+    max_workers=st.just(12),
+    up_cooldown=st.just(0),
+    down_cooldown=st.just(0),
+)
+"""Bands that are narrower than what one worker carries: the hardest to stay calm in."""
+
+
+@settings(max_examples=300)
+@given(st.one_of(narrow, specs), st.integers(2, 12), st.integers(0, 600))
+def test_a_steady_load_is_answered_in_one_direction_only(spec: ScalingSpec, workers: int, load: int) -> None:
     """Whatever the load, pools do not swing: the load is shared out among however many workers there are."""
     controller, now, directions = Controller(spec), 1000.0, set()
     workers = min(max(workers, spec.min_workers), spec.max_workers)
-    for _ in range(100):
+    for _ in range(40):
         now += 1.0
         shared = load if spec.metric in (Metric.QUEUE, Metric.MEMORY) else load / workers
         decision = controller.look(now, workers, shared)
