@@ -40,7 +40,8 @@ class Served:
 
 
 def spec(root: Path, **timeouts: float) -> ProxySpec:
-    upstream = UpstreamSpec(app="site", route="/site", site=SiteSpec(root=str(root)), timeouts=Timeouts(**timeouts))
+    site, program = SiteSpec(root=str(root)), str(root / "program.py")
+    upstream = UpstreamSpec(app="site", route="/site", site=site, script=program, timeouts=Timeouts(**timeouts))
     return ProxySpec(listener=ListenerSpec(port=0), upstreams=(upstream,))
 
 
@@ -117,6 +118,13 @@ async def test_what_is_missing_or_refused_is_said(served: Served) -> None:
         answer = await served.client.get(path)
         assert answer.status_code == status
         assert answer.headers["content-type"] == "application/problem+json" or path == "/../x"
+
+
+async def test_the_apps_own_program_is_not_shown_whatever_its_suffix(served: Served) -> None:
+    (served.root / "program.py").write_bytes(b"PASSWORD = 'secret'")
+    (served.root / "link.txt").symlink_to(served.root / "program.py")
+    for path in ("/program.py", "/link.txt", "/docs/../program.py"):
+        assert (await served.client.get(path)).status_code == 403
 
 
 async def test_each_request_is_counted_once_and_for_its_app(served: Served) -> None:

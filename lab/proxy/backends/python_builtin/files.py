@@ -14,13 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from lab.core.model import Endpoint, SiteSpec, WorkerId
+from lab.core.model import Endpoint, WorkerId
 from lab.proxy import problems, site
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects.http import HttpDialect
 from lab.proxy.backends.python_builtin.exchange import Exchange, Phase
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.upstream import EndpointState, Upstream
+from lab.proxy.manager import UpstreamSpec
 from lab.proxy.problems import Problem, head
 from lab.proxy.representation import Representation
 from lab.proxy.site import Redirect, Refused
@@ -55,9 +56,7 @@ class SiteRoute:
         if script is not None and self._gateway.now() < until:
             self._run(exchange, script)
             return
-        spec = self._upstream.spec
-        assert spec.site is not None
-        look = partial(_look, spec.site, spec.route, path.decode(), exchange.request)
+        look = partial(_look, self._upstream.spec, path.decode(), exchange.request)
         looking = asyncio.get_running_loop().run_in_executor(self._disk, look)
         looking.add_done_callback(partial(self._found, exchange, exchange.request))
 
@@ -199,16 +198,19 @@ class FileTransport(asyncio.Transport):
             self._protocol.connection_lost(OSError("The file ended before its length."))
 
 
-def _look(spec: SiteSpec, route: str, path: str, request: RequestHead) -> Found:
+def _look(spec: UpstreamSpec, path: str, request: RequestHead) -> Found:
     """Everything the disk has to say about a request. Runs in a thread."""
-    found = site.resolve(spec, route, path)
+    assert spec.site is not None
+    found = site.resolve(spec.site, spec.route, path)
     if isinstance(found, Refused):
         return Problem(found.status, found.why)
     if isinstance(found, site.Script):
-        words = (found.script_filename, found.script_name, found.path_info, spec.root)
+        words = (found.script_filename, found.script_name, found.path_info, spec.site.root)
         return Script(*map(os.fsencode, words))
     if isinstance(found, Redirect):
         return found
+    if spec.script and found.path == os.path.realpath(spec.script):  # whatever its suffix is
+        return Problem(403, "This is the app's own program, which is run and never shown.")
     if request.method not in _METHODS:
         return problems.FILE_METHOD
     try:
