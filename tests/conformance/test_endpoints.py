@@ -1,6 +1,7 @@
 """What the proxy knows of each endpoint, and whom it tells when none is idle: the pool's policies are built on it."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -53,6 +54,30 @@ async def test_only_a_request_that_finds_no_idle_endpoint_is_told_and_only_once(
         gate.go.release()
         await client.response()
     assert world.starved == ["app", "app"]
+
+
+async def test_one_request_after_the_other_finds_the_endpoint_idle(world, gate):
+    for _ in range(3):
+        client = await post(world)
+        await gate.arrived.acquire()
+        gate.go.release()
+        await client.response()
+    assert world.starved == []
+
+
+async def test_a_request_that_was_refused_by_an_idle_endpoint_is_not_told_afterwards(world, gate):
+    first = await post(world)
+    await gate.arrived.acquire()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        world.route(closed.getsockname()[1])
+        second = await post(world)
+        await gate.arrived.acquire()
+    assert world.proxy.observe().totals.retries == 1
+    assert world.starved == []
+    for client in (first, second):
+        gate.go.release()
+        await client.response()
 
 
 async def test_an_endpoint_that_leaves_while_it_is_busy_and_comes_back_counts_as_before(world, gate):
