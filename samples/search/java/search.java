@@ -75,7 +75,12 @@ class Main {
         server.createContext("/", exchange -> answer(exchange, facts));
         // Before it listens: a worker that can be reached can be ended in order.
         Runtime.getRuntime().addShutdownHook(new Thread(() -> finish(server, threads)));
-        server.bind(address, 511);
+        try {
+            server.bind(address, 511);
+        } catch (IOException taken) {
+            System.err.printf("search: cannot listen on port %s: %s%n", place, taken.getMessage());
+            Runtime.getRuntime().halt(1); // not exit, which would run the hook
+        }
         server.start();
         System.err.printf("search: pid %d listens on port %s%n", PID, place);
     }
