@@ -1,7 +1,7 @@
 /*
  * search: the same worker in Java, with the HTTP server that comes with the JDK.
  *
- *     java -Dsource=search.java -cp CLASSES Main PORT   listens on that port of this machine (or PORT in the environment)
+ *     java -Dsource=search.java -cp CLASSES Main PORT   listens on that port (or on PORT in the environment)
  *     GET /health                                       200 as soon as it listens
  *     GET /anything?q=tcp                               {"query": "tcp", "results": ["..."], "pid": 4121, ...}
  *

@@ -142,8 +142,8 @@ fn search(target: &str) -> String {
 fn response(status: &str, body: &str, close: bool) -> String {
     let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
     let ending = if close { "Connection: close\r\n" } else { "" };
-    let length = body.len();
-    format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{allow}{ending}\r\n{body}")
+    let fields = format!("Content-Type: application/json\r\nContent-Length: {}\r\n{allow}{ending}", body.len());
+    format!("HTTP/1.1 {status}\r\n{fields}\r\n{body}")
 }
 
 /// The answer to a head, and whether it is the last one of its connection.
