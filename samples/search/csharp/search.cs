@@ -28,7 +28,7 @@ static class Facts
     public static readonly int Pid = Process.GetCurrentProcess().Id;
     static readonly string[] All = Read();
 
-    /// <summary>The facts beside this source file, which the compiler names: on each line a string and a comma.</summary>
+    /// <summary>The facts beside this source file, which the compiler names: a string and a comma a line.</summary>
     static string[] Read([CallerFilePath] string source = "") =>
         File.ReadLines(Path.Combine(Path.GetDirectoryName(source), "..", "facts.inc"))
             .Select(line => line.TrimEnd(',').Trim('"')).ToArray();
