@@ -152,7 +152,7 @@ async def test_touching_a_program_and_what_lies_beside_it_is_no_reload(lab: Loca
     (tmp_path / "notes.txt").write_text("nothing to do with it")
     await asyncio.sleep(3 * watch.QUIET_MS / 1000)  # what must not happen tells nobody that it did not
     await edit(lab, tmp_path / "lab.json", manifest(workers=1))
-    await until(lab, step("done", None), since)
+    await until(lab, lambda event: event.text == "lab.json is taken over: changed greet", since)
     told = (await lab.events(since)).events
     reloads = [(event.app, event.data["step"]) for event in told if event.kind is EventKind.RELOAD]
     assert reloads == [(None, "noticed"), (None, "done")]
