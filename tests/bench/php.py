@@ -3,7 +3,7 @@
     python tests/bench/php.py [--rounds 5] [--seconds 4] [--workers 2] [--json]
 
 The same small script, wrk with 16 connections, rounds interleaved, medians with the lowest and the highest. nginx has
-one worker process and keeps its connections to FPM. Aim: at least 0.8 times the requests/s.
+one worker process and is set up as its package has it. Aim: at least 0.8 times the requests/s.
 """
 
 import argparse

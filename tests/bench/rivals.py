@@ -247,7 +247,10 @@ def php_fpm() -> str | None:
 
 
 class BehindNginx(Rival):
-    """Something that speaks FastCGI at `backend.sock`, behind nginx with one process and kept connections."""
+    """Something that speaks FastCGI at `backend.sock`, behind nginx with one process.
+
+    A connection for each request, as nginx does by default: a kept one would hold a child that others wait for.
+    """
 
     def start_nginx(self, script: Path) -> None:
         """Once the socket is there."""
@@ -258,9 +261,9 @@ class BehindNginx(Rival):
             "events { worker_connections 1024; }\n"
             "http { access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; "
             "uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n"
-            f"upstream backend {{ server unix:{self.where}/backend.sock; keepalive 8; }}\n"
+            f"upstream backend {{ server unix:{self.where}/backend.sock; }}\n"
             f"server {{ listen 127.0.0.1:{self.port}; location / {{ include /etc/nginx/fastcgi_params; "
-            f"fastcgi_param SCRIPT_FILENAME {script}; fastcgi_keep_conn on; fastcgi_pass backend; }} }} }}\n"
+            f"fastcgi_param SCRIPT_FILENAME {script}; fastcgi_pass backend; }} }} }}\n"
         )
         self.run(_in_sbin("nginx") or "nginx", "-p", self.where, "-c", self.where / "nginx.conf")
 
