@@ -1,10 +1,10 @@
 """search: the same worker as search.c, in Python's standard library alone, with a thread for each connection.
 
-    python search.py PORT, or python search.py /PATH   listens on a port of this machine, or on a Unix socket
-    python search.py                                   finds PORT or SOCKET in its environment, or with LISTEN_FDS=1 a
-                                                       listening socket as descriptor 3, or is one CGI request
-    GET /health                                        200 as soon as it listens
-    GET /anything?q=tcp                                {"query": "tcp", "results": ["..."], "pid": 4121, ...}
+    python search.py PORT   listens on a port of this machine; with /PATH on a Unix socket
+    python search.py        finds PORT or SOCKET in its environment, or with LISTEN_FDS=1 a listening socket as
+                            descriptor 3, or is one CGI request
+    GET /health             200 as soon as it listens
+    GET /anything?q=tcp     {"query": "tcp", "results": ["..."], "pid": 4121, "language": "python"}
 
 A thread may simply wait: the code reads from top to bottom, and the others go on meanwhile. Only one of them runs
 Python at a time, so a concurrency above one saves waiting for the network, never for the processor.
@@ -21,45 +21,39 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from urllib.parse import unquote_plus
 
-RESULTS = 5
-HEAD = 8192
+RESULTS, HEAD = 5, 8192
 FACTS: list[str] = json.loads(f"[{(Path(__file__).parents[1] / 'facts.inc').read_text('utf-8').rstrip().rstrip(',')}]")
-REQUEST_LINE = re.compile(rb"([A-Z]+) ([!-~\x80-\xff]+) HTTP/1\.([0-9])")
-FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
+HEADS = re.compile(
+    rb"([A-Z]+) ([!-~\x80-\xff]+) HTTP/1\.([0-9])\r\n((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n)*)\r\n"
+)
+"""Whatever else comes is refused: where two servers disagree about the end of a request, an attacker can hide a second
+one in the first (RFC 9112 section 11.2)."""
+BODY = re.compile(rb"^(transfer-encoding:|content-length:[ \t]*(?!0[ \t]*\r))", re.IGNORECASE | re.MULTILINE)
+HOST = re.compile(rb"^host:", re.IGNORECASE | re.MULTILINE)
+CLOSE = re.compile(rb"^connection:.*close", re.IGNORECASE | re.MULTILINE)
 
-
-class RefusedError(Exception):
-    """`400 Bad Request: expected ...`: the request is answered with this status, and the connection closed."""
+idle: set[socket.socket] = set()  # the connections whose clients have begun no request
+stopping = threading.Event()
 
 
 def parse(head: bytes) -> tuple[bytes, str, bool]:
-    """The method, the target, and whether this is its connection's last request. Doubtful framing is refused: where two
-    servers disagree about the end of a request, an attacker can hide a second one in the first (RFC 9112 11.2)."""
-    first, *lines = head.split(b"\r\n")
-    if not (request := REQUEST_LINE.fullmatch(first)):
-        raise RefusedError("400 Bad Request: expected a first line like: GET /path HTTP/1.1")
-    method, target, minor = request.groups()
+    """Method, target, and whether this is its connection's last request. `ValueError` says why it is refused."""
+    if not head.endswith(b"\r\n\r\n"):
+        raise ValueError(f"431 Request Header Fields Too Large: expected a head of at most {HEAD} bytes")
+    if not (request := HEADS.fullmatch(head)):
+        raise ValueError("400 Bad Request: expected GET /path HTTP/1.1, then fields like Name: value, with CR LF")
+    method, target, minor, fields = request.groups()
     if method not in (b"GET", b"HEAD"):
-        raise RefusedError("405 Method Not Allowed: expected GET or HEAD")
-    hosts, close = 0, minor == b"0"
-    for line in lines:
-        if not (field := FIELD.fullmatch(line)):
-            raise RefusedError("400 Bad Request: expected fields like Name: value, each ended by CR LF")
-        match field[1].lower(), field[2].lower():
-            case b"transfer-encoding", _:
-                raise RefusedError("411 Length Required: expected no chunked body")
-            case b"content-length", length if length != b"0":
-                raise RefusedError("400 Bad Request: expected no body")
-            case b"connection", options:
-                close |= b"close" in options
-            case b"host", _:
-                hosts += 1
-    if hosts != 1 and minor != b"0":
-        raise RefusedError("400 Bad Request: expected exactly one Host field")
-    return method, target.decode("latin-1"), close
+        raise ValueError("405 Method Not Allowed: expected GET or HEAD")
+    if BODY.search(fields):
+        raise ValueError("400 Bad Request: expected no body")
+    if minor != b"0" and len(HOST.findall(fields)) != 1:
+        raise ValueError("400 Bad Request: expected exactly one Host field")
+    return method, target.decode("latin-1"), minor == b"0" or bool(CLOSE.search(fields))
 
 
 def search(query_string: str) -> dict[str, object]:
@@ -75,7 +69,7 @@ def encode(document: dict[str, object]) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode() + b"\n"
 
 
-def response(status: str, document: dict[str, object], close: bool, method: bytes = b"") -> bytes:
+def response(status: str, document: dict[str, object], close: bool, method: bytes = b"GET") -> bytes:
     """A whole response with `document` as its JSON body."""
     body = encode(document)
     date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
@@ -84,95 +78,57 @@ def response(status: str, document: dict[str, object], close: bool, method: byte
     return head.encode() + (b"" if method == b"HEAD" else body)
 
 
-class Server:
-    """The listening socket, and a thread for everybody who is connected to it."""
+def more(client: socket.socket, stream: BufferedReader) -> bool:
+    """Wait for the first byte of a request. False at the end of the stream, or when this worker is to end."""
+    idle.add(client)
+    if stopping.is_set():
+        client.shutdown(socket.SHUT_RD)
+    try:
+        return bool(stream.peek(1))
+    finally:
+        idle.discard(client)
 
-    def __init__(self, listener: socket.socket, inherited: bool, signals: socket.socket) -> None:
-        self.listener = listener
-        self.inherited = inherited
-        self.signals = signals
-        self.stopping = False
-        self.ending, self.going_on = os.pipe()
-        """The first becomes readable, for all threads, when the second is closed."""
-        listener.setblocking(False)
 
-    def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. What has begun by then goes on in its thread: Python waits for all of them."""
-        while self.signals not in select.select([self.listener, self.signals], [], [])[0]:
-            self.admit()
-        self.stop()
-
-    def admit(self) -> bool:
-        """Take in one connection, if one waits: of a shared socket, another worker may have been quicker."""
-        try:
-            client, _ = self.listener.accept()
-        except OSError:
+def answer(client: socket.socket, stream: BufferedReader) -> bool:
+    """Answer one request; False when it was the last. A line may come in pieces: `readline` waits for its end."""
+    head = b""
+    while len(head) < HEAD and not head.endswith(b"\r\n\r\n"):
+        line = stream.readline(HEAD - len(head))
+        if not line:
             return False
-        client.setblocking(True)
-        threading.Thread(target=self.serve, args=(client,)).start()
-        return True
-
-    def stop(self) -> None:
-        """Listen no more, and tell the threads. Who waits in the backlog of a socket of our own is taken in first; an
-        inherited one stays open elsewhere: there the next worker takes them."""
-        while not self.inherited and self.admit():
-            pass
-        self.stopping = True
-        self.listener.close()
-        os.close(self.going_on)
-
-    def serve(self, client: socket.socket) -> None:
-        """One connection, from the first request to the last."""
-        received = bytearray()
-        with suppress(OSError), client:
-            if client.family == socket.AF_INET:
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # no answer waits for more to send
-            while self.answer(client, received):
-                pass
-            client.shutdown(socket.SHUT_WR)  # not close: unread input would destroy the answer on its way
-            while self.read(client):
-                pass
-
-    def answer(self, client: socket.socket, received: bytearray) -> bool:
-        """Answer the next request, of which `received` has come already; False when it was the last."""
-        try:
-            while (end := received.find(b"\r\n\r\n", 0, HEAD)) < 0:
-                if len(received) >= HEAD:
-                    raise RefusedError(f"431 Request Header Fields Too Large: expected a head of at most {HEAD} bytes")
-                data = client.recv(HEAD) if received else self.read(client)
-                if not data:
-                    return False
-                received += data
-            method, target, close = parse(bytes(received[:end]))
-        except RefusedError as refused:
-            status, _, wrong = str(refused).partition(": ")
-            client.sendall(response(status, {"error": wrong}, close=True))
-            return False
-        del received[: end + 4]
-        close = close or self.stopping
+        head += line
+    try:
+        method, target, close = parse(head)
+        close = close or stopping.is_set()
         healthy = {"status": "ok", "pid": os.getpid()}
         document = healthy if target == "/health" else search(target.partition("?")[2])
         client.sendall(response("200 OK", document, close, method))
         return not close
-
-    def read(self, client: socket.socket) -> bytes:
-        """What comes from one who has begun nothing; nothing at the end of his stream, or if this worker is to end."""
-        poller = select.poll()
-        poller.register(client, select.POLLIN)
-        poller.register(self.ending, select.POLLIN)
-        came = {descriptor for descriptor, _ in poller.poll()}
-        return client.recv(HEAD) if client.fileno() in came else b""
+    except ValueError as refused:
+        status, _, wrong = str(refused).partition(": ")
+        client.sendall(response(status, {"error": wrong}, close=True))
+        return False
 
 
-def catch_signals() -> tuple[socket.socket, socket.socket]:
-    """SIGTERM and SIGINT become one more thing to wait for: Python writes their number into the second, out of the
-    first it can be read."""
-    noticed, written = socket.socketpair()
-    written.setblocking(False)
-    signal.set_wakeup_fd(written.fileno())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    return noticed, written
+def serve(client: socket.socket) -> None:
+    """One connection, from the first request to the last."""
+    with suppress(OSError), client, client.makefile("rb") as stream:  # an error is: the client went away
+        while more(client, stream) and answer(client, stream):
+            pass
+        client.shutdown(socket.SHUT_WR)  # not close: unread input would destroy the answer on its way
+        while more(client, stream):
+            stream.read1()
+
+
+def admit(listener: socket.socket) -> bool:
+    """Take in one connection. False: none waits, or, of a shared socket, another worker was quicker."""
+    try:
+        client, _ = listener.accept()
+    except OSError:
+        return False
+    client.setblocking(True)
+    threading.Thread(target=serve, args=(client,)).start()
+    return True
 
 
 def listen(place: str) -> socket.socket:
@@ -187,29 +143,39 @@ def listen(place: str) -> socket.socket:
     return socket.create_server(("127.0.0.1", int(place)), backlog=socket.SOMAXCONN)
 
 
-def tell_ready() -> None:
-    """sd_notify(3): whoever started us, and wants to know, need not ask again and again whether we listen."""
-    if path := os.environ.get("NOTIFY_SOCKET"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.sendto(b"READY=1", path.replace("@", "\0", 1))
-
-
 def main() -> None:
-    if "GATEWAY_INTERFACE" in os.environ:  # CGI (RFC 3875): the answer goes to standard output, and the process ends
-        found = encode(search(os.environ.get("QUERY_STRING", "")))
-        sys.stdout.buffer.write(b"Content-Type: application/json\r\n\r\n" + found)
-        return
     inherited = len(sys.argv) < 2 and os.environ.get("LISTEN_PID") == str(os.getpid())  # sd_listen_fds(3)
     place = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("SOCKET") or os.environ.get("PORT", "")
-    signals, _written = catch_signals()  # before it listens: whoever gets through to it can also end it in order
-    server = Server(socket.socket(fileno=3) if inherited else listen(place), inherited, signals)
-    where = "descriptor 3" if inherited else place if place.startswith("/") else f"127.0.0.1:{place}"
-    sys.stderr.write(f"search: pid {os.getpid()} listens at {where}\n")
-    tell_ready()
-    server.run()
+    # A signal becomes one more thing to wait for: Python writes its number into one socket, out of the other it can be
+    # read. That comes before listening: whoever gets through to this worker can also end it in order.
+    noticed, written = socket.socketpair()
+    written.setblocking(False)
+    signal.set_wakeup_fd(written.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    listener = socket.socket(fileno=3) if inherited else listen(place)
+    listener.setblocking(False)
+    if listener.family == socket.AF_INET:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # its connections have it from here
+    sys.stderr.write(f"search: pid {os.getpid()} listens at {'descriptor 3' if inherited else place}\n")
+    while noticed not in select.select([listener, noticed], [], [])[0]:
+        admit(listener)
+    # Who waits in the backlog of a socket of our own is taken in first; an inherited one stays open elsewhere, and the
+    # next worker takes them. The threads go on with what they have begun: Python waits for all of them.
+    while not inherited and admit(listener):
+        pass
+    listener.close()
+    stopping.set()
+    for client in tuple(idle):
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_RD)  # to its thread it is as if its client had hung up
     if place.startswith("/") and not inherited:
         Path(place).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
-    main()
+    if "GATEWAY_INTERFACE" in os.environ:  # CGI (RFC 3875): the answer goes to standard output, and the process ends
+        found = encode(search(os.environ.get("QUERY_STRING", "")))
+        sys.stdout.buffer.write(b"Content-Type: application/json\r\n\r\n" + found)
+    else:
+        main()
