@@ -27,8 +27,12 @@ def freeze(source: Path, cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix="freezing-") as making:
             _furnish(Path(making, place.name), source, text)
-            with contextlib.suppress(FileExistsError, IsADirectoryError):  # somebody else did it meanwhile
+            try:
                 Path(making, place.name).rename(place)
+            except OSError:  # which of several errors it is depends on the file system
+                if not place.exists():
+                    raise
+                # else another app of the same script did it meanwhile
     return place / source.parent.name / source.name
 
 

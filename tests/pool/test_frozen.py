@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 from lab.pool.frozen import as_it_was, freeze
 
@@ -52,3 +54,17 @@ def test_the_same_text_is_copied_once_and_another_one_apart(tmp_path):
     second = freeze(script, tmp_path / "cache")
     assert (first.read_text(), second.read_text()) == (SCRIPT, "pass\n")
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_apps_that_share_a_script_may_freeze_it_at_the_same_moment(tmp_path):
+    script = _script(tmp_path)
+    together = Barrier(8)
+
+    def one(_):
+        together.wait()
+        return freeze(script, tmp_path / "cache")
+
+    with ThreadPoolExecutor(8) as threads:
+        copies = set(threads.map(one, range(8)))
+    assert len(copies) == 1
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [copies.pop().parents[1].name]
