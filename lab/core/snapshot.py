@@ -45,6 +45,15 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """READY, and kept out of the upstream until another worker dies."""
 
 
+class ScalingSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Within which bounds autoscaling moves an app's `max_workers`, and by what it goes."""
+
+    metric: str
+    """cpu, memory, in_flight, rps or queue."""
+    min_workers: int
+    max_workers: int
+
+
 class AppSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One app and its pool."""
 
@@ -65,8 +74,12 @@ class AppSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
+    min_workers: int = 0
+    """The fewest workers that the policy keeps."""
     max_workers: int = 0
     """The most workers that the policy may ask for."""
+    scaling: ScalingSnapshot | None = None
+    """None without autoscaling."""
     max_reached: int = 0
     """How often the pool came to `max_workers` and could have used more."""
     slow_requests: int = 0

@@ -44,6 +44,10 @@ class Cause(StrEnum):
     RELOADED = "reloaded"
 
 
+DELIBERATE = frozenset({Cause.SCALED_DOWN, Cause.RECYCLED, Cause.STOPPED, Cause.RELOADED})
+"""Ends that the pool's settings, or a person, asked the pool for: no fault, and no alarm."""
+
+
 class Policy(StrEnum):
     """How many workers a pool keeps. Names and meaning as in PHP-FPM."""
 

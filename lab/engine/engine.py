@@ -255,8 +255,7 @@ class Engine:
 
     async def request(self, app: str, path: str | None = None) -> Answer:
         self._writable()
-        route = self._known(app).route
-        asked = path if path is not None else route
+        asked = path if path is not None else _front(self._known(app))
         if not asked.startswith("/") or any(not 0x21 <= ord(letter) <= 0x7E for letter in asked):
             raise NotPossibleError(f"Found path {asked!r}; expected printable ASCII that starts with a slash.")
         return await self._own.ask(app, asked)
@@ -382,8 +381,14 @@ class Engine:
         task.add_done_callback(self._reapplying.discard)
 
     def _askable(self) -> list[tuple[str, str]]:
-        available = {app.name for app in self._pool.observe().apps if app.unavailable is None}
-        return [(app.name, app.route) for app in self._spec.apps if app.name in available and app.pool.max_workers]
+        views = {view.name: view for view in self._pool.observe().apps if view.unavailable is None}
+        return [
+            (app.name, _front(app))
+            for app in self._spec.apps
+            if (view := views.get(app.name)) is not None
+            and app.pool.max_workers
+            and (view.workers or not (view.building or self._services.waits_for(app)))
+        ]
 
     def _known(self, app: str) -> AppSpec:
         found = self._spec.app(app)
@@ -402,3 +407,8 @@ class Engine:
 async def _check_source(source: Path) -> None:
     if not source.is_absolute() or not await asyncio.to_thread(os.path.isfile, source):
         raise NotPossibleError(f"source: found no file {source}, expected the absolute path of the app's program.")
+
+
+def _front(app: AppSpec) -> str:
+    """The path that asks an app itself; `/site` alone would only be sent on to `/site/`."""
+    return app.route if app.site is None else app.route.rstrip("/") + "/"

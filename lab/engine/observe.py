@@ -2,8 +2,17 @@
 
 from collections.abc import Callable, Mapping
 
-from lab.core.model import AppSpec, WorkerId
-from lab.core.snapshot import AppSnapshot, Invariants, LabSnapshot, ServiceSnapshot, Traffic, WorkerSnapshot
+from lab.core.model import AppSpec, PoolSettings, ScalingSpec, WorkerId
+from lab.core.snapshot import (
+    AppSnapshot,
+    Invariants,
+    LabSnapshot,
+    ScalingSnapshot,
+    ServiceSnapshot,
+    Traffic,
+    WorkerSnapshot,
+)
+from lab.core.states import Policy
 from lab.engine.lab import LabSpec
 from lab.pool.manager import AppView, PoolView, WorkerView
 from lab.proxy.manager import EndpointView, ProxyView, UpstreamView
@@ -73,13 +82,25 @@ def _app(
         p50_ms=upstream.p50_ms if upstream else None,
         p95_ms=upstream.p95_ms if upstream else None,
         p99_ms=upstream.p99_ms if upstream else None,
+        min_workers=_fewest(spec.pool),
         max_workers=spec.pool.max_workers,
+        scaling=_scaling(spec.scaling),
         max_reached=view.max_reached,
         slow_requests=slow,
         waits_for=waits_for,
         unavailable=view.unavailable,
         building=view.building,
     )
+
+
+def _fewest(pool: PoolSettings) -> int:
+    return {Policy.STATIC: pool.max_workers, Policy.DYNAMIC: pool.min_workers, Policy.ONDEMAND: 0}[pool.policy]
+
+
+def _scaling(spec: ScalingSpec | None) -> ScalingSnapshot | None:
+    if spec is None:
+        return None
+    return ScalingSnapshot(metric=spec.metric, min_workers=spec.min_workers, max_workers=spec.max_workers)
 
 
 def _worker(

@@ -15,7 +15,7 @@ from textual.message import Message
 from lab.core.errors import LabError
 from lab.core.events import Event, EventKind
 from lab.core.snapshot import LabSnapshot
-from lab.core.states import WorkerState
+from lab.core.states import DELIBERATE, WorkerState
 from lab.engine.lab import Lab
 
 WINDOW_S = 60
@@ -54,7 +54,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A fault or its healing, to be marked on the charts. `role` is `bad` or `good`."""
+    """A fault or its healing, for the charts. `role` is `bad` or `good`. Ends that were asked for are no faults."""
 
     at: float
     role: str
@@ -97,7 +97,8 @@ def _sample(before: LabSnapshot, now: LabSnapshot) -> Sample:
 def _moment(event: Event) -> Moment | None:
     if event.kind is EventKind.HEALED:
         return Moment(event.at, "good")
-    if event.kind is EventKind.STOPPED or (event.kind is EventKind.STATE and event.state is WorkerState.EXITED):
+    died = event.kind is EventKind.STATE and event.state is WorkerState.EXITED and event.cause not in DELIBERATE
+    if died or event.kind is EventKind.STOPPED:
         return Moment(event.at, "bad")
     return None
 

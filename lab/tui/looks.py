@@ -1,9 +1,11 @@
-"""How a worker's state looks: a sign, a colour role and a word for each, so that no state is told by colour alone."""
+"""How states look: a sign, a colour role and a word for each, so that no state is told by colour alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab.core.snapshot import WorkerSnapshot
-from lab.core.states import WorkerState
+from lab.core.model import Contract
+from lab.core.snapshot import AppSnapshot, ServiceSnapshot, WorkerSnapshot
+from lab.core.states import Policy, ServiceState, WorkerState
 from lab.tui import figures
 from lab.tui.glyphs import Glyphs
 
@@ -37,6 +39,19 @@ LOOKS = {
     _S.FAILED: Look("failed", "bad", "failed"),
 }
 
+_P = ServiceState
+
+SERVICE_LOOKS = {
+    _P.WAITING: Look("waiting", "dim", "waiting"),
+    _P.STARTING: Look("starting", "warn", "starting"),
+    _P.HEALTHY: Look("ready", "good", "healthy"),
+    _P.UNHEALTHY: Look("unhealthy", "bad", "unhealthy"),
+    _P.BACKOFF: Look("waiting", "bad", "starts again soon"),
+    _P.STOPPING: Look("stopping", "warn", "stopping"),
+    _P.STOPPED: Look("dead", "warn", "stopped"),
+}
+"""Of processes beside the pool."""
+
 FROZEN = Look("frozen", "cold", "frozen")
 STANDBY = Look("standby", "accent", "standby")
 
@@ -59,3 +74,19 @@ def words(worker: WorkerSnapshot) -> str:
             f" {figures.seconds(worker.retry_in_s)}" if waiting else f", again in {figures.seconds(worker.retry_in_s)}"
         )
     return f"{said}: {worker.why}" if worker.why else said
+
+
+def absence(app: AppSnapshot, processes: Sequence[ServiceSnapshot]) -> Look:
+    """What stands where workers of `app` would be when there are none: why that is so."""
+    if app.unavailable is not None:
+        return Look("failed", "bad", f"not available: {app.unavailable}")
+    if app.waits_for:
+        states = {process.name: f" ({SERVICE_LOOKS[process.state].word})" for process in processes}
+        return Look("starting", "warn", f"waits for {', '.join(name + states.get(name, '') for name in app.waits_for)}")
+    if app.building:
+        return Look("starting", "warn", "building its program")
+    if app.protocol == Contract.CGI:
+        return Look("dot", "dim", "a process per request")
+    if app.policy == Policy.ONDEMAND and app.max_workers:
+        return Look("dot", "dim", "no workers until a request comes")
+    return Look("dot", "dim", "no workers")

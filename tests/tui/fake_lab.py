@@ -14,8 +14,17 @@ from msgspec.structs import replace
 from lab.core.clock import ManualClock
 from lab.core.errors import LabError, NotPossibleError, ReadOnlyError, UnknownTargetError
 from lab.core.events import EventBatch, EventKind, EventRing
-from lab.core.model import AppSpec, PoolSettings, Selection
-from lab.core.snapshot import AppSnapshot, Invariants, LabSnapshot, Totals, Traffic, WorkerSnapshot
+from lab.core.model import AppSpec, Contract, PoolSettings, Selection
+from lab.core.snapshot import (
+    AppSnapshot,
+    Invariants,
+    LabSnapshot,
+    ScalingSnapshot,
+    ServiceSnapshot,
+    Totals,
+    Traffic,
+    WorkerSnapshot,
+)
 from lab.core.states import Cause, Policy, WorkerState
 from lab.engine import settings
 from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
@@ -117,6 +126,7 @@ class FakeLab:
         self.rate = rate
         self.gone: LabError | None = None
         self.invariants = Invariants(conserved=True, no_zombies=True, within_bounds=True)
+        self.processes: list[ServiceSnapshot] = []
         self.closed = False
         self._pids = count(4121)
         self._random = random.Random(7)
@@ -164,6 +174,7 @@ class FakeLab:
             at=now,
             read_only=self.read_only,
             apps=tuple(self._snapshot(app, now) for app in self.apps),
+            processes=tuple(self.processes),
             totals=Totals(
                 accepted=self._answered + self._failed,
                 answered=self._answered,
@@ -299,7 +310,7 @@ class FakeLab:
         return app
 
     def _resize(self, app: FakeApp) -> None:
-        wanted = app.spec.pool.max_workers
+        wanted = 0 if app.spec.protocol is Contract.CGI else app.spec.pool.max_workers
         for leaver in app.workers[wanted:]:
             self._tell_death(app.name, leaver, "SIGTERM", Cause.SCALED_DOWN)
         app.workers = [worker for worker in app.workers if worker.slot < wanted]
@@ -325,16 +336,24 @@ class FakeLab:
         slowness = 1.0 if app.spec.language == "c" else 4.0
         share = self._share(app) / max(1, len(self._serving(app)))
         workers = tuple(worker.snapshot(now, round(share, 1), slowness) for worker in app.workers)
-        serves = self.rate > 0 and bool(self._serving(app))
+        serves = self.rate > 0 and (bool(self._serving(app)) or app.spec.protocol is Contract.CGI)
+        pool, scaling = app.spec.pool, app.spec.scaling
         return AppSnapshot(
             name=app.name,
             route=app.spec.route,
             language=app.spec.language,
-            policy=str(app.spec.pool.policy),
+            policy=str(pool.policy),
+            protocol=str(app.spec.protocol or Contract.HTTP_PORT),
             selection=str(app.spec.selection),
             concurrency=app.spec.concurrency,
-            wanted=app.spec.pool.max_workers if app.spec.pool.policy is Policy.STATIC else len(app.workers),
-            max_workers=app.spec.pool.max_workers,
+            wanted=pool.max_workers if pool.policy is Policy.STATIC else len(app.workers),
+            min_workers=pool.max_workers if pool.policy is Policy.STATIC else pool.min_workers,
+            max_workers=pool.max_workers,
+            scaling=ScalingSnapshot(
+                metric=str(scaling.metric), min_workers=scaling.min_workers, max_workers=scaling.max_workers
+            )
+            if scaling is not None
+            else None,
             workers=workers if app.unavailable is None else (),
             queue=app.queue,
             rps=self._share(app) if serves else 0.0,

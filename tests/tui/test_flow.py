@@ -6,7 +6,8 @@ from reading import read
 
 from lab.core.states import WorkerState
 from lab.tui import glyphs
-from lab.tui.widgets.flow import Flow, bar
+from lab.tui.widgets.cells import bar
+from lab.tui.widgets.flow import Flow
 
 WIDTHS = (0, 1, 20, 38, 63, 64, 80, 100, 170)
 

@@ -171,7 +171,7 @@ async def test_scale_goes_one_up_and_down_and_never_below_none() -> None:
             await screen.press("minus")
         assert len(screen.lab.apps[0].workers) == 0
         assert len(screen.lab.apps[1].workers) == 2
-        assert "> search  no workers" in screen.read(WorkerTable)
+        assert "> search       · no workers" in screen.read(WorkerTable)
         await screen.press("plus")
         assert len(screen.lab.apps[0].workers) == 1
 

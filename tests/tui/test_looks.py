@@ -9,8 +9,10 @@ from msgspec.structs import replace
 from textual.pilot import Pilot
 
 from lab.core.errors import NoLabError
-from lab.core.model import PoolSettings
-from lab.core.states import Policy
+from lab.core.model import AppSpec, Contract, Metric, PoolSettings, ScalingSpec
+from lab.core.snapshot import ServiceSnapshot
+from lab.core.states import Policy, ServiceState
+from lab.engine.lab import LabSpec
 from lab.tui.app import CgilabApp
 
 SMALL, LARGE = (80, 24), (170, 50)
@@ -63,6 +65,43 @@ def variety(lab: FakeLab) -> None:
     lab.invariants = replace(lab.invariants, probes_on_time=False)
 
 
+def crowd() -> FakeLab:
+    """Every kind of app: more than there is room for in full, and processes beside them."""
+    kinds: list[tuple[str, str, Contract, PoolSettings]] = [
+        ("search", "c", Contract.HTTP_PORT, PoolSettings(max_workers=3)),
+        ("cart", "php", Contract.FASTCGI, PoolSettings(policy=Policy.DYNAMIC, min_workers=1, max_workers=5)),
+        ("rates", "go", Contract.HTTP_UNIX, PoolSettings(max_workers=1)),
+        ("forum", "ruby", Contract.HTTP_SHARED, PoolSettings(max_workers=3)),
+        ("report", "java", Contract.HTTP_PORT, PoolSettings(policy=Policy.ONDEMAND, max_workers=4)),
+        ("guestbook", "bash", Contract.CGI, PoolSettings()),
+        ("recommendations", "python", Contract.HTTP_FD, PoolSettings(max_workers=2)),
+        ("orders", "perl", Contract.HTTP_PORT, PoolSettings(max_workers=2)),
+    ]
+    apps = (
+        AppSpec(name=name, route=f"/{name}", language=language, source="/lab/program", protocol=protocol, pool=pool)
+        for name, language, protocol, pool in kinds
+    )
+    lab = FakeLab(LabSpec(apps=tuple(apps)))
+    _, cart, rates, forum, report, _, _, orders = lab.apps
+    cart.workers = cart.workers[:2]
+    rates.spec = replace(rates.spec, scaling=ScalingSpec(metric=Metric.QUEUE, high=2, max_workers=8))
+    for worker in forum.workers:
+        worker.shared = True
+    report.workers, orders.workers, orders.waits_for = [], [], ("stock",)
+    lab.processes = [
+        process("redis", ServiceState.HEALTHY, 4090),
+        process("mailer", ServiceState.UNHEALTHY, 4091, "It refuses connections."),
+        process("stock", ServiceState.STARTING, 4092),
+    ]
+    return lab
+
+
+def process(name: str, state: ServiceState, pid: int, why: str = "") -> ServiceSnapshot:
+    return ServiceSnapshot(
+        name=name, state=state, pid=pid, health="tcp", restarts=0, needs=(), uptime_s=12.0, why=why
+    )  # fmt: skip
+
+
 def lost(lab: FakeLab) -> None:
     lab.gone = NoLabError("The lab went away.", "Start one: cgilab")
 
@@ -89,6 +128,11 @@ def test_trouble(snap_compare: Compare, size: tuple[int, int]) -> None:
 def test_variety(snap_compare: Compare, size: tuple[int, int]) -> None:
     lab = FakeLab()
     assert snap_compare(CgilabApp(lab), terminal_size=size, run_before=scene(lab, before=variety))
+
+
+@pytest.mark.parametrize(("size", "keys"), [(SMALL, "w"), (SMALL, "f"), (LARGE, "w")], ids=["small", "flow", "large"])
+def test_crowd(snap_compare: Compare, size: tuple[int, int], keys: str) -> None:
+    assert snap_compare(CgilabApp(lab := crowd()), terminal_size=size, run_before=scene(lab, keys))
 
 
 @pytest.mark.parametrize("pane", ["f", "c"], ids=["flow", "charts"])

@@ -7,17 +7,19 @@ from typing import Any
 from textual.events import Resize
 
 from lab.core.events import Event, EventKind
-from lab.core.states import Cause, WorkerState
+from lab.core.states import DELIBERATE, ServiceState, WorkerState
 from lab.tui import figures
 from lab.tui.painting import PaintedScroll, Row, fit
 
 _KEPT = 500
 _QUIET = frozenset({EventKind.ENDPOINT_IN, EventKind.ENDPOINT_OUT, EventKind.PROCESS_REPORT})
 _QUIET_STATES = frozenset({WorkerState.PENDING, WorkerState.STARTING, WorkerState.STOPPING, WorkerState.DRAINING})
+_QUIET_STEPS = frozenset({ServiceState.WAITING, ServiceState.STARTING, ServiceState.STOPPING})
+"""Of processes beside the pool."""
 _BAD = frozenset({EventKind.OUTPUT, EventKind.FORKSERVER, EventKind.CGI})
 _NOTABLE = frozenset({EventKind.LIMIT, EventKind.SLOW})
+_BAD_STEPS = frozenset({ServiceState.UNHEALTHY, ServiceState.BACKOFF})
 _BAD_STATES = frozenset({WorkerState.UNHEALTHY, WorkerState.FAILED, WorkerState.KILLING})
-_ASKED_FOR = frozenset({Cause.SCALED_DOWN, Cause.RECYCLED, Cause.STOPPED, Cause.RELOADED})
 
 
 def role(event: Event) -> str:
@@ -26,11 +28,13 @@ def role(event: Event) -> str:
         return "good"
     if event.kind in (EventKind.STOPPED, EventKind.CONTINUED):
         return "cold"
+    if event.kind is EventKind.SERVICE:
+        return "bad" if event.data.get("to") in _BAD_STEPS else "text"
     if event.kind in _BAD or event.data.get("step") == "refused":
         return "bad"
     if event.kind in _NOTABLE:
         return "warn"
-    if event.state in _BAD_STATES or (event.state is WorkerState.EXITED and event.cause not in _ASKED_FOR):
+    if event.state in _BAD_STATES or (event.state is WorkerState.EXITED and event.cause not in DELIBERATE):
         return "bad"
     return "warn" if event.state is WorkerState.BACKOFF else "text"
 
@@ -89,6 +93,8 @@ class EventLog(PaintedScroll):
 
 
 def _quiet(event: Event) -> bool:
+    if event.kind is EventKind.SERVICE:
+        return event.data.get("to") in _QUIET_STEPS
     return event.kind in _QUIET or event.state in _QUIET_STATES
 
 

@@ -4,56 +4,34 @@ A cell lights while its worker answers. A killed worker is seen to die: its cell
 successor's for a few seconds, because the healing itself is over long before a screen can show it.
 """
 
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from math import log10
 from typing import Any
 
 from lab.core.events import Event, EventKind
-from lab.core.snapshot import AppSnapshot, LabSnapshot, WorkerSnapshot
-from lab.core.states import WorkerState
+from lab.core.model import Contract
+from lab.core.snapshot import AppSnapshot, LabSnapshot
+from lab.core.states import DELIBERATE, Policy, WorkerState
+from lab.pool.php import FPM
 from lab.tui import figures
-from lab.tui.glyphs import Glyphs
-from lab.tui.looks import look, words
+from lab.tui.looks import absence
 from lab.tui.painting import Painted, Row, Span, fit, length
+from lab.tui.widgets.cells import Death, service_cell, worker_cell, wrap
 
 REMEMBERED_S = 3.0
 """How long a death stays in its cell."""
 _TREE_FROM = 64
 """Width from which the way is drawn as a tree; below it, apps stand under one another."""
-_BAR = 4
+_ROOMY = 6
+"""With more apps than this, each takes one row where it can, ..."""
+_ROOMY_TREE_FROM = 90
+"""... and it takes this width to have room for the tree beside them."""
+_NAME = 18
+"""The most room that names take where each app has one row, ..."""
+_CELL = 22
+"""... and the least that cells take, so that what follows them stands in one column."""
 
 Place = tuple[str, int]
 """An app and a slot in it."""
-
-
-def bar(ms: float | None, width: int, bars: str) -> str:
-    """A latency as a bar on a logarithmic scale: empty at 0.1 ms, full at 1 s."""
-    if ms is None or ms <= 0.1:
-        return (bars[1] if ms else bars[0]).ljust(width)
-    steps = len(bars) - 1
-    filled = max(1, min(width * steps, round(width * steps * (log10(ms) + 1) / 4)))
-    whole, part = divmod(filled, steps)
-    return (bars[-1] * whole + (bars[part] if part else "")).ljust(width)
-
-
-def cell(worker: WorkerSnapshot, died: int | None, lit: bool, picked: bool, glyphs: Glyphs) -> Row:
-    """One worker: sign, PID, and what there is to say about it. `died` is the PID that was here a moment ago."""
-    seen = look(worker)
-    pid = str(worker.pid) if worker.pid is not None else ""
-    if died is not None and died != worker.pid:
-        after = f"{seen.sign(glyphs)} {pid or words(worker)}"
-        return ((f"{glyphs.dead} {died}", "bad"), (f" {glyphs.wire}{glyphs.arrow} ", "dim"), (after, seen.role))
-    role = "picked" if picked else ("strong" if lit else "text")
-    sign: Row = ((seen.sign(glyphs) + " ", seen.role), (pid or f"slot {worker.slot}", role), (" ", "text"))
-    if seen.word == "ready":
-        meter = bar(worker.p50_ms, _BAR, glyphs.bars)
-        return (*sign, (meter, "accent" if lit else "dim"), _p50(worker))
-    return (*sign, (words(worker), seen.role))
-
-
-def _p50(worker: WorkerSnapshot) -> Span:
-    return (f" {figures.milliseconds(worker.p50_ms)}" if worker.p50_ms is not None else "", "dim")
 
 
 class Flow(Painted):
@@ -62,11 +40,17 @@ class Flow(Painted):
     HELP = (
         "The way of a request: clients send it to the proxy, the proxy picks a worker of the app by its policy (such "
         "as round robin), the worker answers.\n\n"
-        "Behind an app's name stand its language, its policy with how many workers it wants now (and may want), and "
-        "how the proxy picks among them.\n\n"
+        "Behind an app's name stand its language, how its workers get their socket (http-port, fastcgi, ...), its "
+        "policy, and how the proxy picks among them. `dynamic 2 of 1-5`: the policy wants 2 workers now, never less "
+        "than 1 or more than 5. `scaled 1-8 by queue`: autoscaling moves the most by that metric. Under cgi there are "
+        "no workers: each request gets a process of its own. PHP-FPM is one worker here; its policy is about its "
+        "children.\n\n"
         "Each cell is one real process, named by its PID. The bar and the number are its median latency, from 0.1 ms "
         "(empty) to 1 s (full, each quarter ten times more). A cell lights when its worker has just answered.\n\n"
-        "A worker that dies leaves its PID beside its successor's for three seconds.\n\n"
+        "A worker that dies leaves its PID beside its successor's for three seconds. One that stands by is READY and "
+        "gets no requests, until it takes the place of one that died. Where workers share one socket, only the kernel "
+        "knows who answers: they have no figures.\n\n"
+        "Below stand the processes beside the pool, which apps may need before their first worker starts.\n\n"
         "y copies a curl command that sends a request of your own."
     )
     can_focus = True
@@ -74,7 +58,7 @@ class Flow(Painted):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._snapshot: LabSnapshot | None = None
-        self._deaths: dict[Place, tuple[int, float]] = {}
+        self._deaths: dict[Place, Death] = {}
         self._answered: dict[tuple[str, int, int], int] = {}
         self._lit: set[Place] = set()
         self._picked: Place | None = None
@@ -103,14 +87,16 @@ class Flow(Painted):
     def rows(self, width: int) -> Sequence[Row]:
         if self._snapshot is None:
             return ((("waiting for the first picture of the lab", "dim"),),)
-        return self._tree(self._snapshot, width) if width >= _TREE_FROM else self._list(self._snapshot, width)
+        crowded = len(self._snapshot.apps) > _ROOMY
+        tree = width >= (_ROOMY_TREE_FROM if crowded else _TREE_FROM)
+        return self._tree(self._snapshot, width) if tree else self._list(self._snapshot, width)
 
     def _note_deaths(self, events: Iterable[Event], now: float) -> None:
         for event in events:
             dead = event.kind is EventKind.STATE and event.state is WorkerState.EXITED
             if dead and event.pid is not None and event.app is not None and event.slot is not None:
-                self._deaths[event.app, event.slot] = (event.pid, event.at)
-        self._deaths = {where: death for where, death in self._deaths.items() if now - death[1] < REMEMBERED_S}
+                self._deaths[event.app, event.slot] = Death(event.pid, event.at, event.cause in DELIBERATE)
+        self._deaths = {where: death for where, death in self._deaths.items() if now - death.at < REMEMBERED_S}
 
     def _note_answers(self, snapshot: LabSnapshot) -> None:
         counted = {
@@ -124,10 +110,10 @@ class Flow(Painted):
     def _list(self, snapshot: LabSnapshot, width: int) -> list[Row]:
         way = f" {self.glyphs.wire}{self.glyphs.arrow} proxy"
         rows: list[Row] = [(("clients ", "text"), *_rates(snapshot, " "), (way, "text"))]
-        for app in snapshot.apps:
-            rows.append(self._head(app, width))
-            rows += ((("  ", "text"), *row) for row in self._cells(app, width - 2))
-        return rows
+        for block in self._blocks(snapshot, width):
+            rows += block
+        beside = self._beside(snapshot, width - 2)
+        return [*rows, *([(("beside the pool", "dim"),), *_indented(beside, 2)] if beside else [])]
 
     def _tree(self, snapshot: LabSnapshot, width: int) -> list[Row]:
         wire, arrow = self.glyphs.wire, self.glyphs.arrow
@@ -138,63 +124,111 @@ class Flow(Painted):
         branches += [("   ", ())] * (1 + len(rates) - len(branches))
         left = [(trunk, "text"), *((text, "dim") for text in rates)]
         left += [(" " * indent, "text")] * (len(branches) - len(left))
-        return [(start, (joint, "dim"), *row) for start, (joint, row) in zip(left, branches, strict=True)]
+        rows: list[Row] = [(start, (joint, "dim"), *row) for start, (joint, row) in zip(left, branches, strict=True)]
+        first, *more = self._beside(snapshot, width - indent - 3) or [()]
+        beside: list[Row] = [((fit("beside the pool", indent + 3), "dim"), *first), *_indented(more, indent + 3)]
+        return [*rows, *beside] if first else rows
 
     def _branches(self, snapshot: LabSnapshot, width: int) -> Iterator[tuple[str, Row]]:
         """Each app's rows with the piece of the tree that stands before them."""
         last = len(snapshot.apps) - 1
-        for number, app in enumerate(snapshot.apps):
-            yield self._joint(number, last) + self.glyphs.arrow + " ", self._head(app, width)
-            stem = f"{self.glyphs.pipe}  " if number < last else "   "
-            for row in self._cells(app, width - 2):
-                yield stem, (("  ", "text"), *row)
+        for number, (head, *cells) in enumerate(self._blocks(snapshot, width)):
+            yield self._joint(number, last) + self.glyphs.arrow + " ", head
+            for row in cells:
+                yield (f"{self.glyphs.pipe}  " if number < last else "   "), row
 
     def _joint(self, number: int, last: int) -> str:
         if number == 0:
             return self.glyphs.fork if last else self.glyphs.wire
         return self.glyphs.corner if number == last else self.glyphs.tee
 
+    def _blocks(self, snapshot: LabSnapshot, width: int) -> Iterator[list[Row]]:
+        """The rows of each app. Where there are many apps, cells stand behind the names and not below them."""
+        names = min(_NAME, max((len(app.name) for app in snapshot.apps), default=0))
+        for app in snapshot.apps:
+            if len(snapshot.apps) <= _ROOMY:
+                yield [self._head(app, width), *_indented(self._cells(app, width - 2), 2)]
+            else:
+                yield self._line(app, names, width)
+
     def _head(self, app: AppSnapshot, width: int) -> Row:
         """Name, nature and figures of an app, as far as there is room."""
-        nature = [app.language, _policy(app), app.selection.replace("_", " ")]
+        nature = _nature(app)
         dot = f" {self.glyphs.dot} "
         while nature and len(app.name) + 2 + len(dot.join(nature)) > width:
             nature.pop()
         row: Row = ((app.name, "head"), (f"  {dot.join(nature)}", "dim"))
-        figure = f"  {figures.rate(app.rps)}/s  p99 {figures.milliseconds(app.p99_ms)}"
-        if length(row) + len(figure) <= width:
-            row = (*row, (figure, "text"))
-        return (*row, (f"  {app.queue} queue", "warn")) if app.queue else row
+        latency = f"  {_rate(app)[0]}  p99 {figures.milliseconds(app.p99_ms)}"
+        if length(row) + len(latency) <= width:
+            row = (*row, (latency, "text"))
+        return (*row, *((f"  {text}", role) for text, role in _waiting(app)))
+
+    def _line(self, app: AppSnapshot, names: int, width: int) -> list[Row]:
+        """An app on one row: name, cells, nature. Cells that do not fit continue below, and then go before nature."""
+        first, *more = self._cells(app, width - names - 2)
+        row: Row = ((fit(app.name, names, self.glyphs.more), "head"), ("  ", "text"), *first)
+        row = (*row, (" " * max(2, names + 2 + _CELL - length(row)), "text"))
+        about: list[Span] = [*_waiting(app), *((text, "dim") for text in reversed(_nature(app)[:2]))]
+        if app.rps:
+            about.append(_rate(app))
+        dot = ""
+        for text, role in about:
+            if length(row) + len(dot) + len(text) > width:
+                break
+            row = (*row, (dot, "dim"), (text, role))
+            dot = f" {self.glyphs.dot} "
+        return [row, *_indented(more, names + 2)]
 
     def _cells(self, app: AppSnapshot, width: int) -> list[Row]:
-        """The app's workers, wrapped into rows of equal columns. A long cell takes several columns."""
-        if app.unavailable is not None:
-            return _wrap([((f"{self.glyphs.failed} not available: {app.unavailable}", "bad"),)], width)
-        if app.waits_for:
-            return _wrap([((f"{self.glyphs.starting} waits for {', '.join(app.waits_for)}", "warn"),)], width)
+        """The app's workers, wrapped into rows of equal columns, or why there are none."""
         cells = [*self._workers(app), *self._departed(app)]
-        if app.building:
-            cells.insert(0, ((f"{self.glyphs.starting} building its program", "warn"),))
-        return _wrap(cells or [((f"{self.glyphs.dot} no workers", "dim"),)], width)
+        lone = absence(app, self._snapshot.processes if self._snapshot is not None else ())
+        if not cells or lone.role != "dim":
+            cells.insert(0, ((f"{lone.sign(self.glyphs)} {lone.word}", lone.role),))
+        return wrap(cells, width)
 
     def _workers(self, app: AppSnapshot) -> Iterator[Row]:
         for worker in app.workers:
             where = (app.name, worker.slot)
-            died = self._deaths.get(where, (None, 0.0))[0]
-            yield cell(worker, died, where in self._lit, where == self._picked, self.glyphs)
+            yield worker_cell(worker, self._deaths.get(where), where in self._lit, where == self._picked, self.glyphs)
 
     def _departed(self, app: AppSnapshot) -> Iterator[Row]:
         """Those that died and have no successor, for as long as a death is remembered."""
         present = {worker.slot for worker in app.workers}
-        for (name, slot), (pid, _) in self._deaths.items():
+        for (name, slot), death in self._deaths.items():
             if name == app.name and slot not in present:
-                yield ((f"{self.glyphs.dead} {pid}", "bad"),)
+                yield (death.sign(self.glyphs),)
+
+    def _beside(self, snapshot: LabSnapshot, width: int) -> list[Row]:
+        return wrap([service_cell(process, self.glyphs) for process in snapshot.processes], width)
+
+
+def _nature(app: AppSnapshot) -> list[str]:
+    """What an app is, the most telling first."""
+    language = f"{app.language} {app.protocol}"
+    if app.protocol == Contract.CGI:
+        return [language]
+    return [language, _policy(app), app.selection.replace("_", " ")]
 
 
 def _policy(app: AppSnapshot) -> str:
-    """`static 3`, or `dynamic 2 of 5` where a pool may have more than it wants now."""
-    most = f" of {app.max_workers}" if app.wanted < app.max_workers and app.unavailable is None else ""
-    return f"{app.policy} {app.wanted}{most}"
+    """`static 3`, or `dynamic 2 of 1-5`: what is wanted now, and the bounds; then how autoscaling moves them."""
+    scaled = app.scaling
+    moved = f", scaled {scaled.min_workers}-{scaled.max_workers} by {scaled.metric}" if scaled is not None else ""
+    if app.policy == Policy.STATIC:
+        return f"static {app.max_workers}{moved}"
+    if app.language == FPM:  # how many children it wants now, only itself knows
+        return f"{app.policy} {app.min_workers}-{app.max_workers}{moved}"
+    return f"{app.policy} {app.wanted} of {app.min_workers}-{app.max_workers}{moved}"
+
+
+def _rate(app: AppSnapshot) -> Span:
+    return (f"{figures.rate(app.rps)}/s", "text")
+
+
+def _waiting(app: AppSnapshot) -> list[Span]:
+    """Requests that wait in the proxy, when there are any."""
+    return [(f"{app.queue} queue", "warn")] if app.queue else []
 
 
 def _rates(snapshot: LabSnapshot, gap: str) -> Row:
@@ -202,26 +236,5 @@ def _rates(snapshot: LabSnapshot, gap: str) -> Row:
     return ((f"{figures.rate(snapshot.totals.rps)}/s", "strong"), (own, "dim"))
 
 
-def _wrap(cells: Sequence[Row], width: int) -> list[Row]:
-    """Cells side by side in columns of equal width; one that is wider than everything continues on rows below."""
-    column = min(max([14, *(length(one) for one in cells if length(one) <= 24)]) + 2, max(width, 1))
-    rows: list[Row] = []
-    line: Row = ()
-    for one in cells:
-        wanted = -(-(length(one) + 2) // column) * column
-        if line and length(line) + wanted - 2 > width:
-            rows.append(line)
-            line = ()
-        if length(one) > width:
-            rows += _broken(one, width)
-        else:
-            line = (*line, *one, (" " * (wanted - length(one)), "text"))
-    return [*rows, line] if line else rows
-
-
-def _broken(cell: Row, width: int) -> list[Row]:
-    """One cell on several rows: its last text is what is too long."""
-    *start, (text, role) = cell
-    indent = " " * min(length(tuple(start)), max(0, width - 1))
-    first, *more = textwrap.wrap(text, max(1, width), initial_indent=indent, subsequent_indent="  ") or [""]
-    return [(*start, (first.lstrip(), role)), *(((line, role),) for line in more)]
+def _indented(rows: Iterable[Row], by: int) -> list[Row]:
+    return [((" " * by, "text"), *row) for row in rows]

@@ -1,7 +1,8 @@
 """Every worker as a row, with a cursor that stays on its slot, whatever happens to the rows around it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
@@ -10,34 +11,38 @@ from textual.message import Message
 
 from lab.core.snapshot import AppSnapshot, LabSnapshot, WorkerSnapshot
 from lab.tui import figures
-from lab.tui.looks import look, words
+from lab.tui.looks import Look, absence, look, words
 from lab.tui.painting import PaintedScroll, Row, fit
 
 _WIDE_FROM = 95
+_NAME = 13
+_LONGEST_NAME = 24
+"""The name of a worker takes what the longest one needs, between these."""
+_STATE = 11
+"""The least that is left for the state; columns go before it gets less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of the table. Width 0 takes what the others leave."""
+    """A column of the table. The one of width 0 takes what the others leave."""
 
     title: str
     width: int
     right: bool = True
 
 
+_STATE_COLUMN = Column("  state", 0, right=False)
 _NARROW = (
-    Column("WORKER", 13, right=False),
     Column("pid", 8),
-    Column("  state", 0, right=False),
+    _STATE_COLUMN,
     Column("req/s", 7),
     Column("p99", 8),
     Column("restarts", 9),
 )
 _WIDE = (
-    Column("WORKER", 13, right=False),
     Column("gen", 4),
     Column("pid", 8),
-    Column("  state", 0, right=False),
+    _STATE_COLUMN,
     Column("req/s", 7),
     Column("p50", 8),
     Column("p99", 8),
@@ -47,14 +52,28 @@ _WIDE = (
     Column("memory", 7),
     Column("up", 8),
 )
+_LEAVING = ("gen", "up", "in flight", "p50", "restarts", "p99", "req/s")
+"""Which columns go, in this order, where names are long or room is short."""
+
+
+@lru_cache(maxsize=16)
+def columns_for(width: int, name: int) -> tuple[Column, ...]:
+    """The columns that a table of `width` has room for when its names take `name` cells."""
+    columns = (Column("WORKER", name, right=False), *(_WIDE if width >= _WIDE_FROM else _NARROW))
+    for title in _LEAVING:
+        if width - sum(column.width for column in columns) >= _STATE:
+            break
+        columns = tuple(column for column in columns if column.title != title)
+    return columns
 
 
 @dataclass(frozen=True, slots=True)
 class Selected:
-    """A row: a worker and the app that it belongs to. An app without any worker has one row of its own."""
+    """A row: a worker and the app that it belongs to. An app without any has a row of its own, and an `absence`."""
 
     app: AppSnapshot
     worker: WorkerSnapshot | None
+    absence: Look | None = None
 
     @property
     def target(self) -> str:
@@ -68,14 +87,17 @@ class Selected:
 
 
 class WorkerTable(PaintedScroll):
-    """A row a worker: six columns below 95 cells, twelve from there on."""
+    """A row a worker: six columns below 95 cells, up to twelve from there on."""
 
     HELP = (
         "Every worker is a real process. Pick one with the arrow keys; Kill, Term and Freeze act on it.\n\n"
         "pid: its process ID now; the slot keeps its name (search/1) when the process is replaced. "
         "gen: how many processes the slot has had. req/s, p50, p99: over the last ten seconds. "
         "in flight: requests the proxy has open to it. cpu, memory: as the kernel counts them.\n\n"
-        "The state says why a worker does not serve, and counts down while it waits.\n\n"
+        "The state says why a worker does not serve, and counts down while it waits. `-` is what nobody can measure: "
+        "where workers share one socket, only the kernel knows who answered.\n\n"
+        "An app without workers has a row of its own that says why, with the figures of the app. Under cgi each "
+        "request gets a process of its own, so there is nobody to kill.\n\n"
         "y copies a kill command for another terminal."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -95,6 +117,9 @@ class WorkerTable(PaintedScroll):
         super().__init__(**options)
         self._entries: Sequence[Selected] = ()
         self._cursor = 0
+        self._room = _NAME
+        self._painted: dict[int, Row] = {}
+        """Rows in sight as they were painted last."""
 
     @property
     def selected(self) -> Selected | None:
@@ -108,55 +133,66 @@ class WorkerTable(PaintedScroll):
         return f"kill -9 {worker.pid}" if worker is not None and worker.pid is not None else ""
 
     def show(self, snapshot: LabSnapshot) -> None:
-        """Draw the workers of `snapshot`; rows that are as they were are not painted again."""
-        before, held = self._entries, self.selected
-        self._entries = [Selected(app, worker) for app in snapshot.apps for worker in app.workers or (None,)]
-        at = self._cursor
+        """Draw the workers of `snapshot`; rows that look as they did are not painted again."""
+        before, held = len(self._entries), self.selected
+        at, room = self._cursor, self._room
+        self._entries = [
+            Selected(app, worker, None if worker else absence(app, snapshot.processes))
+            for app in snapshot.apps
+            for worker in app.workers or (None,)
+        ]
+        self._room = min(_LONGEST_NAME, max([_NAME, *(len(entry.target) + 3 for entry in self._entries)]))
         self._cursor = self._find(held)
-        if len(before) != len(self._entries) or at != self._cursor:
+        if before != len(self._entries) or (at, room) != (self._cursor, self._room):
             self.measure()
             self.refresh()
             return
-        pairs = enumerate(zip(before, self._entries, strict=True))
-        self.refresh_rows(number for number, (old, new) in pairs if _shown(old) != _shown(new))
+        self._paint_changed()
+
+    def _paint_changed(self) -> None:
+        top, width = round(self.scroll_y), self.scrollable_content_region.width
+        before = self._painted
+        self._painted = {number: self.line(number, width) for number in range(top, min(top + self.shown, self.count))}
+        self.refresh_rows(number for number, row in self._painted.items() if before.get(number) != row)
 
     @property
     def count(self) -> int:
         return len(self._entries)
 
     def heading(self, width: int) -> Row:
-        columns = _columns(width)
-        return ((_joined([column.title for column in columns], columns, width, self.glyphs.more), "head"),)
+        columns = columns_for(width, self._room)
+        return (
+            (_joined({column.title: column.title for column in columns}, columns, width, self.glyphs.more), "head"),
+        )
 
     def line(self, number: int, width: int) -> Row:
-        entry = self._entries[number]
-        if entry.worker is None:
-            return self._lone(entry, number)
-        columns = _columns(width)
-        state = next(place for place, column in enumerate(columns) if not column.width)
-        cells = self._cells(entry.target, entry.worker, wide=columns is _WIDE)
-        more = self.glyphs.more
-        name = fit(self._mark(number) + cells[0], columns[0].width, more)
-        before = _joined(cells[1:state], columns[1:state], width, more)
-        after = _joined(cells[state + 1 :], columns[state + 1 :], width, more)
-        left = width - len(name) - len(before)
-        if len(cells[state]) > left - len(after):
+        entry, more = self._entries[number], self.glyphs.more
+        columns = columns_for(width, self._room)
+        place = columns.index(_STATE_COLUMN)
+        seen, said, cells = self._told(entry)
+        begin = self._mark(number) + fit(_named(entry, self._room - 3, more), self._room - 2)
+        before = _joined(cells, columns[1:place], width, more) if entry.worker is not None else ""
+        after = _joined(cells, columns[place + 1 :], width, more)
+        left = width - len(begin) - len(before)
+        if len(said) > left - len(after):
+            after = " " + after.lstrip()  # The first figure may not need its whole column.
+        if len(said) > left - len(after):
             after = ""  # What is wrong with it matters more than its figures.
-        room = max(0, left - len(after))
-        seen = look(entry.worker)
-        role = "text" if entry.worker.routed else "dim"
-        return ((name, "strong"), (before, role), (fit(cells[state], room, more), seen.role), (after, role))
+        role = "text" if entry.worker is None or entry.worker.routed else "dim"
+        return (
+            (begin, "strong"),
+            (before, role),
+            (fit(said, max(0, left - len(after)), more), seen.role),
+            (after, role),
+        )
 
-    def _lone(self, entry: Selected, number: int) -> Row:
-        """An app without workers: which, and why."""
-        name = (f"{self._mark(number)}{entry.app.name}  ", "strong")
-        if entry.app.unavailable is not None:
-            return (name, (f"{self.glyphs.failed} not available: {entry.app.unavailable}", "bad"))
-        if entry.app.waits_for:
-            return (name, (f"{self.glyphs.starting} waits for {', '.join(entry.app.waits_for)}", "warn"))
-        if entry.app.building:
-            return (name, (f"{self.glyphs.starting} building its program", "warn"))
-        return (name, ("no workers", "dim"))
+    def _told(self, entry: Selected) -> tuple[Look, str, dict[str, str]]:
+        """Look, state in words, and figures of a row."""
+        if entry.worker is not None:
+            seen = look(entry.worker)
+            return seen, f"  {seen.sign(self.glyphs)} {words(entry.worker)}", _figures(entry.worker)
+        lone = entry.absence or absence(entry.app, ())
+        return lone, f"  {lone.sign(self.glyphs)} {lone.word}", _figures_of_app(entry.app)
 
     def _mark(self, number: int) -> str:
         return "> " if number == self._cursor else "  "
@@ -204,45 +240,44 @@ class WorkerTable(PaintedScroll):
         exact = [number for number in same if self._entries[number].target == held.target]
         return exact[0] if exact else same[-1] if same else max(0, min(self._cursor, len(self._entries) - 1))
 
-    def _cells(self, target: str, worker: WorkerSnapshot, *, wide: bool) -> list[str]:
-        pid = "-" if worker.pid is None else str(worker.pid)
-        state = f"  {look(worker).sign(self.glyphs)} {words(worker)}"
-        rate = figures.rate(worker.rps if worker.requests is not None else None)
-        p99 = figures.milliseconds(worker.p99_ms)
-        if not wide:
-            return [target, pid, state, rate, p99, str(worker.restarts)]
-        return [
-            target,
-            str(worker.generation),
-            pid,
-            state,
-            rate,
-            figures.milliseconds(worker.p50_ms),
-            p99,
-            figures.NONE if worker.in_flight is None else str(worker.in_flight),
-            str(worker.restarts),
-            "-" if worker.cpu_percent is None else f"{worker.cpu_percent:.1f}",
-            figures.size(worker.rss_bytes),
-            figures.seconds(worker.uptime_s),
-        ]
+
+def _named(entry: Selected, room: int, more: str) -> str:
+    """What commands call it. Where it is too long its end stays, for the slot tells workers apart."""
+    if len(entry.target) <= room:
+        return entry.target
+    slot = entry.target[len(entry.app.name) :]
+    return entry.app.name[: room - len(slot) - len(more)] + more + slot
 
 
-def _shown(entry: Selected) -> object:
-    """What a row depends on."""
-    if entry.worker is not None:
-        return entry.worker
-    return entry.app.name, entry.app.unavailable, entry.app.waits_for, entry.app.building
+def _figures(worker: WorkerSnapshot) -> dict[str, str]:
+    return {
+        "gen": str(worker.generation),
+        "pid": figures.NONE if worker.pid is None else str(worker.pid),
+        "req/s": figures.rate(worker.rps if worker.requests is not None else None),
+        "p50": figures.milliseconds(worker.p50_ms),
+        "p99": figures.milliseconds(worker.p99_ms),
+        "in flight": figures.NONE if worker.in_flight is None else str(worker.in_flight),
+        "restarts": str(worker.restarts),
+        "cpu %": figures.NONE if worker.cpu_percent is None else f"{worker.cpu_percent:.1f}",
+        "memory": figures.size(worker.rss_bytes),
+        "up": figures.seconds(worker.uptime_s),
+    }
 
 
-def _columns(width: int) -> tuple[Column, ...]:
-    return _WIDE if width >= _WIDE_FROM else _NARROW
+def _figures_of_app(app: AppSnapshot) -> dict[str, str]:
+    """What there is to tell of an app that has no workers."""
+    return {
+        "req/s": figures.rate(app.rps),
+        "p50": figures.milliseconds(app.p50_ms),
+        "p99": figures.milliseconds(app.p99_ms),
+    }
 
 
-def _joined(cells: Sequence[str], columns: Sequence[Column], width: int, more: str) -> str:
+def _joined(cells: Mapping[str, str], columns: Sequence[Column], width: int, more: str) -> str:
     """Cells side by side, each in its column; the column without a width takes what is left of `width`."""
     left = max(0, width - sum(column.width for column in columns))
     parts = []
-    for cell, column in zip(cells, columns, strict=True):
-        room = column.width or left
+    for column in columns:
+        room, cell = column.width or left, cells.get(column.title, "")
         parts.append(cell.rjust(room) if column.right and len(cell) <= room else fit(cell, room, more))
     return "".join(parts)
