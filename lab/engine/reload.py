@@ -120,7 +120,7 @@ class Reloader:
         seen = await asyncio.to_thread(lambda: {app.name: _contents(sources(Path(app.source))) for app in apps})
         before, self._seen = self._seen, seen
         told = [self._notice(app, before.get(app.name, {}), seen[app.name], renewed) for app in apps]
-        if any(told):
+        if any(told) or seen.keys() - before.keys():  # a new one may have been edited since the pool read it
             await self._look_again()
 
     def _notice(self, app: AppSpec, before: Contents, now: Contents, renewed: frozenset[str]) -> bool:

@@ -11,12 +11,13 @@ import pytest
 from msgspec.structs import replace
 
 from lab import bootstrap
-from lab.config import watch
-from lab.core.events import Event, EventKind
+from lab.config import languages, watch
+from lab.core.clock import SystemClock
+from lab.core.events import Event, EventKind, EventRing
 from lab.core.model import AppSpec, Liveness, PoolSettings
 from lab.engine.lab import Answer, LabSpec
 from lab.engine.local import LocalLab
-from lab.engine.reload import merged
+from lab.engine.reload import Reloader, merged
 
 PROGRAM = """
 import http.server, sys
@@ -209,6 +210,25 @@ async def test_an_app_that_was_added_while_the_lab_runs_is_watched_too(lab: Loca
     since = await edit(lab, elsewhere / "late.py", program("later"))
     await until(lab, step("done", "late"), since)
     assert (await lab.request("late")).body == "later"
+
+
+async def test_a_new_app_is_compared_with_its_file_once_more_for_it_may_have_been_edited_meanwhile() -> None:
+    """Between the moment in which the pool reads a new program and the first look at its file."""
+    looked = asyncio.Event()
+
+    async def take_over(_: LabSpec) -> None:
+        raise AssertionError("there is no manifest")
+
+    async def look_again() -> None:
+        looked.set()
+
+    reloader = Reloader(None, languages.load())
+    reloader.start(spec(), EventRing(SystemClock()), take_over, look_again)
+    try:
+        reloader.follow(spec(app()))
+        await asyncio.wait_for(looked.wait(), 20)
+    finally:
+        await reloader.close()
 
 
 def spec(*apps: AppSpec) -> LabSpec:
