@@ -13,6 +13,8 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from lab.core.printable import printable
+
 LINES_KEPT = 200
 LONGEST_LINE = 2000
 """Bytes of a line kept at hand."""
@@ -96,7 +98,7 @@ class Capture:
         return self._slot.write(chunk)
 
     def _take(self, line: bytes) -> None:
-        text = _printable(line)
+        text = printable(line, LONGEST_LINE)
         self._slot.keep(text)
         self._words.append(text)
 
@@ -117,12 +119,6 @@ class Capture:
         self._loop.remove_reader(self._pipe)
         os.close(self._pipe)
         self._pipe = -1
-
-
-def _printable(line: bytes) -> str:
-    text = line[:LONGEST_LINE].rstrip(b"\r").decode(errors="backslashreplace").expandtabs()
-    cut = " ..." if len(line) > LONGEST_LINE else ""
-    return "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text) + cut
 
 
 def _append(log: Path, chunk: bytes) -> None:

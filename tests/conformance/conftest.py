@@ -232,12 +232,14 @@ class World:
         self.url = await self.proxy.start(self.spec)
         self.address = ("127.0.0.1", int(self.url.rpartition(":")[2]))
 
-    async def worker(self, response: bytes = OK, handler: Handler | None = None, concurrency: int = 8) -> Worker:
+    async def worker(
+        self, response: bytes = OK, handler: Handler | None = None, concurrency: int = 8, app: str = "app"
+    ) -> Worker:
         """Start a worker and route to it."""
         worker = Worker(response, handler)
         await worker.start()
         self.workers.append(worker)
-        self.route(worker.port, concurrency)
+        self.add(app, host="127.0.0.1", port=worker.port, concurrency=concurrency)
         return worker
 
     async def fastcgi(self, path: Path, handler: FastCgiHandler = hello, **endpoint: object) -> FastCgiWorker:
@@ -271,10 +273,10 @@ class World:
     def route(self, port: int, concurrency: int = 8) -> Endpoint:
         return self.add(host="127.0.0.1", port=port, concurrency=concurrency)
 
-    def add(self, **endpoint: object) -> Endpoint:
+    def add(self, app: str = "app", **endpoint: object) -> Endpoint:
         """Route to an endpoint that is there already."""
-        identity = WorkerId("app", len(self.endpoints), 1)
-        added = Endpoint("app", identity, **endpoint)  # type: ignore[arg-type]
+        identity = WorkerId(app, len(self.endpoints), 1)
+        added = Endpoint(app, identity, **endpoint)  # type: ignore[arg-type]
         self.endpoints.append(added)
         self.proxy.add(added)
         return added

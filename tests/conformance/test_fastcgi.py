@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lab.core.events import EventKind
@@ -240,6 +241,16 @@ async def test_what_a_worker_complains_of_is_told_at_most_once_a_second(world, t
     assert world.told(EventKind.NOTE) == ["app/0: It complained: PHP Warning: oh"]
 
 
+async def test_a_complaint_of_many_lines_is_told_as_one_sentence_that_no_terminal_obeys(world, tmp_path):
+    def complains(params, body, application):
+        application.write(b"\nPHP Fatal error: \x1b[2Joh\nStack trace:\n#0 {main}\n", Kind.STDERR)
+        echo(params, body, application)
+
+    await begin(world, tmp_path, complains)
+    assert await world.get() == 200
+    assert world.told(EventKind.NOTE) == ["app/0: It complained: PHP Fatal error: \\x1b[2Joh (and more)"]
+
+
 @pytest.mark.parametrize(
     ("ending", "status"), [(Ending.CANT_MPX_CONN, 502), (Ending.OVERLOADED, 503), (Ending.UNKNOWN_ROLE, 502)]
 )
@@ -272,6 +283,18 @@ async def test_a_location_on_this_server_is_answered_by_who_has_that_path_as_a_g
     assert b"CONTENT_LENGTH" not in worker.requests[1]
     assert world.proxy.observe().totals.answered == 1
     assert world.conserved()
+
+
+async def test_a_redirect_to_an_app_that_speaks_http_takes_nothing_of_the_body_along(world, tmp_path):
+    await begin(world, tmp_path, says(b"Location: /other/\r\n\r\n"))
+    other = msgspec.structs.replace(world.spec.upstreams[0], app="other", route="/other")
+    await world.proxy.apply(msgspec.structs.replace(world.spec, upstreams=(*world.spec.upstreams, other)))
+    worker = await world.worker(app="other")
+    assert (await ask(world, CHUNKED + b"Expect: 100-continue\r\n\r\n1\r\nx\r\n0\r\n\r\n"))[2] == b"ok"
+    head = worker.requests[0].lower()
+    assert head.startswith(b"get /other/ http/1.1\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"expect" not in head
 
 
 async def test_redirects_that_never_end_are_ended(world, tmp_path):

@@ -131,6 +131,17 @@ class Downstream(asyncio.Protocol, Timed):
             self._reading = True
             self.transport.resume_reading()
 
+    def end_of(self, request: RequestHead) -> bytes:
+        """The fields that the gateway adds to a request's head for a worker that speaks HTTP, and its empty line.
+
+        They are the same for nearly all requests of a connection.
+        """
+        chunked = request.length == CHUNKED
+        if request.host != self._end_host or (request.modern, chunked) != self._end_kind:
+            self._end_host, self._end_kind = request.host, (request.modern, chunked)
+            self._end = request_end(self.peer, request.host, self._gateway.authority, request.modern, chunked)
+        return self._end
+
     def finished(self, keep: bool) -> None:
         """The exchange has ended and its answer is written. `keep`: the client may send another request."""
         if not keep or self._gateway.draining:
@@ -182,7 +193,7 @@ class Downstream(asyncio.Protocol, Timed):
             self._state = _BUSY
             self._head_begun = False
             self.deadline = NEVER
-            self._unread = self.exchange.begin(request, self._end_of(request), data)
+            self._unread = self.exchange.begin(request, data)
         self._serving = False
 
     def _bound_unread(self) -> None:
@@ -194,14 +205,6 @@ class Downstream(asyncio.Protocol, Timed):
         if not self._head_begun:
             self._head_begun = True
             self._arm(self._gateway.spec.timeouts.request_head)
-
-    def _end_of(self, request: RequestHead) -> bytes:
-        """What the gateway adds to the request's head: the same for nearly all requests of a connection."""
-        chunked = request.length == CHUNKED
-        if request.host != self._end_host or (request.modern, chunked) != self._end_kind:
-            self._end_host, self._end_kind = request.host, (request.modern, chunked)
-            self._end = request_end(self.peer, request.host, self._gateway.authority, request.modern, chunked)
-        return self._end
 
     def _refuse(self, problem: problems.Problem) -> None:
         """Answer what could not become a request."""

@@ -72,8 +72,6 @@ class Exchange(Timed):
     """The life of one request. Its deadline is that of its phase."""
 
     request: RequestHead
-    end: bytes
-    """The fields that the gateway adds to its head for a worker that speaks HTTP, and its empty line."""
     script: cgi.Script | None
     """What answers it, if that is a program; None while nobody has looked."""
     upstream: "Upstream"
@@ -116,15 +114,12 @@ class Exchange(Timed):
 
     # -- the request
 
-    def begin(self, request: RequestHead, end: bytes, data: bytes) -> bytes:
-        """Accept a request. `end` completes its head for the worker; `data` came right behind its head.
-
-        Returns what of `data` does not belong to it.
-        """
+    def begin(self, request: RequestHead, data: bytes) -> bytes:
+        """Accept a request; `data` came right behind its head. Returns what of `data` does not belong to it."""
         gateway = self._gateway
         self._started = gateway.now()
         self.phase = _ACCEPTED
-        self.request, self.end = request, end
+        self.request = request
         self.held = self.trailers = b""
         self._continued = False
         self._interims = self._redirects = 0

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
+from lab.core.printable import printable
 from lab.proxy.backends.python_builtin.dialects import NO_REMARKS
 from lab.proxy.backends.python_builtin.dialects.output import Output, ProgramDialect
 from lab.wire import cgi, fastcgi
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.exchange import Exchange
 
 _HEADER_LIMIT: Final = 64 * 1024
+
+_COMPLAINT: Final = 300
+"""Bytes of a complaint that are told."""
 
 _COMPLETE: Final = Ending.REQUEST_COMPLETE
 
@@ -69,8 +73,9 @@ class FastCgiDialect(ProgramDialect):
         if not (reply.errors or reply.app_status or surplus):
             return NO_REMARKS
         found = []
-        if reply.errors:
-            found.append(f"It complained: {reply.errors.decode(errors='replace').strip()}")
+        if complaint := reply.errors.strip():
+            first, *others = complaint.splitlines()
+            found.append(f"It complained: {printable(first, _COMPLAINT)}{' (and more)' if others else ''}")
         if reply.app_status:
             found.append(f"It ended a request with status {reply.app_status}.")
         if surplus:

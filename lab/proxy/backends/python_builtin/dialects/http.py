@@ -34,7 +34,7 @@ class HttpDialect:
         body = exchange.held
         if self._chunked:
             body = chunk(body) + (LAST_CHUNK + exchange.trailers + b"\r\n" if exchange.upload is None else b"")
-        return request.lines + exchange.end + body
+        return request.lines + exchange.downstream.end_of(request) + body
 
     def upload(self, payload: bytes, body: Body) -> bytes:
         if not self._chunked:
