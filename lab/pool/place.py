@@ -8,7 +8,6 @@ from lab.pool.runner import Runner
 from lab.pool.slot import Slot
 
 _S = WorkerState
-_WANTED = frozenset({_S.STARTING, _S.READY, _S.UNHEALTHY})
 _SERVING = frozenset({_S.READY, _S.UNHEALTHY})
 _WAITING = frozenset({_S.BACKOFF, _S.FAILED})
 
@@ -34,12 +33,10 @@ class Place:
         return self.runners[-1]
 
     @property
-    def reluctance(self) -> tuple[int, int]:
+    def dispensability(self) -> tuple[int, int]:
         """The higher, the sooner it is scaled away: slots that do not serve first, then idle ones, then by number."""
-        state = self.newest.worker.state if self.runners else _S.EXITED
-        if state not in _WANTED:
-            return 2, self.slot.number
-        return int(self.newest.is_idle), self.slot.number
+        ready = self.ready
+        return 2 if ready is None else int(ready.is_idle), self.slot.number
 
     @property
     def ready(self) -> Runner | None:

@@ -270,7 +270,7 @@ class Supervisor:
         """Have so many slots in this role."""
         filled = [place for place in self._places.values() if place.wanted and place.standby is standby]
         if len(filled) > number:
-            for place in sorted(filled, key=lambda one: one.reluctance, reverse=True)[: len(filled) - number]:
+            for place in sorted(filled, key=lambda one: one.dispensability, reverse=True)[: len(filled) - number]:
                 self._leave(place)
         free = itertools.filterfalse(self._is_taken, itertools.count())
         for lowest in itertools.islice(free, max(0, number - len(filled))):

@@ -20,6 +20,11 @@ import os, time
 while os.environ.get("GATE") and not os.path.exists(os.environ["GATE"]):
     time.sleep(0.005)
 """
+ONLY_THE_FIRST_SERVES = """
+import os, time
+if not os.environ["CGILAB_WORKER"].startswith("app/0."):
+    time.sleep(1000)
+"""
 NEVER_LISTENS = "import time\nprint('thinking', flush=True)\ntime.sleep(1000)\n"
 
 
@@ -98,6 +103,17 @@ async def test_scaling_down_takes_idle_workers_first(bench):
     await bench.pool.apply((bench.app(max_workers=1),))
     assert (await bench.state(_S.EXITED)).slot == 0
     bench.routes.places[busy.worker] = 0
+
+
+async def test_scaling_down_while_others_start_leaves_the_one_that_serves(bench):
+    app = bench.app(ONLY_THE_FIRST_SERVES + bench.PROGRAM, max_workers=1, start_timeout=30.0, concurrent_starts=2)
+    await bench.pool.apply((app,))
+    await bench.state(_S.READY)
+    await bench.pool.apply((msgspec.structs.replace(app, pool=msgspec.structs.replace(app.pool, max_workers=3)),))
+    await bench.state(_S.STARTING, slot=2)
+    await bench.pool.apply((app,))
+    assert {(await bench.state(_S.EXITED, slot=slot)).cause for slot in (1, 2)} == {Cause.SCALED_DOWN}
+    assert [worker.slot for worker in bench.routes.routed] == [0]
 
 
 async def test_a_slot_that_is_filled_again_counts_its_generations_on(bench):
