@@ -88,7 +88,8 @@ class OwnTraffic:
             sock.setblocking(False)
             sock.bind((self._address[0], 0))
             self._proxy.mark_own(sock.getsockname())
-            await loop.sock_connect(sock, self._address)
+            with contextlib.suppress(BlockingIOError):  # `sock_connect` of uvloop takes a thread to look up an address
+                sock.connect(self._address)
             host = f"{self._address[0]}:{self._address[1]}"
             await loop.sock_sendall(sock, f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode("ascii"))
             received = bytearray()
