@@ -88,6 +88,8 @@ class AppSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     unavailable: str | None = None
     """Why the app cannot run here, with the command that changes it; None when it can."""
     building: bool = False
+    changing: bool = False
+    """Its program is being looked at, or workers of another one are on their way."""
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,6 +90,7 @@ def _app(
         waits_for=waits_for,
         unavailable=view.unavailable,
         building=view.building,
+        changing=view.changing,
     )
 
 

@@ -76,7 +76,10 @@ class Stage:
             raise DeadlineError(f"The workers of this lesson were not ready within {_READY_TIMEOUT:g} s.") from error
 
     async def _serves(self, app: App) -> bool:
-        """Whether exactly the wanted workers are there, all READY. Raises `UnavailableError` if they cannot be."""
+        """Whether exactly the wanted workers are there, all READY, and none is about to be replaced.
+
+        Raises `UnavailableError` if they cannot be.
+        """
         found = (await self._lab.snapshot()).app(app.name)
         if found is not None and found.unavailable is not None:
             raise UnavailableError(f"{app.name} cannot run here: {found.unavailable}")
@@ -84,7 +87,8 @@ class Stage:
 
 
 def _complete(app: AppSnapshot, workers: int) -> bool:
-    return len(app.workers) == workers and all(one.state is WorkerState.READY for one in app.workers)
+    ready = all(one.state is WorkerState.READY for one in app.workers)
+    return ready and len(app.workers) == workers and not app.changing
 
 
 def _language(name: str, known: dict[str, Language]) -> Language:

@@ -90,6 +90,8 @@ class AppView(msgspec.Struct, frozen=True, kw_only=True):
     """In the order of slots. A slot that is being replaced or scaled away stays until its process is gone."""
     unavailable: str | None
     building: bool
+    changing: bool = False
+    """Its program is being looked at, or workers of another one are on their way."""
     protocol: Contract = Contract.HTTP_PORT
     """How its workers get their socket: the app's own word, else its language's."""
     max_reached: int = 0

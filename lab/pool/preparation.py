@@ -32,13 +32,18 @@ class Preparation:
     def begin(self, spec: AppSpec) -> None:
         """Prepare the program of `spec`."""
         wanted = build.needs(spec)
-        if self._task is not None and not self._task.done():
+        if self._task is not None and self.is_busy:
             if wanted == self._preparing:
                 self._again = True
                 return
             self._task.cancel()
         self._preparing, self._again = wanted, False
         self._task = background(self._prepare(spec))
+
+    @property
+    def is_busy(self) -> bool:
+        """Something was asked for, and nothing came of it yet."""
+        return self._task is not None and not self._task.done()
 
     def cancel(self) -> None:
         """Nothing is wanted any more."""

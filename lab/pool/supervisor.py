@@ -174,6 +174,7 @@ class Supervisor:
             workers=tuple(runner.view() for runner in runners),
             unavailable=self._unavailable,
             building=self._building,
+            changing=self._preparation.is_busy or self._rollout.rolling,
             protocol=current.program.contract if current is not None else self._builder.protocol(self.spec),
             max_reached=self._sizing.times_limited,
             breaches=self._invariants.breaches(self._with.clock.monotonic()),

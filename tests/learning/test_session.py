@@ -10,6 +10,7 @@ import pytest
 
 from lab.core.clock import SystemClock
 from lab.core.errors import NotPossibleError
+from lab.core.events import EventKind
 from lab.engine.local import LocalLab
 from lab.learning import lessons
 from lab.learning.checks import Verdict
@@ -34,6 +35,19 @@ async def until(session: LessonSession, phase: Phase, seconds: float = 10.0) -> 
 @pytest.fixture
 def progress(tmp_path: Path) -> Progress:
     return Progress(tmp_path / "progress.json")
+
+
+async def test_a_lesson_begins_when_no_worker_is_about_to_be_replaced_by_one_as_it_wants_them(
+    lab: LocalLab, write_lesson: Write, progress: Progress
+) -> None:
+    cursor = 0
+    async with asyncio.timeout(30):
+        while sum(worker.routed for worker in (await lab.snapshot()).apps[0].workers) < 3:
+            cursor = (await lab.events(cursor, wait=1)).next
+    folder = write_lesson("workers = 2", "workers = 3")
+    async with LessonSession(lab, lessons.load("short", folder), progress):
+        told = [event.data.get("step") for event in (await lab.events(0)).events if event.kind is EventKind.RELOAD]
+        assert told == ["verified", "done"]  # these workers take one request at a time, those before took 32
 
 
 async def test_kill_is_off_until_the_prediction_is_committed(
