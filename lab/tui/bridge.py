@@ -97,8 +97,8 @@ def _sample(before: LabSnapshot, now: LabSnapshot) -> Sample:
 def _moment(event: Event) -> Moment | None:
     if event.kind is EventKind.HEALED:
         return Moment(event.at, "good")
-    died = event.kind is EventKind.STATE and event.state is WorkerState.EXITED and event.cause not in DELIBERATE
-    if died or event.kind is EventKind.STOPPED:
+    ended = event.kind is EventKind.STATE and event.state is WorkerState.EXITED and event.pid is not None
+    if event.kind is EventKind.STOPPED or (ended and event.cause not in DELIBERATE):
         return Moment(event.at, "bad")
     return None
 

@@ -2,9 +2,13 @@
 
 import pytest
 from fake_lab import FakeLab, FakeWorker
+from msgspec.structs import replace
 from reading import read
 
-from lab.core.states import WorkerState
+from lab.core.model import AppSpec, Contract, Metric, PoolSettings, ScalingSpec
+from lab.core.snapshot import ServiceSnapshot
+from lab.core.states import Policy, ServiceState, WorkerState
+from lab.engine.lab import LabSpec
 from lab.tui import glyphs
 from lab.tui.widgets.cells import bar
 from lab.tui.widgets.flow import Flow
@@ -68,6 +72,74 @@ async def test_an_app_that_waits_for_a_process_says_for_which() -> None:
     lab = FakeLab()
     lab.apps[0].waits_for, lab.apps[0].workers = ("redis", "db"), []
     assert "waits for redis, db" in await picture(lab)
+
+
+async def test_an_app_says_how_its_workers_get_their_socket_and_how_many_there_may_be() -> None:
+    lab = FakeLab()
+    search, auth = (app.spec for app in lab.apps)
+    pool = PoolSettings(policy=Policy.DYNAMIC, min_workers=1, max_workers=5)
+    lab.apps[0].spec = replace(search, protocol=Contract.HTTP_UNIX, pool=pool)
+    lab.apps[1].spec = replace(auth, scaling=ScalingSpec(metric=Metric.CPU, target=50, min_workers=2, max_workers=8))
+    shown = await picture(lab, 120)
+    assert "search  c http-unix · dynamic 3 of 1-5 · round robin" in shown
+    assert "auth  python http-port · static 2, scaled 2-8 by cpu" in shown
+
+
+async def test_php_fpm_alone_knows_how_many_children_it_wants() -> None:
+    pool = PoolSettings(policy=Policy.DYNAMIC, min_workers=1, max_workers=5)
+    app = AppSpec(name="wiki", route="/w", language="php-fpm", source="/w.php", protocol=Contract.FASTCGI, pool=pool)
+    assert "wiki  php-fpm fastcgi · dynamic 1-5 · round robin" in await picture(FakeLab(LabSpec(apps=(app,))))
+
+
+async def test_a_program_is_a_process_per_request_and_an_idle_pool_on_demand_waits_for_one() -> None:
+    lab = FakeLab()
+    lab.apps[0].spec = replace(lab.apps[0].spec, protocol=Contract.CGI)
+    lab.apps[1].spec = replace(lab.apps[1].spec, pool=PoolSettings(policy=Policy.ONDEMAND, max_workers=4))
+    for app in lab.apps:
+        app.workers = []
+    shown = await picture(lab)
+    assert "search  c cgi  211/s  p99 3.0 ms" in shown
+    assert "· a process per request" in shown
+    assert "ondemand 0 of 0-4" in shown
+    assert "· no workers until a request comes" in shown
+
+
+@pytest.mark.parametrize("width", [50, 100])
+async def test_processes_beside_the_pool_stand_below_with_what_is_wrong(width: int) -> None:
+    lab = FakeLab()
+    lab.apps[1].workers, lab.apps[1].waits_for = [], ("redis",)
+    lab.processes = [
+        service("redis", ServiceState.BACKOFF, "It ended: exit code 1."),
+        service("disk", ServiceState.HEALTHY),
+    ]
+    shown = await picture(lab, width)
+    assert "waits for redis (starts again soon)" in shown
+    assert "beside the pool" in shown
+    assert "● disk 77" in shown
+    assert "◌ redis starts again soon: it ended:" in shown
+
+
+def service(name: str, state: ServiceState, why: str = "") -> ServiceSnapshot:
+    return ServiceSnapshot(name=name, state=state, pid=77, health="tcp", restarts=0, needs=(), uptime_s=1.0, why=why)
+
+
+@pytest.mark.parametrize("width", [78, 98])
+async def test_many_apps_take_one_row_each(width: int) -> None:
+    app = FakeLab().apps[0].spec
+    apps = tuple(replace(app, name=f"app-{number}", pool=PoolSettings(max_workers=1)) for number in range(14))
+    rows = (await picture(FakeLab(LabSpec(apps=apps)), width)).splitlines()
+    assert len(rows) <= 15
+    assert all(len(row) <= width for row in rows)
+    assert sum("static 1 · c http-port" in row for row in rows) == 14
+
+
+async def test_a_worker_that_was_asked_to_go_goes_without_alarm() -> None:
+    lab, flow = FakeLab(), Flow()
+    await lab.scale("search", 2)
+    await lab.signal("auth/0")
+    await picture(lab, flow=flow)
+    roles = {text: role for row in flow.rows(100) for text, role in row}
+    assert (roles["✗ 4123"], roles["✗ 4124"]) == ("dim", "bad")
 
 
 async def test_own_requests_are_labelled_apart_and_leave_with_them() -> None:

@@ -5,9 +5,9 @@ from dataclasses import fields
 import pytest
 from rich.cells import cell_len
 
-from lab.core.states import WorkerState
+from lab.core.states import ServiceState, WorkerState
 from lab.tui.glyphs import ASCII, UNICODE, Glyphs, of_terminal
-from lab.tui.looks import FROZEN, LOOKS
+from lab.tui.looks import FROZEN, LOOKS, SERVICE_LOOKS
 
 
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII], ids=["unicode", "ascii"])
@@ -27,6 +27,12 @@ def test_no_two_states_share_sign_and_word(glyphs: Glyphs) -> None:
     assert set(LOOKS) == set(WorkerState)
     assert len({(look.sign(glyphs), look.word) for look in looks}) == len(looks)
     assert len({look.word for look in looks}) == len(looks)
+
+
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII], ids=["unicode", "ascii"])
+def test_no_two_states_of_a_process_beside_the_pool_look_alike(glyphs: Glyphs) -> None:
+    assert set(SERVICE_LOOKS) == set(ServiceState)
+    assert len({(look.sign(glyphs), look.word) for look in SERVICE_LOOKS.values()}) == len(ServiceState)
 
 
 @pytest.mark.parametrize(

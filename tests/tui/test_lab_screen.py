@@ -1,18 +1,21 @@
 """Mode Lab as a person uses it: keys and clicks in, commands to the lab, and what can be read on the screen."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import pytest
 from fake_lab import FakeLab, FakeWorker
 from reading import seen
+from textual.app import App, ComposeResult
 from textual.pilot import Pilot
 from textual.widget import Widget
 from textual.widgets import Input
 
 from lab.core.errors import NoLabError
 from lab.core.events import EventKind
+from lab.core.model import AppSpec, Contract
 from lab.core.snapshot import Invariants
+from lab.engine.lab import LabSpec
 from lab.tui.app import LOST, CgilabApp
 from lab.tui.screens.command_line import CommandLine
 from lab.tui.screens.explain import Explain
@@ -412,6 +415,103 @@ async def test_events_overwritten_unread_are_told() -> None:
         await screen.look()
         assert screen.read(EventLog).splitlines()[0] == "EVENTS  500 came too fast to be read here"
         assert screen.app.screen.query_one(EventLog).count == 500
+
+
+async def test_an_event_is_told_to_its_end_however_long_it_is() -> None:
+    async with opened() as screen:
+        why = "search goes on with what it had: search.c does not compile: search.c:14:10: expected ; before } token"
+        screen.lab.ring.emit(EventKind.RELOAD, why, app="search", data={"step": "refused"})
+        await screen.look()
+        lines = screen.read(EventLog).splitlines()
+        assert " ".join(line[15:] for line in lines[-2:]) == why
+        await screen.press("e", "y")
+        assert screen.app.clipboard.endswith(why)
+
+
+async def test_a_slow_request_is_told_with_what_its_worker_was_doing() -> None:
+    async with opened(size=LARGE) as screen:
+        stack = [
+            "Thread 4121 (idle)",
+            "sleep (time.py:1)",
+            "answer (sleepy.py:19)",
+            "do_GET (worker.py:38)",
+            "main (a.py:1)",
+        ]
+        data = {"stack": stack, "seen_by": "py-spy"}
+        screen.lab.ring.emit(EventKind.SLOW, "search/0 has been busy with GET / for 2.0 s", app="search", data=data)
+        await screen.look()
+        told = " ".join(line[15:] for line in screen.read(EventLog).splitlines())
+        assert "for 2.0 s, in sleep (time.py:1) < answer (sleepy.py:19) < do_GET (worker.py:38) (py-spy)" in told
+
+
+async def test_ordinary_steps_of_a_process_beside_the_pool_are_left_out_and_its_failures_are_red() -> None:
+    async with opened() as screen:
+        for state, text in (("starting", "redis is starting"), ("unhealthy", "redis is not healthy: no answer")):
+            screen.lab.ring.emit(EventKind.SERVICE, text, data={"name": "redis", "from": "waiting", "to": state})
+        await screen.look()
+        log = screen.app.screen.query_one(EventLog)
+        assert "redis is starting" not in screen.read(EventLog)
+        assert log.line(log.count - 1, 80)[1] == ("redis is not healthy: no answer", "bad")
+
+
+async def test_a_worker_that_was_asked_to_go_is_no_fault_on_the_charts() -> None:
+    async with opened(size=LARGE) as screen:
+        await screen.press("minus")
+        screen.lab.advance(1)
+        await screen.look()
+        assert "✗" not in screen.read(LatencyChart)
+
+
+async def test_figures_of_a_program_are_in_its_row_and_the_screen_says_why_it_cannot_be_killed() -> None:
+    desired = AppSpec(name="guests", route="/guests", language="bash", source="/lab/g.sh", protocol=Contract.CGI)
+    async with opened(FakeLab(LabSpec(apps=(desired,))), size=LARGE) as screen:
+        (row,) = [line for line in screen.read(WorkerTable).splitlines() if "guests" in line]
+        assert row.split() == [">", "guests", "·", "a", "process", "per", "request", "317", "2.0", "ms", "12", "ms"]
+        await screen.press("k")
+        assert screen.read(Said) == "guests has no worker to act on: a process per request."
+
+
+async def test_long_names_keep_their_slots_and_leave_room_for_the_state() -> None:
+    desired = AppSpec(name="a-very-long-name-of-an-app", route="/a", language="c", source="/lab/a.c")
+    for size in (SMALL, LARGE):
+        async with opened(FakeLab(LabSpec(apps=(desired,))), size=size) as screen:
+            rows = screen.read(WorkerTable).splitlines()[1:3]
+            assert rows[0].split()[:5] == [">", "a-very-long-name-o…/0", "4121", "●", "ready"]
+            assert rows[1].split()[:4] == ["a-very-long-name-o…/1", "4122", "●", "ready"]
+
+
+class Watched(WorkerTable):
+    """A table that notes which rows it paints again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again: list[int] = []
+
+    def refresh_rows(self, numbers: Iterable[int]) -> None:
+        fresh = list(numbers)
+        self.again += fresh
+        super().refresh_rows(fresh)
+
+
+class WatchedApp(App[None]):
+    def compose(self) -> ComposeResult:
+        yield Watched()
+
+
+async def test_only_rows_that_look_different_are_painted_again() -> None:
+    app, lab = WatchedApp(), FakeLab(rate=0)
+    async with app.run_test(size=SMALL) as pilot:
+        table = app.query_one(Watched)
+        for _ in range(2):
+            table.show(await lab.snapshot())
+            await pilot.pause()
+        table.again.clear()
+        lab.clock.advance(0.2)  # all of them are older now, which no narrow table shows
+        table.show(await lab.snapshot())
+        assert table.again == []
+        lab.worker("search", 1).generation = 2
+        table.show(await lab.snapshot())
+        assert table.again == [1]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (20, 6), (40, 12), (79, 23), (119, 35), (120, 36), (300, 100)])

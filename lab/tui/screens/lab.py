@@ -168,8 +168,10 @@ class LabScreen(Screen[None]):
 
     def _strike(self, word: str) -> None:
         chosen = self._chosen()
-        if chosen is None or chosen.worker is None:
+        if chosen is None:
             self.app.say("There is no worker to act on.", "bad")
+        elif chosen.absence is not None:
+            self.app.say(f"{chosen.app.name} has no worker to act on: {chosen.absence.word}.", "bad")
         else:
             self.app.order(f"{word} {self._armed or chosen.target}")
             self._disarm()

@@ -59,11 +59,11 @@ def worker_cell(worker: WorkerSnapshot, died: Death | None, lit: bool, picked: b
 def service_cell(service: ServiceSnapshot, glyphs: Glyphs) -> Row:
     """One process beside the pool: sign, name and PID; its state in words, and why, where it is not healthy."""
     seen = SERVICE_LOOKS[service.state]
-    sign: Row = ((seen.sign(glyphs) + " ", seen.role), (service.name, "text"))
+    sign: Row = ((seen.sign(glyphs) + " ", seen.role), (f"{service.name} ", "text"))
     if service.state is ServiceState.HEALTHY:
-        return (*sign, (f" {service.pid}" if service.pid is not None else "", "dim"))
+        return (*sign, (str(service.pid) if service.pid is not None else "", "dim"))
     why = f": {service.why[0].lower()}{service.why[1:].rstrip('.')}" if service.why else ""
-    return (*sign, (f" {seen.word}{why}", seen.role))
+    return (*sign, (f"{seen.word}{why}", seen.role))
 
 
 def wrap(cells: Sequence[Row], width: int) -> list[Row]:

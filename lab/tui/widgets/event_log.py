@@ -1,7 +1,12 @@
-"""What happened, newest below. It follows the end until somebody scrolls back, and keeps the last five hundred."""
+"""What happened, newest below. It follows the end until somebody scrolls back, and keeps the last five hundred.
 
+The end of a sentence is where its why stands, so what is too long for a row goes on below it.
+"""
+
+import textwrap
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from textual.events import Resize
@@ -9,9 +14,13 @@ from textual.events import Resize
 from lab.core.events import Event, EventKind
 from lab.core.states import DELIBERATE, ServiceState, WorkerState
 from lab.tui import figures
-from lab.tui.painting import PaintedScroll, Row, fit
+from lab.tui.painting import PaintedScroll, Row
 
 _KEPT = 500
+_ROWS = 4
+"""The most rows that one event takes."""
+_FRAMES = 3
+"""How many calls of a slow worker's stack are told, the innermost first."""
 _QUIET = frozenset({EventKind.ENDPOINT_IN, EventKind.ENDPOINT_OUT, EventKind.PROCESS_REPORT})
 _QUIET_STATES = frozenset({WorkerState.PENDING, WorkerState.STARTING, WorkerState.STOPPING, WorkerState.DRAINING})
 _QUIET_STEPS = frozenset({ServiceState.WAITING, ServiceState.STARTING, ServiceState.STOPPING})
@@ -20,6 +29,13 @@ _BAD = frozenset({EventKind.OUTPUT, EventKind.FORKSERVER, EventKind.CGI})
 _NOTABLE = frozenset({EventKind.LIMIT, EventKind.SLOW})
 _BAD_STEPS = frozenset({ServiceState.UNHEALTHY, ServiceState.BACKOFF})
 _BAD_STATES = frozenset({WorkerState.UNHEALTHY, WorkerState.FAILED, WorkerState.KILLING})
+
+
+def sentence(event: Event) -> str:
+    """What happened in one sentence; of a slow request also what the worker was doing."""
+    stack = event.data.get("stack") or ()
+    frames = [line for line in stack if not line.startswith("Thread")][:_FRAMES]
+    return f"{event.text}, in {' < '.join(frames)} ({event.data.get('seen_by')})" if frames else event.text
 
 
 def role(event: Event) -> str:
@@ -39,26 +55,49 @@ def role(event: Event) -> str:
     return "warn" if event.state is WorkerState.BACKOFF else "text"
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One event as it is shown: the time of day, what happened, and how loud that is."""
+
+    clock: str
+    text: str
+    role: str
+
+    def rows(self, width: int, more: str) -> Iterator[Row]:
+        """The event in rows of at most `width` cells, the text in a column of its own."""
+        room = max(len(more), width - len(self.clock))
+        fits = len(self.text) <= room  # nearly always, and much faster
+        first, *further = [self.text] if fits else textwrap.wrap(self.text, room, max_lines=_ROWS, placeholder=more)
+        yield ((self.clock, "dim"), (first, self.role))
+        for text in further:
+            yield ((" " * len(self.clock), "dim"), (text, self.role))
+
+
 class EventLog(PaintedScroll):
     """Only what a person wants to read: steps that every start and stop goes through are left to the timeline."""
 
     HELP = (
         "What happened, with the time of day to the millisecond. Arrow keys and page keys scroll; at the end it "
         "follows.\n\n"
+        "Red is a fault: a death that nobody asked for, a program that was refused, a process beside the pool that "
+        "fails. Green is a healing or a reload that is done, blue a worker that was frozen or thawed. Yellow is worth "
+        "a look: a pool that reached its most workers and could use more; a slow request, with what its worker was "
+        "doing, the innermost call first. Decisions of a policy or of autoscaling say why.\n\n"
         "The steps of every ordinary start and stop are left out here; `cgilab events` prints all of them.\n\n"
-        "y copies the newest line."
+        "y copies the newest event."
     )
     can_focus = True
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._lines: deque[Row] = deque(maxlen=_KEPT)
+        self._told: deque[Line] = deque(maxlen=_KEPT)
+        self._rows: list[Row] = []
         self._seen = self._missed = 0
 
     @property
     def to_copy(self) -> str:
-        """What `y` copies: the newest line."""
-        return "".join(text for text, _ in self._lines[-1]).strip() if self._lines else ""
+        """What `y` copies: the newest event."""
+        return f"{self._told[-1].clock.strip()} {self._told[-1].text}" if self._told else ""
 
     def show(self, events: Iterable[Event], missed: int = 0) -> None:
         """Append what is new in `events`; `missed` more were overwritten before anybody read them."""
@@ -67,36 +106,40 @@ class EventLog(PaintedScroll):
             return
         following = self.scroll_y >= self.max_scroll_y
         self._missed += missed
-        self._lines.extend(_row(event) for event in fresh if not _quiet(event))
+        self._told.extend(
+            Line(f"  {figures.clock(event.wall)} ", sentence(event), role(event))
+            for event in fresh
+            if not _quiet(event)
+        )
         self._seen = fresh[-1].seq if fresh else self._seen
-        self.measure()
-        if following:
-            self.scroll_to(y=max(0, self.count - self.shown), animate=False, force=True)
-        self.refresh()
+        self._lay_out(following=following)
 
     @property
     def count(self) -> int:
-        return len(self._lines)
+        return len(self._rows)
 
     def heading(self, width: int) -> Row:
         missed = f"  {self._missed} came too fast to be read here" if self._missed else ""
         return (("EVENTS", "head"), (missed, "warn"))
 
     def line(self, number: int, width: int) -> Row:
-        (clock, told) = self._lines[number]
-        return (clock, (fit(told[0], width - len(clock[0]), self.glyphs.more).rstrip(), told[1]))
+        return self._rows[number]
 
     def on_resize(self, event: Resize) -> None:
         """Stay at the newest line."""
+        self._lay_out(following=True)
+
+    def _lay_out(self, *, following: bool) -> None:
+        width = self.size.width - self.styles.scrollbar_size_vertical
+        self._rows = [row for line in self._told for row in line.rows(width, self.glyphs.more)]
         self.measure()
-        self.scroll_to(y=max(0, self.count - self.shown), animate=False, force=True)
+        if following:
+            self.scroll_to(y=max(0, self.count - self.shown), animate=False, force=True)
+        self.refresh()
 
 
 def _quiet(event: Event) -> bool:
     if event.kind is EventKind.SERVICE:
         return event.data.get("to") in _QUIET_STEPS
-    return event.kind in _QUIET or event.state in _QUIET_STATES
-
-
-def _row(event: Event) -> Row:
-    return ((f"  {figures.clock(event.wall)} ", "dim"), (event.text, role(event)))
+    never_was = event.state is WorkerState.EXITED and event.pid is None
+    return never_was or event.kind in _QUIET or event.state in _QUIET_STATES
