@@ -29,6 +29,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import gc
 import json
 import os
 import resource
@@ -53,7 +54,8 @@ _ABOVE_TARGETS = 64
 _MOST_FDS = 16
 _INT = struct.Struct("i")
 _SWEEP_PAUSE = 0.002
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_PRCTL = ctypes.CDLL(None, use_errno=True).prctl
+_PRCTL.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 
 def become_subreaper() -> None:
@@ -87,6 +89,8 @@ class ForkServer:
         self._lab = lab
         self._leaders: dict[int, str] = {}
         """The names of the children that were asked for, by PID."""
+        self._environment = dict(os.environ)
+        """What a child gets that is not `bare`."""
         self._dead: set[bytes] = set()
         """Environment entries of dead children that may have left daemons behind."""
         self._awake, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -119,7 +123,14 @@ class ForkServer:
             _signal_group(order["pid"], order["number"])
 
     def _fork(self, order: dict[str, Any], fds: list[int]) -> None:
-        """Fork and wait for the exec. A failure to get that far is told as `refused`, never as an exit."""
+        """Fork and wait for the exec. A failure to get that far is told as `refused`, never as an exit.
+
+        What can be done before the fork is done there: in the child, each page of memory that is touched is copied.
+        """
+        if not order["bare"]:
+            order["env"] = self._environment | order["env"]
+        if order["name"]:
+            order["env"][NAME] = order["name"]
         outcome, verdict = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
         at = time.monotonic()
@@ -181,7 +192,7 @@ class ForkServer:
             self._dead.clear()
 
     def _tell(self, message: dict[str, Any], *fds: int) -> None:
-        socket.send_fds(self._lab, [json.dumps(message).encode()], fds)
+        socket.send_fds(self._lab, [json.dumps(message).encode()], fds, socket.MSG_NOSIGNAL)
 
     def _end_all(self) -> None:
         """Kill the groups, then whoever comes here as an orphan of theirs, until no child is left."""
@@ -213,17 +224,13 @@ def _become(order: dict[str, Any], fds: list[int], verdict: int, parent: int) ->
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the death signal was set
             os._exit(1)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and what is ignored stays so after exec
-            signal.signal(number, signal.SIG_DFL)
         high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ABOVE_TARGETS) for fd in (verdict, *fds)]
         verdict = high[0]
         for fd, target in zip(high[1:], order["fds"], strict=True):
             os.dup2(fd, target)
         if order["cwd"] is not None:
             os.chdir(order["cwd"])
-        env = order["env"] if order["bare"] else os.environ | order["env"]
-        if order["name"]:
-            env[NAME] = order["name"]
+        env = order["env"]
         if order["own_pid"]:  # nobody knew it before the fork
             env[order["own_pid"]] = str(os.getpid())
         os.nice(order["nice"])
@@ -273,7 +280,7 @@ def _read(path: str) -> bytes:
 
 
 def _prctl(option: int, value: int) -> None:
-    if _LIBC.prctl(option, value, 0, 0, 0):
+    if _PRCTL(option, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
@@ -293,6 +300,10 @@ def main(files: int) -> None:
     os.closerange(CONTROL + 1, os.sysconf("SC_OPEN_MAX"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     os.set_inheritable(CONTROL, False)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and what is ignored stays so after exec
+        signal.signal(number, signal.SIG_DFL)
+    gc.freeze()
+    gc.disable()  # a look at every object in a child would copy them all; nothing here is in a cycle
     become_subreaper()
     with socket.socket(fileno=CONTROL) as lab:
         ForkServer(lab).serve()
