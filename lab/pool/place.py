@@ -44,6 +44,12 @@ class Place:
         return next((one for one in self.runners if one.worker.state is _S.READY), None)
 
     @property
+    def spare(self) -> Runner | None:
+        """Its worker, if it stands by and can serve at once: what would a frozen one be good for?"""
+        ready = self.ready if self.standby and self.wanted else None
+        return ready if ready is not None and not ready.worker.stopped else None
+
+    @property
     def serves(self) -> bool:
         """It holds a worker that got READY and is wanted."""
         return any(one.worker.state in _SERVING for one in self.runners)

@@ -96,6 +96,8 @@ class Runner:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._start_probe: StartProbe | None = None
+        self._grace = 0.0
+        """Seconds between SIGTERM and SIGKILL, from `stop` on."""
         self._why = ""
         self._told = worker.state
         self._deeds: dict[Action, Callable[[], None]] = {
@@ -137,8 +139,11 @@ class Runner:
         self.routed = True
         self._with.routing.add(self.endpoint)
 
-    def stop(self, cause: Cause) -> None:
-        """Drain it, ask it to end, and make it end. If there is no process, it is gone at once, without `is_gone`."""
+    def stop(self, cause: Cause, grace: float) -> None:
+        """Drain it, ask it to end, and make it end after `grace` seconds, whatever is said later. If there is no
+        process, it is gone at once, without `is_gone`."""
+        if self.worker.intent is None:
+            self._grace = grace
         self._step(self.worker.stop(cause), f"{self._named} is not wanted any more: {cause.replace('_', ' ')}")
         if self.worker.state is _S.EXITED:
             self._quiet()
@@ -271,7 +276,8 @@ class Runner:
         notices = self._with.notices if self.program.notifies else None
         self._start_probe = StartProbe(self._child.pid, self._binding, self.question, notices)
         self._task = background(self._until_ready(self._start_probe))
-        self._timer = self._loop.call_later(self._owner.spec.pool.start_timeout, self._overdue)
+        patience = self._owner.spec.pool.start_timeout
+        self._timer = self._loop.call_later(patience, self._overdue, f"was not ready after {patience:g} s")
 
     def _route(self) -> None:
         if self._owner.routes(self):
@@ -291,7 +297,8 @@ class Runner:
         self._send_group(signal.SIGTERM)
         if self.worker.stopped:  # or the signal waits; systemd's SendSIGCONT
             self._send_group(signal.SIGCONT)
-        self._timer = self._loop.call_later(self._owner.spec.pool.stop_timeout, self._overdue)
+        late = f"did not end within {self._grace:g} s of SIGTERM"
+        self._timer = self._loop.call_later(self._grace, self._overdue, late)
 
     def _kill(self) -> None:
         self._quiet()
@@ -357,14 +364,9 @@ class Runner:
         if self.worker.state is _S.DRAINING:  # it may have died in this turn of the loop, too late to end this task
             self._step(self.worker.drained(), f"{self._named} is asked to end")
 
-    def _overdue(self) -> None:
-        worker, settings = self.worker, self._owner.spec.pool
-        if worker.state is _S.STARTING:
-            late = f"was not ready after {settings.start_timeout:g} s"
-        else:
-            late = f"did not end within {settings.stop_timeout:g} s of SIGTERM"
+    def _overdue(self, late: str) -> None:
         self._why = f"It {late}."
-        self._step(worker.overdue(), f"{self._named} {late} and is killed")
+        self._step(self.worker.overdue(), f"{self._named} {late} and is killed")
 
     def _end(self, death: Death, how: str) -> None:
         """It is gone: leave the upstream first, so that no request is sent there while the rest is done."""

@@ -72,6 +72,8 @@ class Supervisor:
         self._stopping = False
         self._replacing = Replacing(self._admit)
         self._recycling = Recycling(self._places, surroundings.routing, self._admit)
+        self._unwell: list[Runner] = []
+        """Those that are to be replaced for being UNHEALTHY, as soon as it is their turn."""
         self._invariants = PoolInvariants()
         self._gone = asyncio.Event()
 
@@ -117,6 +119,7 @@ class Supervisor:
 
     def reconcile(self) -> None:
         """Have as many slots as there should be, and start those whose turn has come."""
+        self._relieve()
         self._fit(self._wanted(), standby=False)
         self._fit(self.spec.pool.standby if self._may_run else 0, standby=True)
         self._admit()
@@ -224,10 +227,6 @@ class Supervisor:
         outage = place.slot.recovered()
         if outage is not None:
             self._tell_healed(runner, *outage)
-        if place.standby:
-            down = next((other for other in self._places.values() if other.is_down and not other.standby), None)
-            if down is not None:
-                self._promote_for(down)
         self._take_over(place, runner)
         if self._rollout.ready(runner.worker.revision):
             self._tell_reload("verified", f"{runner.worker.id} is READY as {runner.worker.pid} with what is new")
@@ -236,9 +235,9 @@ class Supervisor:
 
     def is_unwell(self, runner: Runner) -> None:
         place = self._place(runner)
-        if place.newest is runner and place.wanted and self._replacing.may_begin:  # else it is said again
-            self._replace(place, Cause.UNHEALTHY)
-            self._admit()
+        if place.newest is runner and runner not in self._unwell:
+            self._unwell.append(runner)
+        self._admit()
 
     def is_gone(self, runner: Runner, death: Death) -> None:
         place = self._place(runner)
@@ -258,8 +257,6 @@ class Supervisor:
             self._refill(place)
         else:
             self._follow(place, runner, death)
-        if place.is_down and not place.standby:
-            self._promote_for(place)
         self.reconcile()
 
     def _place(self, runner: Runner) -> Place:
@@ -306,7 +303,7 @@ class Supervisor:
         self._invariants.stopping(runner.worker.id, self._with.clock.monotonic() + grace)
         self._pending.pop(runner.worker.id, None)
         self._starting.discard(runner)
-        runner.stop(cause)
+        runner.stop(cause, settings.stop_timeout)
         if runner.worker.state is _S.EXITED:
             self._place(runner).runners.remove(runner)
 
@@ -378,21 +375,32 @@ class Supervisor:
 
     # -- standbys
 
-    def _promote_for(self, down: Place) -> None:
-        """Let a READY standby serve instead of a slot that is down. They change roles: that slot is a standby's now."""
-        spare = next((place for place in self._places.values() if place.standby and place.wanted and place.ready), None)
-        if spare is None or spare.ready is None:
+    def _relieve(self) -> None:
+        """Let READY standbys serve instead of slots that are down."""
+        if not self.spec.pool.standby:
             return
-        down.standby, spare.standby = True, False
-        spare.ready.promote()
+        down = [place for place in self._places.values() if place.is_down and not place.standby]
+        spares = (runner for place in self._places.values() if (runner := place.spare) is not None)
+        for place, runner in zip(down, spares, strict=False):
+            self._promote(runner, place)
+
+    def _promote(self, spare: Runner, down: Place) -> None:
+        """They change roles: the slot that is down is a standby's now."""
+        down.standby, self._place(spare).standby = True, False
+        spare.promote()
         outage = down.slot.relieved()
         if outage is not None:
-            self._tell_healed(spare.ready, *outage, promoted=True)
+            self._tell_healed(spare, *outage, promoted=True)
 
     # -- replacing
 
     def _begin_replacement(self) -> None:
-        """Add a successor beside a worker that runs something else than it should, or has served all that it may."""
+        """Add a successor beside a worker that is not well, runs something else than it should, or has served all that
+        it may. In this order: there may always be some that have."""
+        unwell = self._next_unwell()
+        if unwell is not None:
+            self._replace(unwell, Cause.UNHEALTHY)
+            return
         wanted = self._rollout.wanted
         if self._rollout.rolling and wanted is not None:
             places = (place for _, place in sorted(self._places.items()) if place.is_replaceable)
@@ -403,6 +411,14 @@ class Supervisor:
         spent = self._recycling.next()
         if spent is not None:
             self._replace(spent, Cause.RECYCLED)
+
+    def _next_unwell(self) -> Place | None:
+        while self._unwell:
+            runner = self._unwell.pop(0)
+            place = self._place(runner)
+            if place.is_replaceable and place.newest is runner and runner.worker.state is _S.UNHEALTHY:
+                return place
+        return None
 
     def _replace(self, place: Place, cause: Cause) -> None:
         self._replacing.begin(place, cause)

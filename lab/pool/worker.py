@@ -13,6 +13,8 @@ from lab.core.states import LIVE, Cause, WorkerState, advance
 
 _S = WorkerState
 _HARMLESS = frozenset({signal.SIGSTOP, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH, signal.SIGURG, signal.SIGCHLD})
+_ANSWERED_WITHIN = 30.0
+"""Seconds. Whoever exits later than that after a signal does so for another reason."""
 _ASKS_TO_END = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 
 
@@ -193,7 +195,7 @@ class Worker:
 
     def exited(self, status: int | None, at: float) -> Death:
         """The process is gone, or (`status` None) could not be executed."""
-        cause, by, signal_at = self._judge(status)
+        cause, by, signal_at = self._judge(status, at)
         self._go(_S.EXITED)
         self.stopped = False
         return Death(at, self.pid, status, cause, by, self.ready_at, signal_at)
@@ -207,7 +209,7 @@ class Worker:
         """Its slot is filled again: a new machine, PENDING, takes its place."""
         advance(self.state, _S.PENDING)
 
-    def _judge(self, status: int | None) -> tuple[Cause, By, float | None]:
+    def _judge(self, status: int | None, now: float) -> tuple[Cause, By, float | None]:
         if self.intent is not None:
             return self.intent, By.LAB, None
         if self._late:
@@ -215,7 +217,8 @@ class Worker:
         ended_by = -status if status is not None and status < 0 else None
         if ended_by in self._orders:
             return Cause.KILLED, By.PERSON, self._orders[ended_by]
-        asked = [at for number, at in self._orders.items() if number in _ASKS_TO_END]
+        since = now - _ANSWERED_WITHIN
+        asked = [at for number, at in self._orders.items() if number in _ASKS_TO_END and at >= since]
         if ended_by is None and asked:  # it handled the signal and exited by itself
             return Cause.KILLED, By.PERSON, max(asked)
         if ended_by in (signal.SIGKILL, signal.SIGTERM):

@@ -87,6 +87,13 @@ def test_a_death_is_judged_by_what_was_ordered_before_it(ordered, status, cause,
     assert death.signal_at == (5.0 if by is By.PERSON else None)
 
 
+def test_an_exit_long_after_a_signal_that_it_survived_is_its_own():
+    worker = ready_worker()
+    worker.ordered(signal.SIGHUP, at=5.0)
+    death = worker.exited(1, at=36.0)
+    assert (death.cause, death.by, death.signal_at) == (Cause.CRASHED, By.ITSELF, None)
+
+
 def test_a_worker_killed_for_being_late_is_no_crash_of_its_own():
     worker = Worker(WorkerId("app", 0, 1))
     worker.start()

@@ -151,6 +151,20 @@ async def test_a_worker_that_ignores_sigterm_is_killed_when_its_grace_is_over(be
     assert 0.19 <= killing.at - stopping.at < 1.0  # uvloop counts whole milliseconds from when its turn began
 
 
+async def test_more_patience_that_is_set_while_a_worker_ends_is_for_the_next(bench):
+    await bench.pool.apply((bench.app(IGNORES_SIGTERM + bench.PROGRAM, max_workers=1, stop_timeout=0.3),))
+    await bench.state(_S.READY)
+    busy = bench.worker()
+    bench.routes.places[busy.worker] = 1
+    await bench.pool.apply((bench.app(IGNORES_SIGTERM + bench.PROGRAM, max_workers=0, stop_timeout=0.3),))
+    await bench.state(_S.DRAINING)
+    await bench.pool.apply((bench.app(IGNORES_SIGTERM + bench.PROGRAM, max_workers=0, stop_timeout=60.0),))
+    bench.routes.release(busy.endpoint)
+    assert "did not end within 0.3 s of SIGTERM" in (await bench.state(_S.KILLING)).text
+    await bench.state(_S.EXITED)
+    assert bench.view().breaches == ()
+
+
 async def test_a_stop_during_start_completes_within_its_grace(bench):
     await bench.pool.apply((bench.app(NEVER_LISTENS),))
     await bench.state(_S.STARTING)

@@ -114,6 +114,27 @@ async def test_recycling_keeps_up_with_workers_that_are_due_as_soon_as_they_are_
     assert bench.view().breaches == ()
 
 
+async def test_a_frozen_worker_gets_its_turn_though_others_are_due_all_the_time(bench):
+    def spend(event: Event) -> None:
+        """All but slot 0 have served all that they may when they enter the upstream."""
+        if event.state is _S.READY:
+            bench.routes.counted |= {worker: 1 for worker in bench.routes.routed if worker.slot}
+
+    bench.events.watch(spend)
+    app = bench.app(max_workers=3, max_requests=1)
+    patient = msgspec.structs.replace(app.liveness, replace_after=0.5, interval=0.2)
+    await bench.pool.apply((msgspec.structs.replace(app, liveness=patient),))
+    await bench.state(_S.READY, slot=0)
+    bench.pool.signal(bench.worker().worker, signal.SIGSTOP)
+    assert (await bench.state(_S.EXITED, slot=0)).cause is Cause.UNHEALTHY
+    unhealthy = await bench.state(_S.UNHEALTHY, slot=0)
+    turn = await bench.state(_S.PENDING, unhealthy.seq, slot=0)
+    due = unhealthy.at + patient.replace_after + patient.interval + patient.timeout
+    pending = [event for event in bench.events.read(1, 10_000).events if event.state is _S.PENDING]
+    assert len(pending) > 5, "others were replaced all the time"
+    assert sum(due < event.at < turn.at for event in pending) <= 1
+
+
 async def test_a_reload_replaces_every_worker_though_nothing_changed(bench):
     await bench.pool.apply((bench.app(max_workers=3),))
     await all_ready(bench, 3)

@@ -8,6 +8,7 @@ import msgspec
 
 from lab.core.events import EventKind
 from lab.core.states import Cause, WorkerState
+from lab.pool.backends import python_builtin
 
 _S = WorkerState
 WAITS_AT_ITS_GATE = """
@@ -109,6 +110,29 @@ async def test_a_standby_that_recovers_stays_a_standby(bench):
     bench.pool.signal(spare.worker, signal.SIGCONT)
     await bench.state(_S.READY, unhealthy.seq, slot=1)
     assert (routed(bench), standbys(bench)) == ([0], [1])
+
+
+async def test_a_frozen_standby_takes_nobody_s_place(bench):
+    await start(bench, bench.app(standby=2), 3)
+    old, frozen, well = bench.view().workers
+    bench.pool.signal(frozen.worker, signal.SIGSTOP)
+    await bench.kind(EventKind.STOPPED)
+    bench.pool.signal(old.worker, signal.SIGKILL)
+    assert (await bench.kind(EventKind.HEALED)).pid == well.pid
+
+
+async def test_a_standby_that_is_well_again_while_a_slot_is_down_serves_in_its_place(bench, monkeypatch):
+    monkeypatch.setattr(python_builtin, "_TICK", 0.1)
+    await start(bench, bench.app(standby=1, backoff_initial=30.0, stable_after=60.0), 2)
+    old, spare = bench.view().workers
+    bench.pool.signal(spare.worker, signal.SIGSTOP)
+    await bench.state(_S.UNHEALTHY, slot=1)
+    os.kill(old.pid, signal.SIGKILL)  # by a stranger, and too early: its slot backs off
+    await bench.state(_S.BACKOFF, slot=0)
+    assert routed(bench) == []
+    bench.pool.signal(spare.worker, signal.SIGCONT)
+    assert (await bench.kind(EventKind.HEALED)).pid == spare.pid
+    assert routed(bench) == [1]
 
 
 async def test_a_reload_renews_standbys_too_and_leaves_everybody_their_role(bench):
