@@ -11,8 +11,10 @@ from email.utils import formatdate, parsedate_to_datetime
 from lab.proxy.problems import head
 from lab.wire.http1 import RequestHead
 
-_FIELD = re.compile(rb"(?i)\n(if-none-match|if-modified-since|if-range|range):[ \t]*([^\r\n]*?)[ \t]*(?=\r|\Z)")
-_TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+_FIELD = re.compile(
+    rb"(?i)\n(if-(?:none-)?match|if-(?:un)?modified-since|if-range|range):[ \t]*([^\r\n]*?)[ \t]*(?=\r|\Z)"
+)
+_TAG = re.compile(rb'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 _RANGE = re.compile(rb"(?i)bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*")
 
 
@@ -53,6 +55,8 @@ class Representation:
         """What a GET or HEAD is answered with."""
         asked = {field[1].lower(): field[2] for field in _FIELD.finditer(request.lines)}
         validators = b"Last-Modified: %b\r\nETag: %b\r\n" % (self.last_modified, self.etag)
+        if self._is_another(asked):
+            return Answer(head(412, self.media_type, 0, validators), 0, 0)
         if self._is_known(asked):
             return Answer(b"HTTP/1.1 304 Not Modified\r\n" + validators, 0, 0)
         fields = validators + b"Accept-Ranges: bytes\r\n"
@@ -64,11 +68,19 @@ class Representation:
         place = b"Content-Range: bytes %d-%d/%d\r\n" % (wanted.start, wanted.stop - 1, self.size)
         return Answer(head(206, self.media_type, len(wanted), place + fields), wanted.start, len(wanted))
 
+    def _is_another(self, asked: dict[bytes, bytes]) -> bool:
+        """Whether the client speaks of an earlier version. A weak tag says nothing of that (RFC 9110 13.1.1)."""
+        tags = asked.get(b"if-match")
+        if tags is not None:
+            return tags != b"*" and (b"", self.etag) not in _TAG.findall(tags)
+        since = _seconds(asked.get(b"if-unmodified-since"))
+        return since is not None and self._modified > since
+
     def _is_known(self, asked: dict[bytes, bytes]) -> bool:
         """Whether the client has it already. A tag is believed before a date (RFC 9110 13.2.2)."""
         tags = asked.get(b"if-none-match")
         if tags is not None:
-            return tags == b"*" or self.etag in _TAG.findall(tags)
+            return tags == b"*" or any(tag == self.etag for _, tag in _TAG.findall(tags))
         since = _seconds(asked.get(b"if-modified-since"))
         return since is not None and self._modified <= since
 

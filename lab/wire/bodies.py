@@ -6,7 +6,7 @@ is not payload is bounded. Extensions are dropped (RFC 9112 7.1.1); trailers are
 
 import re
 from enum import Enum, auto
-from typing import Protocol
+from typing import Final, Protocol
 
 from lab.wire.headers import FIELD, allowed_trailers
 from lab.wire.http1 import CHUNKED, UNTIL_CLOSE, BadMessageError
@@ -30,6 +30,11 @@ class Body(Protocol):
     trailers: bytes
     """Field lines that came after it and may travel on."""
 
+    @property
+    def whole(self) -> bool:
+        """All that was promised of it is here, though it has not ended: what breaks now breaks nothing off."""
+        ...
+
     def feed(self, data: bytes) -> bytes:
         """The payload in `data`. Raises `BadMessageError` when the framing is wrong."""
         ...
@@ -52,6 +57,8 @@ class CountedBody:
 
     __slots__ = ("_left", "done", "rest", "trailers")
 
+    whole: Final = False
+
     def __init__(self, length: int) -> None:
         self._left = length
         self.done = length == 0
@@ -72,6 +79,8 @@ class EndlessBody:
 
     __slots__ = ("done", "rest", "trailers")
 
+    whole: Final = False
+
     def __init__(self) -> None:
         self.done = False
         self.rest = self.trailers = b""
@@ -90,6 +99,8 @@ class ChunkedBody:
     """A body in chunks. Holds back at most one incomplete size line or trailer section."""
 
     __slots__ = ("_at", "_extensions", "_held", "_left", "_status", "done", "rest", "trailers")
+
+    whole: Final = False
 
     def __init__(self, status: int) -> None:
         self._status = status

@@ -304,6 +304,14 @@ class World:
             while not condition():
                 await asyncio.sleep(0.002)
 
+    async def standstill(self, sent: Callable[[], int]) -> None:
+        """Return when nobody has been able to send anything for a while; fail after 10 s."""
+        async with asyncio.timeout(10):
+            before = -1
+            while before != sent():
+                before = sent()
+                await asyncio.sleep(0.3)
+
     async def close(self) -> None:
         for client in self._clients:
             client.close()

@@ -10,6 +10,7 @@ import pytest
 from lab.core.errors import UnavailableError
 from lab.core.events import EventKind
 from lab.core.model import CgiLimits, Timeouts, Wire
+from lab.proxy.backends.python_builtin.cgi_process import CgiConnection
 
 GET = b"GET /app/x?q=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 HEADER = "import sys, os; out = sys.stdout.buffer; out.write(b'Content-Type: text/plain\\n\\n'); out.flush();"
@@ -290,6 +291,25 @@ async def test_what_works_on_after_its_answer_is_killed_when_its_time_is_up(worl
     await begin(world, source, cgi=CgiLimits(time=0.5))
     assert (await ask(world))[0] == 200
     await world.until(lambda: not alive(world))
+
+
+async def test_a_program_that_goes_on_behind_its_content_length_is_killed_and_its_answer_stands(world):
+    source = "print('Content-Type: a/b\\nContent-Length: 2\\n\\nok', end='', flush=True); import time; time.sleep(60)"
+    await begin(world, source, timeouts=Timeouts(response_idle=0.2))
+    client = await world.client()
+    await client.send(GET)
+    assert (await client.response())[2] == b"ok"
+    await world.until(lambda: not alive(world))
+    world.source = HEADER + "out.write(b'fine')"
+    assert await client.is_open()
+    assert world.proxy.observe().totals.failed == 0
+
+
+async def test_nothing_waits_for_a_program_that_ended_before_what_it_started(world):
+    await begin(world, HEADER + "os.fork() or (__import__('time').sleep(0.3), out.write(b'late'), out.flush())")
+    assert (await ask(world))[2] == b"late"
+    buckets = world.proxy._gateway.wheel._buckets.values()
+    assert not [timed for bucket in buckets for timed in bucket if isinstance(timed, CgiConnection)]
 
 
 async def test_a_program_that_takes_long_to_start_is_a_502(world):

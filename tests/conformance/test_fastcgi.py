@@ -306,6 +306,58 @@ async def test_redirects_that_never_end_are_ended(world, tmp_path):
     assert world.conserved()
 
 
+# -- the end
+
+
+def never_ends(answer: bytes):
+    """A handler that writes `answer` and does not end the request."""
+    return lambda params, body, application: application.write(answer)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [(b"GET", b"Content-Type: a/b\r\nContent-Length: 2\r\n\r\nok"), (b"HEAD", b"Content-Type: a/b\r\n\r\nok")],
+)
+async def test_a_worker_that_goes_on_after_its_answer_is_given_up_and_the_answer_stands(
+    world, tmp_path, method, answer
+):
+    worker = await begin(world, tmp_path, never_ends(answer), timeouts=Timeouts(response_idle=0.2))
+    client = await world.client()
+    await client.send(GET.replace(b"GET", method))
+    assert (await client.response(to_head=method == b"HEAD"))[0] == 200
+    await world.until(lambda: worker.aborted == 1)
+    worker.handler = says(answer)
+    assert await client.is_open()
+    totals = world.proxy.observe().totals
+    assert (totals.answered, totals.failed) == (2, 0)
+    assert world.conserved()
+
+
+async def test_a_worker_that_dies_behind_its_content_length_breaks_nothing_off(world, tmp_path):
+    await raw(world, tmp_path / "socket", fastcgi.record(Kind.STDOUT, 1, b"Status: 200\nContent-Length: 0\n\n"))
+    client = await world.client()
+    await client.send(GET)
+    assert (await client.response())[0] == 200
+    assert await client.is_open()
+    assert world.proxy.observe().totals.failed == 0
+
+
+async def test_complaints_do_not_pass_for_an_answer_that_goes_on(world, tmp_path):
+    def complains(params, body, application):
+        application.write(b"again", Kind.STDERR)
+        worker.send(application)
+        asyncio.get_running_loop().call_later(0.05, complains, params, body, application)
+
+    def begins(params, body, application):
+        application.write(b"Content-Type: a/b\r\n\r\nhalf")
+        complains(params, body, application)
+
+    worker = await begin(world, tmp_path, begins, timeouts=Timeouts(response_idle=0.3))
+    client = await world.client()
+    await client.send(GET)
+    assert await client.ended() is ConnectionResetError
+
+
 # -- the connection
 
 
@@ -318,6 +370,13 @@ async def test_a_connection_is_kept_and_used_again(world, tmp_path):
 async def test_over_a_shared_socket_no_connection_is_kept_because_the_kernel_chooses_who_serves(world, tmp_path):
     await world.start(script="/srv/app.py")
     worker = await world.fastcgi(tmp_path / "socket", echo, shared=True)
+    assert [await world.get() for _ in range(3)] == [200] * 3
+    assert worker.connections == 3
+
+
+async def test_no_connection_holds_one_of_several_processes_behind_a_socket_as_php_fpm_has_them(world, tmp_path):
+    await world.start(script="/srv/app.py")
+    worker = await world.fastcgi(tmp_path / "socket", echo, concurrency=2)
     assert [await world.get() for _ in range(3)] == [200] * 3
     assert worker.connections == 3
 
@@ -404,6 +463,49 @@ async def test_a_slow_reader_holds_back_the_worker_and_gets_everything(world, tm
     await asyncio.sleep(0.2)
     assert sum(down.transport.get_write_buffer_size() for down in world.proxy._gateway.downstreams) < 2_000_000
     assert len((await client.response())[2]) == size
+
+
+async def test_a_worker_that_reads_nothing_holds_the_client_back_and_then_gets_everything(world, tmp_path):
+    size, go = 50_000_000, asyncio.Event()
+
+    async def serve(reader, writer):
+        await go.wait()
+        application, body = fastcgi.Application({}), 0
+        while data := await reader.read(262_144):
+            for event in application.feed(data):
+                if isinstance(event, fastcgi.Body):
+                    body += len(event.piece)
+                    if not event.piece:
+                        says(b"Content-Type: a/b\r\n\r\n%d" % body)({}, b"", application)
+            writer.write(application.take())
+
+    await world.start(script="/srv/app.py")
+    world.server = await asyncio.start_unix_server(serve, tmp_path / "socket")
+    world.add(path=str(tmp_path / "socket"), wire=Wire.FASTCGI)
+    client = await world.client()
+    await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size)
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        while sent < size:
+            await client.send(bytes(100_000))
+            sent += 100_000
+
+    sending = asyncio.create_task(send())
+    await world.standstill(lambda: sent)
+    assert sent < 20_000_000
+    go.set()
+    await asyncio.wait_for(sending, 30)
+    assert (await client.response())[2] == b"%d" % size
+
+
+async def test_nothing_is_kept_of_a_body_that_was_answered(world, tmp_path):
+    await begin(world, tmp_path)
+    client = await world.client()
+    await client.send(CHUNKED + b"\r\n5\r\nhello\r\n0\r\n\r\n")
+    assert (await client.response())[2] == b"hello"
+    assert [downstream.exchange.held for downstream in world.proxy._gateway.downstreams] == [b""]
 
 
 # -- PHP

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from lab.core.clock import ManualClock
+from lab.proxy.backends.python_builtin.forwarding import DateField
+
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -236,3 +239,38 @@ async def test_10_a_second_answer_to_one_request_is_thrown_away(world):
         assert (await client.response())[2] == b"ok"
         assert worker.connections == connections
     assert world.proxy.observe().totals.answered == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "dates"),
+    [
+        (b"", [b"Date: Tue, 14 Nov 2023 22:13:20 GMT"]),
+        (b"Date: Mon, 01 Jan 2001 00:00:00 GMT\r\n", [b"Date: Mon, 01 Jan 2001 00:00:00 GMT"]),
+        (b"dAtE: Mon, 01 Jan 2001 00:00:00 GMT\r\n", [b"dAtE: Mon, 01 Jan 2001 00:00:00 GMT"]),
+        (b"X-Date: 1\r\n", [b"Date: Tue, 14 Nov 2023 22:13:20 GMT"]),
+    ],
+)
+async def test_a_worker_that_does_not_say_when_it_answered_has_it_said(world, answer, dates):
+    world.proxy._gateway.date = DateField(ManualClock(wall=1_700_000_000.9))
+    await world.start()
+    await world.worker(b"HTTP/1.1 200 OK\r\n" + answer + b"Content-Length: 0\r\n\r\n")
+    client = await world.client()
+    await client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    _, head, _ = await client.response()
+    assert [line for line in head.split(b"\r\n") if line.lower().startswith(b"date:")] == dates
+
+
+@pytest.mark.parametrize("request_", [b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", b"GET x HTTP/1.1\r\n\r\n"])
+async def test_what_the_gateway_answers_itself_says_when(world, request_):
+    await world.start()
+    client = await world.client()
+    await client.send(request_)
+    assert (await client.response())[1].count(b"\r\nDate: ") == 1
+
+
+def test_the_date_is_written_anew_with_each_second_of_the_day():
+    clock = ManualClock(wall=1_700_000_000.75)
+    date = DateField(clock)
+    assert date() == b"Date: Tue, 14 Nov 2023 22:13:20 GMT\r\n"
+    clock.advance(0.25)
+    assert date() == b"Date: Tue, 14 Nov 2023 22:13:21 GMT\r\n"

@@ -48,15 +48,6 @@ async def read_to_empty_line(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def standstill(sent) -> None:
-    """Return when nobody has been able to send anything for a while; fail after 10 s."""
-    async with asyncio.timeout(10):
-        before = -1
-        while before != sent():
-            before = sent()
-            await asyncio.sleep(0.3)
-
-
 def free_port() -> int:
     """A port at which nobody listens."""
     with socket.socket() as sock:
@@ -413,7 +404,7 @@ async def test_26_a_client_that_does_not_read_stops_the_worker(world, framing):
     await world.worker(handler=handler)
     client = await world.client()
     await client.send(GET)
-    await standstill(lambda: sent)
+    await world.standstill(lambda: sent)
     assert sent < 32 * 1024 * 1024
     status, _, body = await client.response()
     assert (status, len(body)) == (200, 64 * 1024 * 1024)
@@ -457,7 +448,7 @@ async def test_26_a_client_that_asks_on_and_on_but_never_reads_is_not_read_on_an
             sent += len(GET) * 1000
 
     flood = asyncio.create_task(ask())
-    await standstill(lambda: sent)
+    await world.standstill(lambda: sent)
     assert sent < 32 * 1024 * 1024
     flood.cancel()
 
@@ -481,7 +472,7 @@ async def test_26_pipelining_does_not_escape_from_backpressure(world):
     client = await world.client()
     client.writer.transport.pause_reading()
     await client.send(GET + GET)
-    await standstill(lambda: sent)
+    await world.standstill(lambda: sent)
     assert sent < 40_000_000
     client.writer.transport.resume_reading()
     for size in (6_000_000, 64_000_000):

@@ -85,6 +85,25 @@ def test_a_date_brings_304_unless_the_file_is_newer(since: str, expected: int) -
 
 
 @pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([f"If-Match: {ETAG}"], 200),
+        ([f'If-Match: "other", {ETAG}'], 200),
+        (["If-Match: *"], 200),
+        ([f"If-Match: W/{ETAG}"], 412),
+        (['If-Match: "other"'], 412),
+        ([f"If-Unmodified-Since: {DATE}"], 200),
+        ([f"If-Unmodified-Since: {EARLIER}"], 412),
+        (["If-Unmodified-Since: yesterday"], 200),
+        ([f"If-Match: {ETAG}", f"If-Unmodified-Since: {EARLIER}"], 200),
+        (['If-Match: "other"', f"If-None-Match: {ETAG}"], 412),
+    ],
+)
+def test_a_client_that_speaks_of_an_earlier_version_is_told_so(fields: list[str], expected: int) -> None:
+    assert status(answer(*fields)) == expected
+
+
+@pytest.mark.parametrize(
     ("wanted", "first", "behind"),
     [
         ("bytes=0-0", 0, 1),

@@ -60,6 +60,8 @@ class CgiConnection(WorkerConnection):
     def discard(self) -> None:
         """Close the pipes, and kill it if nobody wants what it still has to say."""
         self.exchange = None
+        if self._speech.exit_status is not None:
+            self._wheel.forget(self)
         self.transport.abort()
         if not self._speech.ended:
             self._program.kill()

@@ -55,7 +55,7 @@ class WorkerConnection(asyncio.Protocol, Timed):
         """Hang up at once. Whoever uses it has let go of it."""
         self.exchange = None
         self.endpoint.forget(self)
-        if parting := self.dialect.parting:
+        if (parting := self.dialect.parting) and not self.transport.is_closing():
             self.transport.write(parting)
         self.transport.abort()
 

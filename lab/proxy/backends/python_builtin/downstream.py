@@ -211,7 +211,7 @@ class Downstream(asyncio.Protocol, Timed):
         counters = self._gateway.counters[self.own]
         counters.begin()
         counters.end(problem.outcome)
-        self.write(problem.response(RESPONSE_END[False, True, False], with_body=True))
+        self.write(problem.response(self._gateway.date() + RESPONSE_END[False, True, False], with_body=True))
         self._linger()
 
     def _close(self) -> None:

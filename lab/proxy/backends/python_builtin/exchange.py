@@ -19,7 +19,7 @@ from lab.proxy import problems
 from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Latency, Outcome
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects import Answer
-from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END
+from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, is_dated
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.problems import Problem
 from lab.proxy.timeouts import NEVER, Timed
@@ -120,7 +120,6 @@ class Exchange(Timed):
         self._started = gateway.now()
         self.phase = _ACCEPTED
         self.request = request
-        self.held = self.trailers = b""
         self._continued = False
         self._interims = self._redirects = 0
         gateway.counters[self.downstream.own].begin()
@@ -279,7 +278,7 @@ class Exchange(Timed):
     def answer(self, head: bytes, body: bytes) -> None:
         """End with an answer of the gateway's own. `head` lacks the empty line."""
         keep = self._may_keep()
-        end = RESPONSE_END[keep, self.request.modern, False]
+        end = self._gateway.date() + RESPONSE_END[keep, self.request.modern, False]
         self._end(ANSWERED)
         self.downstream.write(head + end + (b"" if self.request.method == b"HEAD" else body))
         self.downstream.finished(keep)
@@ -292,7 +291,7 @@ class Exchange(Timed):
         self._give_up()
         keep = self._may_keep() and not problem.close
         self._end(problem.outcome)
-        end = RESPONSE_END[keep, self.request.modern, False]
+        end = self._gateway.date() + RESPONSE_END[keep, self.request.modern, False]
         self.downstream.write(problem.response(end, self.request.method != b"HEAD"))
         self.downstream.finished(keep)
 
@@ -424,7 +423,8 @@ class Exchange(Timed):
         modern = self.request.modern
         self._keep = self._may_keep() and (modern or head.length >= 0)
         self._chunks = modern and head.length < 0
-        start = head.lines + RESPONSE_END[self._keep, modern, self._chunks]
+        lines = head.lines if is_dated(head.lines) else head.lines + self._gateway.date()
+        start = lines + RESPONSE_END[self._keep, modern, self._chunks]
         if download is None:
             self.downstream.write(start + payload)
             self._complete(head.keep_alive)
@@ -451,7 +451,7 @@ class Exchange(Timed):
         self.downstream.write(out)
         if download.done:
             self._complete(self._reusable and not download.rest)
-        else:
+        elif out:
             self._arm_transfer()
 
     def _complete(self, reusable: bool) -> None:
@@ -503,7 +503,13 @@ class Exchange(Timed):
             self.fail_at_worker(problems.bad_answer(str(self.endpoint.endpoint), bad.status, bad.detail))
 
     def _break_off(self) -> None:
-        """The client must see that the response is incomplete: a reset cannot be taken for an end."""
+        """The client must see that the response is incomplete: a reset cannot be taken for an end.
+
+        One that the client has all of, while its program goes on, is complete: the program alone is given up.
+        """
+        if self._download.whole:
+            self._complete(reusable=False)
+            return
         self.endpoint.failed += 1
         self._give_up()
         self._end(FAILED)
@@ -526,6 +532,7 @@ class Exchange(Timed):
         """Count how it ended; return how long it took, in seconds."""
         self.phase = _IDLE
         self.deadline = NEVER
+        self.held = self.trailers = b""
         self._gateway.counters[self.downstream.own].end(outcome)
         took = self._gateway.now() - self._started
         if self.latency is not None and outcome is not ABANDONED:

@@ -3,7 +3,36 @@
 The client's own X-Forwarded-* and Forwarded were dropped: anybody can write them, so only the gateway's word counts.
 """
 
+import math
+from email.utils import formatdate
+
+from lab.core.clock import Clock
+
 _VIA = b"Via: 1.1 cgilab\r\n"
+
+
+class DateField:
+    """When an answer came, for those that do not say it themselves (RFC 9110 6.6.1). Written once a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._now = clock.monotonic
+        self._line = b""
+        self._until = -math.inf
+
+    def __call__(self) -> bytes:
+        """The field line of this second."""
+        now = self._now()
+        if now >= self._until:
+            wall = self._clock.wall()
+            self._line = b"Date: %b\r\n" % formatdate(wall, usegmt=True).encode()
+            self._until = now + 1 - wall % 1
+        return self._line
+
+
+def is_dated(lines: bytes) -> bool:
+    """Whether a head's lines say when the answer was made. Nearly all that do spell it so."""
+    return b"\nDate:" in lines or b"\ndate:" in lines.lower()
 
 
 def request_end(peer: str, host: bytes | None, authority: bytes, modern: bool, chunked: bool) -> bytes:

@@ -9,6 +9,7 @@ from lab.core.clock import Clock
 from lab.core.errors import UnavailableError
 from lab.proxy import problems
 from lab.proxy.accounting import Counters
+from lab.proxy.backends.python_builtin.forwarding import DateField
 from lab.proxy.backends.python_builtin.outbox import Outbox
 from lab.proxy.manager import CgiProgram, OnStarved, ProxySpec, StartCgi
 from lab.proxy.problems import head
@@ -40,6 +41,7 @@ class Gateway:
         self.on_starved = on_starved
         self.wheel = TimerWheel(clock)
         self.outbox = Outbox()
+        self.date = DateField(clock)
         self.spec = ProxySpec()
         self.routes: Routes[Destination] = Routes(())
         self.authority = b""

@@ -42,6 +42,9 @@ class EndpointState:
         self.places = endpoint.concurrency
         self.runs_programs = endpoint.wire is not Wire.HTTP
         """It speaks FastCGI or CGI: a request has to be put into variables for it."""
+        self.kept = not endpoint.shared and (endpoint.wire is Wire.HTTP or endpoint.concurrency == 1)
+        """Connections to it are used again. Not where several processes take them from one socket, as a pool's with
+        `http-shared` and PHP-FPM's children do: an idle one would hold whoever accepted it."""
         self.in_flight = 0
         """Requests open to it, probes included."""
         self.chosen = 0
@@ -71,11 +74,9 @@ class EndpointState:
     def keep(self, connection: WorkerConnection) -> None:
         """Put a connection into the pool, or hang up when there are more of them than places.
 
-        A worker that serves one connection at a time must not be kept waiting on an idle one. Nor must one of those
-        that share a socket: the kernel chose who has this connection, and the one in whose name it would be kept may
-        be waiting in `accept` for the request that comes next.
+        A worker that serves one connection at a time must not be kept waiting on an idle one.
         """
-        if self.routed and not self.endpoint.shared and len(self._idle) + self.in_flight <= self.places:
+        if self.routed and self.kept and len(self._idle) + self.in_flight <= self.places:
             connection.reused = True
             self._idle.append(connection)
             self._gateway.wheel.arm(connection, self._gateway.now() + self.upstream.spec.timeouts.upstream_idle)
@@ -190,7 +191,7 @@ class EndpointState:
     async def _open(self) -> WorkerConnection:
         """Connect to the worker. Raises `OSError`."""
         loop, endpoint = asyncio.get_running_loop(), self.endpoint
-        dialect = FastCgiDialect(keep=not endpoint.shared) if endpoint.wire is Wire.FASTCGI else HttpDialect()
+        dialect = FastCgiDialect(self.kept) if endpoint.wire is Wire.FASTCGI else HttpDialect()
         connection = WorkerConnection(self, dialect)
         if endpoint.path:
             await loop.create_unix_connection(lambda: connection, endpoint.path)

@@ -40,6 +40,11 @@ class Output:
         """Nothing but its end says that it is complete."""
         return self._promised == CHUNKED and not self._silent
 
+    @property
+    def whole(self) -> bool:
+        """The client has all that it was promised; it is only the program that has not ended."""
+        return self._silent or 0 <= self._promised <= self._written
+
     def head(self, data: bytes, ended: bool) -> tuple[ResponseHead, bytes] | None:
         """The head with what there is of the body; None while it is incomplete, or when it is a redirect.
 
@@ -128,6 +133,10 @@ class ProgramBody:
         self._dialect = dialect
         self.done = False
         self.rest = self.trailers = b""
+
+    @property
+    def whole(self) -> bool:
+        return self._dialect.output.whole
 
     def feed(self, data: bytes) -> bytes:
         output, self.done = self._dialect.take(data)
