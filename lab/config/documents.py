@@ -12,7 +12,7 @@ import stat
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -43,6 +43,8 @@ def read(file: Path) -> Any:
         _check_scalars(document, "")
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}:{error.lineno}:{error.colno}: not JSON: {error.msg}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file}: not TOML: {error}.") from error
     except ValueError as error:
         raise ConfigError(f"{file}: {error}.") from error
     except RecursionError:
@@ -81,7 +83,7 @@ def _sort_of(file: Path) -> str:
 
 
 def _parse_json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    return json.loads(text, object_pairs_hook=_once)
 
 
 _PARSERS: dict[str, Callable[[str], Any]] = {".json": _parse_json, ".toml": tomllib.loads}
@@ -94,10 +96,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return table
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"found {name}, expected a finite number")
 
 
 def _check_scalars(value: Any, key: str) -> None:
@@ -123,8 +121,8 @@ def _explain(message: str, document: Any, kind: Any, file: Path) -> ConfigError:
         found, expected, step = _step(found, expected, name, position)
         key += step
     key = key.lstrip(".")
-    if (field := _FIELD.match(message)) and isinstance(expected, inspect.StructType):
-        return _wrong_key(file, key, field["name"], expected)
+    if (field := _FIELD.match(message)) and isinstance(struct := _bare(expected), inspect.StructType):
+        return _wrong_key(file, key, field["name"], struct)
     remedy = meant(found, _choices(expected)) if isinstance(found, str) else ""
     return ConfigError(f"{file}: {key or 'the document'}: found {quoted(found)}, expected {words(expected)}.", remedy)
 
@@ -188,8 +186,9 @@ def words(expected: inspect.Type) -> str:
             return f"a number{_range(low, high)}"
         case inspect.StrType():
             return "text in quotes"
-        case inspect.VarTupleType(min_length=least):
-            return f"a list of at least {least}" if least else "a list"
+        case inspect.VarTupleType(item_type=item, min_length=least):
+            kind = "objects" if isinstance(_bare(item), inspect.StructType) else "texts"
+            return f"a list of {kind}" + (f", at least {least}" if least else "")
         case inspect.StructType(fields=fields):
             return f"an object with keys such as {', '.join(field.encode_name for field in fields[:3])}"
         case _:

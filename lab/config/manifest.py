@@ -15,13 +15,11 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from lab.config.documents import convert, read
-from lab.config.languages import Language
 from lab.config.languages import load as load_languages
 from lab.core import rules
 from lab.core.errors import ConfigError
 from lab.core.model import AppSpec, Limits, ListenerSpec, Name, ServiceSpec, SiteSpec
 from lab.core.schema import published
-from lab.core.spelling import quoted
 
 _RELATIVE = ("./", "../")
 """How a word of a command begins that is a path."""
@@ -86,24 +84,30 @@ def _path(folder: Path, written: str) -> str:
 
 def _check(apps: tuple[AppSpec, ...], processes: tuple[ServiceSpec, ...], file: Path) -> None:
     """What the form cannot say: settings go together, and what is named is there."""
-    languages = load_languages()
-    for problem in rules.of_lab(apps, processes, {name: tuple(one.start) for name, one in languages.items()}):
+    for problem in rules.of_lab(apps, processes, load_languages()):
         raise ConfigError(f"{file}: {problem.place}.{problem.key}: {problem.message}")
     for place, app in enumerate(apps):
-        _check_source(app, languages[app.language], f"{file}: apps[{place}]")
+        _check_app(app, f"{file}: apps[{place}]")
     for place, process in enumerate(processes):
         _check_process(process, f"{file}: processes[{place}]")
 
 
-def _check_source(app: AppSpec, language: Language, key: str) -> None:
-    source = Path(app.source)
-    if source.suffix not in language.files:
-        suffixes = " or ".join(language.files)
-        raise ConfigError(f"{key}.source: found {quoted(source.name)}, expected a {language.title} file ({suffixes}).")
-    if not _is(Path.is_file, source):
-        raise ConfigError(f"{key}.source: found no file {source}, expected the app's program.")
-    if app.site is not None and not _is(Path.is_dir, Path(app.site.root)):
-        raise ConfigError(f"{key}.site.root: found no folder {app.site.root}, expected the document root.")
+def _check_app(app: AppSpec, key: str) -> None:
+    if not _is(Path.is_file, Path(app.source)):
+        raise ConfigError(f"{key}.source: found no file {app.source}, expected the app's program.")
+    if app.site is not None:
+        _check_site(app.site, f"{key}.site")
+
+
+def _check_site(site: SiteSpec, key: str) -> None:
+    if not _is(Path.is_dir, Path(site.root)):
+        raise ConfigError(f"{key}.root: found no folder {site.root}, expected the document root.")
+    if site.front_controller and not _is(Path.is_file, Path(site.root, site.front_controller)):
+        found = f"found no file {site.front_controller} in {site.root}"
+        raise ConfigError(f"{key}.front_controller: {found}, expected the script that gets what is no file.")
+    for number, folder in enumerate(site.allow):
+        if not _is(Path.is_dir, Path(folder)):
+            raise ConfigError(f"{key}.allow[{number}]: found no folder {folder}, expected one that links lead to.")
 
 
 def _check_process(process: ServiceSpec, key: str) -> None:

@@ -25,9 +25,11 @@ Target = Annotated[
 # An empty one would mean every address.
 Host = Annotated[str, Meta(pattern=r"^[!-~]+(?!\n)$", description="An address or a name of this machine.")]
 Seconds = Annotated[float, Meta(ge=0, le=365 * 24 * 3600)]
-Count = Annotated[int, Meta(ge=0)]
+# Numbers without a bound of their own have one that the kernel can take and JSON can say.
+Count = Annotated[int, Meta(ge=0, le=10**15)]
 Workers = Annotated[int, Meta(ge=0, le=1000)]
-Some = Annotated[int, Meta(ge=1)]
+Some = Annotated[int, Meta(ge=1, le=10**15)]
+Version = Annotated[str, Meta(pattern=r"^(\d+(\.\d+)*)?(?!\n)$", description="A version such as 8.2, in quotes.")]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Niceness = Annotated[int, Meta(ge=0, le=19)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -196,7 +198,7 @@ class PhpSettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     ini: dict[str, str] = {}
     """Any php.ini value, such as `memory_limit` or `max_execution_time`."""
-    version: str = ""
+    version: Version = ""
     """Which PHP to use where several are installed side by side, such as `8.2`; empty means the machine's default."""
 
 
@@ -245,7 +247,7 @@ class ScalingSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     step: Some = 1
     """Workers added or taken at a time by the thresholds."""
     min_workers: Workers = 1
-    max_workers: Workers = 10
+    max_workers: Annotated[int, Meta(ge=1, le=1000)] = 10
     up_cooldown: Seconds = 3.0
     """After a change no growth for so long."""
     down_cooldown: Seconds = 30.0

@@ -10,6 +10,8 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from pathlib import PurePath
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from lab.core.model import (
@@ -18,6 +20,7 @@ from lab.core.model import (
     CgiLimits,
     Contract,
     HealthMethod,
+    Metric,
     PhpSettings,
     Queue,
     ScalingSpec,
@@ -29,12 +32,33 @@ from lab.core.states import Policy
 
 Finding = tuple[str, str]
 """A key, such as `pool.max_spare`, and a sentence about it."""
-Languages = Mapping[str, Sequence[Contract]]
-"""For each language the contracts that its programs keep, the preferred one first."""
+
+
+class Language(Protocol):
+    """What the rules have to know of a language."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        ...
+
+    @property
+    def start(self) -> Mapping[Contract, object]:
+        """The contracts that its programs keep, the preferred one first."""
+        ...
+
+    @property
+    def files(self) -> Sequence[str]:
+        """Suffixes of its source files."""
+        ...
+
+
+Languages = Mapping[str, Language]
 
 PHP_FPM = "php-fpm"
 """The one language whose worker has workers of its own."""
 _PHP = frozenset({"php", PHP_FPM})
+_OF_THE_PROCESS = frozenset({Metric.CPU, Metric.MEMORY})
 _SCRIPTED = frozenset({Contract.FASTCGI, Contract.CGI})
 _SET_BY_THE_LAB = frozenset({"PORT", "SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"})
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -76,11 +100,15 @@ def of_app(app: AppSpec, languages: Languages) -> Iterator[Finding]:
     yield from _patience(app)
     if app.scaling is not None:
         yield from _scaling(app, app.scaling)
-    contracts = languages.get(app.language)
-    if contracts is None:
+    language = languages.get(app.language)
+    if language is None:
         remedy = nearest(app.language, languages)
         yield "language", f"found {quoted(app.language)}, expected a language of the lab. {remedy}"
         return
+    if PurePath(app.source).suffix not in language.files:
+        found = f"found {quoted(PurePath(app.source).name)}, expected a {language.title} file"
+        yield "source", f"{found} ({' or '.join(language.files)})."
+    contracts = tuple(language.start)
     contract = app.protocol or contracts[0]
     if contract not in contracts:
         found = f"found {quoted(contract)}, expected {_one_of(contracts)}"
@@ -148,7 +176,9 @@ def _of_needs(apps: Sequence[AppSpec], processes: Sequence[ServiceSpec]) -> Iter
     owners += [(f"processes[{place}]", process) for place, process in enumerate(processes)]
     for place, owner in owners:
         for number, name in enumerate(owner.needs):
-            if name not in known:
+            if name in owner.needs[:number]:
+                yield Problem(place, owner.name, f"needs[{number}]", f"found {quoted(name)} twice, expected it once.")
+            elif name not in known:
                 found = f"found {quoted(name)}, expected a process of this lab. {nearest(name, known)}"
                 yield Problem(place, owner.name, f"needs[{number}]", found)
     circle = _circle(processes)
@@ -271,6 +301,11 @@ def _scaling(app: AppSpec, scaling: ScalingSpec) -> Iterator[Finding]:
     if scaling.min_workers > scaling.max_workers:
         found = f"found {scaling.min_workers}, expected at most {scaling.max_workers}, which is scaling.max_workers"
         yield "scaling.min_workers", f"{found}: there is nothing between them."
+    if app.language == PHP_FPM and scaling.metric in _OF_THE_PROCESS:
+        found = f"found {quoted(scaling.metric)}, expected one of: {', '.join(sorted(set(Metric) - _OF_THE_PROCESS))}"
+        yield "scaling.metric", f"{found}: of PHP-FPM the lab measures the master alone, and its children do the work."
+    if app.pool.policy is Policy.ONDEMAND and scaling.min_workers < 1:
+        yield "scaling.min_workers", "found 0, expected at least 1: scaling moves max_workers, which ondemand needs."
     if app.pool.policy is Policy.DYNAMIC and scaling.min_workers < app.pool.max_spare:
         found = f"found {scaling.min_workers}, expected at least {app.pool.max_spare}, which is max_spare"
         yield "scaling.min_workers", f"{found}: scaling moves max_workers, and an idle worker is a worker too."

@@ -24,6 +24,5 @@ def admit(spec: LabSpec, before: LabSpec, known: Mapping[str, Language]) -> None
     check_rate(spec.own_rate)
     if spec.name != before.name or spec.listener != before.listener:
         raise NotPossibleError("A running lab keeps its name and its listener.", "Stop it and start another one.")
-    contracts = {name: tuple(language.start) for name, language in known.items()}
-    for problem in rules.of_lab(spec.apps, spec.processes, contracts):
+    for problem in rules.of_lab(spec.apps, spec.processes, known):
         raise NotPossibleError(f"{problem.name}: {problem.key}: {problem.message}")

@@ -108,7 +108,10 @@ WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "below the least": ({"pool": {"max_workers": -1}}, "max_workers: found -1, expected a whole number from 0 to 1000"),
     "too many workers": ({"pool": {"max_workers": 10**9}}, "found 1000000000, expected a whole number from 0 to 1000"),
-    "half a request": ({"concurrency": 1.5}, "apps[0].concurrency: found 1.5, expected a whole number, at least 1"),
+    "half a request": (
+        {"concurrency": 1.5},
+        "apps[0].concurrency: found 1.5, expected a whole number from 1 to 1e+15.",
+    ),
     "for ever": ({"pool": {"stop_timeout": 1e300}}, "stop_timeout: found 1e+300, expected a number from 0 to 31536000"),
     "unknown policy": (
         {"pool": {"policy": "statc"}},
@@ -124,6 +127,35 @@ WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
         {"protocol": "cgi", "site": {"root": "none"}},
         "apps[0].site.root: found no folder /",
     ),
+    "a document root that is not said": (
+        {"protocol": "cgi", "site": {}},
+        "apps[0].site.root: found nothing, expected text in quotes.",
+    ),
+    "no front controller": (
+        {"protocol": "cgi", "site": {"root": ".", "front_controller": "index.php"}},
+        "apps[0].site.front_controller: found no file index.php in /",
+    ),
+    "no further folder": (
+        {"protocol": "cgi", "site": {"root": ".", "allow": ["..", "none"]}},
+        "apps[0].site.allow[1]: found no folder /",
+    ),
+    "scaling without a metric": (
+        {"scaling": {"target": 1}},
+        "apps[0].scaling.metric: found nothing, expected one of: cpu, memory, in_flight, rps, queue.",
+    ),
+    "scaling without a way": ({"scaling": {"metric": "cpu"}}, "apps[0].scaling.high: found 0, expected more than 0"),
+    "scaling to nothing": (
+        {"scaling": {"metric": "cpu", "target": 1, "max_workers": 0}},
+        "scaling.max_workers: found 0, expected a whole number from 1 to 1000.",
+    ),
+    "more than the kernel can say": (
+        {"resources": {"files": 10**30}},
+        "resources.files: found 1000000000000000000000000000000, expected a whole number",
+    ),
+    "a version as a number": ({"php": {"version": 8.2}}, "php.version: found 8.2, expected a version such as 8.2, in"),
+    "a version as a path": ({"php": {"version": "../8"}}, 'php.version: found "../8", expected a version such as 8.2'),
+    "PHP settings of Python": ({"php": {"version": "8.2"}}, "apps[0].php: found settings of PHP, but the language is"),
+    "a number in php.ini": ({"php": {"ini": {"a": 1}}}, "apps[0].php.ini.a: found 1, expected text in quotes."),
     "settings that do not go together": (
         {"pool": {"policy": "dynamic", "max_workers": 2}},
         "apps[0].pool.max_spare: found 3, expected at most 2, which is max_workers: an idle worker is a worker too.",
@@ -147,7 +179,7 @@ def test_a_wrong_value_is_named_with_what_was_found_and_what_is_expected(
 
 def test_missing_keys_are_named(folder: Path) -> None:
     assert "apps[1].route: found nothing, expected a path" in complaint(written(folder, apps=[APP, {"name": "b"}]))
-    assert "apps: found [], expected a list of at least 1" in complaint(written(folder, apps=[]))
+    assert "apps: found [], expected a list of objects, at least 1." in complaint(written(folder, apps=[]))
 
 
 def test_two_apps_may_not_share_a_name_or_a_route(folder: Path) -> None:
@@ -171,7 +203,22 @@ def test_a_route_below_another_one_is_allowed(folder: Path) -> None:
 PROCESS = {"name": "p", "command": ["true"]}
 
 WRONG_PROCESSES: dict[str, tuple[dict[str, Any], str]] = {
-    "no command": ({"command": []}, "processes[0].command: found [], expected a list of at least 1"),
+    "no command": ({"command": []}, "processes[0].command: found [], expected a list of texts, at least 1."),
+    "a command in one text": ({"command": "true 1"}, 'command: found "true 1", expected a list of texts, at least 1.'),
+    "twins": ({"needs": ["p", "p"]}, 'processes[0].needs[1]: found "p" twice, expected it once.'),
+    "restarting or not": ({"restart": True}, "restart: found true, expected one of: never, on_failure, always."),
+    "half a signal": (
+        {"stop_signal": "TERM"},
+        'stop_signal: found "TERM", expected the name of a signal. Did you mean',
+    ),
+    "tcp to a name": (
+        {"health": {"method": "tcp", "address": "redis"}},
+        'health.address: found "redis", expected host:port',
+    ),
+    "https": (
+        {"health": {"method": "http", "url": "https://x"}},
+        'health.url: found "https://x", expected a URL such as http://',
+    ),
     "name of an app": ({"name": "a"}, 'processes[0].name: found "a", expected another one: apps[0] has it already.'),
     "unknown need": ({"needs": ["q"]}, 'processes[0].needs[0]: found "q", expected a process of this lab. Known: p.'),
     "needing itself": ({"needs": ["p"]}, "processes[0].needs: found the circle p -> p, expected an order"),
@@ -206,6 +253,7 @@ def test_an_app_that_needs_what_is_not_there_is_named_with_the_nearest_process(f
 
 def test_paths_of_processes_and_sites_are_relative_to_the_manifest(folder: Path) -> None:
     (folder / "data").mkdir()
+    (folder / "more").mkdir()
     (folder / "run").touch()
     process = {
         **PROCESS,
@@ -234,7 +282,8 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "not UTF-8": (b'{\n"name": "\xff"}', ":2: found a byte 0xff that is not UTF-8"),
     "a list": (b"[]", "the document: found [], expected an object"),
     "a number": (b"3", "the document: found 3, expected an object"),
-    "not a number": (b'{"version": NaN}', "found NaN, expected a finite number"),
+    "not a number": (b'{"limits": {"body": NaN}}', "limits.body: found nan, expected a finite number"),
+    "comma at the end": (b'{"version": 1,}', ":1:15: not JSON: "),
     "overflow": (b'{"version": 1e999}', "version: found inf, expected a finite number"),
     "endless number": (b"1" * 6000, "4300 digits"),
     "deep": (b"[" * 100_000, "nested too deeply"),
@@ -251,7 +300,8 @@ def test_damaged_json_is_a_config_error(tmp_path: Path, data: bytes, expected: s
 
 
 DAMAGED_TOML: dict[str, tuple[bytes, str]] = {
-    "syntax": (b"version = = 1", "at line 1, column 11"),
+    "syntax": (b"version = = 1", "not TOML: Invalid value (at line 1, column 11)"),
+    "key twice": (b"version = 1\nversion = 1\n", "not TOML: Cannot overwrite a value (at line 2, column 12)"),
     "infinity": (b"version = inf", "version: found inf, expected a finite number"),
     "date": (b"version = 1979-05-27", 'version: found "1979-05-27", expected 1'),
     "deep": (b"a = " + b"[" * 10_000, "nested too deeply"),

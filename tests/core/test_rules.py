@@ -7,14 +7,22 @@ from typing import Any
 import msgspec
 import pytest
 
+from lab.config.languages import Language
 from lab.core import rules
 from lab.core.model import AppSpec, Contract, ServiceSpec
 
+
+def language(*contracts: Contract) -> Language:
+    start = dict.fromkeys(contracts, ())
+    files = (".py", ".pyw")
+    return Language(name="a", title="A", tools=(), version=(), build=None, start=start, hint="", files=files)
+
+
 LANGUAGES: rules.Languages = {
-    "python": tuple(contract for contract in Contract if contract is not Contract.FASTCGI),
-    "php": (Contract.FASTCGI, Contract.CGI),
-    "php-fpm": (Contract.FASTCGI,),
-    "c": (Contract.HTTP_PORT,),
+    "python": language(*(contract for contract in Contract if contract is not Contract.FASTCGI)),
+    "php": language(Contract.FASTCGI, Contract.CGI),
+    "php-fpm": language(Contract.FASTCGI),
+    "c": language(Contract.HTTP_PORT),
 }
 DYNAMIC = {"policy": "dynamic", "max_workers": 5}
 
@@ -94,6 +102,17 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "scaling of cgi": ({"protocol": "cgi", "scaling": {"metric": "cpu", "target": 5}}, "scaling", "found rules"),
     "cgi limits of others": ({"cgi": {"time": 1}}, "cgi", "found limits of CGI processes, but the protocol is http-"),
     "FastCGI two at a time": ({"language": "php", "concurrency": 2}, "concurrency", "found 2, expected 1"),
+    "the source of another language": ({"source": "/a.c"}, "source", 'found "a.c", expected a A file (.py or .pyw).'),
+    "FPM's children, measured": (
+        {"language": "php-fpm", "scaling": {"metric": "memory", "target": 5}},
+        "scaling.metric",
+        'found "memory", expected one of: in_flight, queue, rps: of PHP-FPM the lab measures the master alone',
+    ),
+    "ondemand scaled to none": (
+        {"pool": {"policy": "ondemand"}, "scaling": {"metric": "queue", "high": 1, "min_workers": 0}},
+        "scaling.min_workers",
+        "found 0, expected at least 1: scaling moves max_workers",
+    ),
     "a contract that it does not keep": (
         {"language": "c", "protocol": "cgi"},
         "protocol",
