@@ -109,6 +109,14 @@ def test_what_is_missing_is_detected_with_its_hint() -> None:
     assert (found.available, found.version, found.hint) == (False, None, LANGUAGES["c"].hint)
 
 
+def test_lua_without_its_sockets_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUA_PATH_5_4", "/nowhere/?.lua")
+    monkeypatch.setenv("LUA_CPATH_5_4", "/nowhere/?.so")
+    found = detect(LANGUAGES["lua"])
+    assert not found.available
+    assert "lua-luv" in str(found.hint)
+
+
 SAYINGS = {
     "gcc": ("cc (Debian 12.2.0-14) 12.3.1", "tool 12.3.1"),
     "curl": ("curl 7.88.1 (x86_64-pc-linux-gnu) libcurl/7.88.2 zlib/1.2.13", "tool 7.88.1"),
