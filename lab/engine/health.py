@@ -65,7 +65,7 @@ async def _command(spec: ServiceSpec, pool: PoolManager) -> str:
     said: list[str] = []
     command = spec.health.command
     try:
-        process = await pool.run((*_TOLD, *command), spec.env, spec.folder or None, said.append)
+        process = await pool.run(spec.name, (*_TOLD, *command), spec.env, spec.folder or None, said.append)
     except (LabError, OSError) as error:
         return f"cannot be asked: {str(error).rstrip('.')}"
     try:

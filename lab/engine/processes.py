@@ -64,7 +64,9 @@ class Processes:
         number = stop_signal(spec)
         self._starting.add(spec.name)
         try:
-            process = await self._pool.run(spec.argv, spec.env, spec.cwd, lambda line: self._report(spec.name, line))
+            process = await self._pool.run(
+                spec.name, spec.argv, spec.env, spec.cwd, lambda line: self._report(spec.name, line)
+            )
         finally:
             self._starting.discard(spec.name)
         self._events.emit(EventKind.PROCESS_STARTED, f"{spec.name} started", pid=process.pid, data={"name": spec.name})

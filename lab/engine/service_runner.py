@@ -109,7 +109,7 @@ class Runner:
         """The process from its start to its end."""
         spec = self.service.spec
         try:
-            process = await self._pool.run(spec.command, spec.env, spec.folder or None, lambda line: None)
+            process = await self._pool.run(spec.name, spec.command, spec.env, spec.folder or None, lambda line: None)
         except (LabError, OSError) as error:
             self._step(self.service.refused(str(error), self._clock.monotonic()))
             return

@@ -207,12 +207,14 @@ class PoolManager(Protocol):
 
     async def run(
         self,
+        name: str,
         argv: tuple[str, ...],
         env: dict[str, str],
         cwd: str | None,
         on_line: Callable[[str], None],
     ) -> RunningProcess:
-        """Start a process beside the pool, in its own session, stdin from /dev/null, stdout and stderr to a log file.
+        """Start a process beside the pool, in its own session, stdin from /dev/null, stdout and stderr to a log file
+        called after its `name`.
 
         `{report_fd}` in `argv` becomes the number of a pipe; `on_line` is called with each line written to it.
         """

@@ -239,7 +239,7 @@ async def test_ready_is_believed_only_of_a_process_of_the_workers_own_session(be
     await bench.until(lambda: bench.pool.output("app", 0) != ())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as liar:
         liar.sendto(b"READY=1", bench.pool.output("app", 0)[0])
-    process = await bench.pool.run(("sh", "-c", "true"), {}, None, lambda line: None)
+    process = await bench.pool.run("shell", ("sh", "-c", "true"), {}, None, lambda line: None)
     await process.wait()
     assert bench.worker().state is _S.STARTING
     assert bench.worker().why == "It has not said READY=1 yet."

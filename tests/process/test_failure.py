@@ -200,27 +200,35 @@ async def test_a_source_that_is_missing_makes_its_app_unavailable(bench):
 async def test_a_process_beside_the_pool_reports_line_by_line_and_is_awaited(bench):
     lines = []
     argv = ("/bin/sh", "-c", "echo one >&{report_fd}; echo two >&{report_fd}; echo $COLOUR; exit 4")
-    process = await bench.pool.run(argv, {"COLOUR": "green"}, str(bench.folder), lines.append)
+    process = await bench.pool.run("colours", argv, {"COLOUR": "green"}, str(bench.folder), lines.append)
     assert await asyncio.wait_for(process.wait(), 5) == 4
     await bench.until(lambda: lines == ["one", "two"])
-    assert (bench.folder / "logs" / "sh.log").read_text() == "green\n"
+    assert (bench.folder / "logs" / "colours.process.log").read_text() == "green\n"
+
+
+async def test_processes_of_one_program_have_a_log_each(bench):
+    for name in ("first", "second"):
+        process = await bench.pool.run(name, ("/bin/sh", "-c", f"echo {name}"), {}, None, lambda line: None)
+        await process.wait()
+    told = {file.name: file.read_text() for file in (bench.folder / "logs").iterdir()}
+    assert told == {"first.process.log": "first\n", "second.process.log": "second\n"}
 
 
 async def test_everything_a_process_reported_is_told_before_its_end(bench):
     for _ in range(20):
         lines = []
-        process = await bench.pool.run(("/bin/sh", "-c", "printf last >&{report_fd}"), {}, None, lines.append)
+        process = await bench.pool.run("shell", ("/bin/sh", "-c", "printf last >&{report_fd}"), {}, None, lines.append)
         await process.wait()
         assert lines == ["last"]
 
 
 async def test_a_process_that_cannot_be_executed_is_refused_with_the_reason(bench):
     with pytest.raises(UnavailableError, match="No such file"):
-        await bench.pool.run(("/nowhere/at/all",), {}, None, lambda line: None)
+        await bench.pool.run("shell", ("/nowhere/at/all",), {}, None, lambda line: None)
 
 
 async def test_a_stopped_group_dies_with_the_pool(bench):
-    process = await bench.pool.run(("/bin/sh", "-c", "sleep 1000 & wait"), {}, None, lambda line: None)
+    process = await bench.pool.run("shell", ("/bin/sh", "-c", "sleep 1000 & wait"), {}, None, lambda line: None)
     begin = time.monotonic()
     process.signal(signal.SIGSTOP, group=True)
     await bench.pool.close()

@@ -160,7 +160,7 @@ async def test_200_kills_leave_no_zombie_and_no_descriptor(bench):
 
 
 async def test_every_process_leads_a_session_of_its_own_and_inherits_three_descriptors(bench):
-    process = await bench.pool.run(("sleep", "1000"), {}, None, lambda line: None)
+    process = await bench.pool.run("sleeper", ("sleep", "1000"), {}, None, lambda line: None)
     assert os.getsid(process.pid) == process.pid
     inherited = Path(f"/proc/{process.pid}/fd")  # more while its libraries are loaded
     await bench.until(lambda: {entry.name for entry in inherited.iterdir()} == {"0", "1", "2"})
@@ -170,7 +170,7 @@ async def test_every_process_leads_a_session_of_its_own_and_inherits_three_descr
 async def test_close_ends_everything_also_what_runs_beside_the_pool(bench):
     await bench.pool.apply((bench.app(),))
     await bench.state(_S.READY)
-    process = await bench.pool.run(("sleep", "1000"), {}, None, lambda line: None)
+    process = await bench.pool.run("sleeper", ("sleep", "1000"), {}, None, lambda line: None)
     server = bench.spawner.pid
     await bench.pool.close()
     assert await asyncio.wait_for(process.wait(), 1) == -signal.SIGKILL

@@ -132,10 +132,10 @@ class PythonBuiltinPool:
         return await self._programs[app].run(env)
 
     async def run(
-        self, argv: tuple[str, ...], env: dict[str, str], cwd: str | None, on_line: Callable[[str], None]
+        self, name: str, argv: tuple[str, ...], env: dict[str, str], cwd: str | None, on_line: Callable[[str], None]
     ) -> RunningProcess:
         await asyncio.to_thread(self._logs.mkdir, parents=True, exist_ok=True)
-        log = os.open(self._logs / f"{Path(argv[0]).name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        log = os.open(self._logs / f"{Path(name).name}.process.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         fds, report = {1: log, 2: log}, None
         if any(_REPORT in word for word in argv):
             ours, fds[_REPORT_FD] = os.pipe2(os.O_CLOEXEC)
