@@ -2,7 +2,8 @@
 
     downstream.py   a client's connection: finds requests in what arrives
     exchange.py     one request and its response, from admission to its one outcome
-    upstream.py     an app: its endpoints, their places, the queue before them
+    upstream.py     an app: its endpoints, and the queue before them
+    endpoint.py     a worker's places, and the connections to it
     connection.py   a connection to a worker
     dialects/       what is spoken on it: HTTP, FastCGI or CGI
     cgi_process.py  a CGI program, which answers one request, as a connection

@@ -7,6 +7,7 @@ only a moment: a program that closes its output and goes on working must not kee
 
 import asyncio
 import os
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from lab.core.model import CgiLimits
@@ -15,10 +16,12 @@ from lab.proxy import problems
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects.cgi import CgiDialect, how_it_ended
 from lab.proxy.manager import CgiProgram
+from lab.wire import cgi
 
 if TYPE_CHECKING:
+    from lab.proxy.backends.python_builtin.endpoint import EndpointState
+    from lab.proxy.backends.python_builtin.exchange import Exchange
     from lab.proxy.backends.python_builtin.gateway import Gateway
-    from lab.proxy.backends.python_builtin.upstream import EndpointState
 
 _LAST_WORD: Final = 0.1
 """Seconds between the end of a program's output and its exit, if the exit is to count."""
@@ -185,3 +188,36 @@ class Pipes(asyncio.Transport):
             self._loop.remove_reader(self._stdout)
             os.close(self._stdout)
             self._stdout = -1
+
+
+async def start(endpoint: "EndpointState", exchange: "Exchange", gateway: "Gateway") -> CgiConnection:
+    """Start a program for one request. Raises `LabError`, and `BadMessageError` for what it cannot be told."""
+    always = cgi.constants(exchange.port, exchange.root)
+    environment = _environment(always + exchange.variables(authorized=False))
+    program = await _started(gateway.start_cgi(endpoint.endpoint.app, environment))
+    return CgiConnection(endpoint, gateway, program, endpoint.upstream.spec.cgi, exchange.request.length)
+
+
+def _environment(variables: cgi.Variables) -> dict[str, str]:
+    """A CGI program's whole environment: what the lab's own has besides is none of its business."""
+    found = {os.fsdecode(name): os.fsdecode(value) for name, value in variables}
+    return found | {"PATH": os.environ.get("PATH", os.defpath)}
+
+
+async def _started(start: Awaitable[CgiProgram]) -> CgiProgram:
+    """A program that is being started. If its client leaves meanwhile, it is killed as soon as it is there."""
+    starting = asyncio.ensure_future(start)
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_unwanted)
+        raise
+
+
+def _unwanted(starting: "asyncio.Future[CgiProgram]") -> None:
+    if starting.cancelled() or starting.exception() is not None:
+        return
+    program = starting.result()
+    program.kill()
+    os.close(program.stdin)
+    os.close(program.stdout)

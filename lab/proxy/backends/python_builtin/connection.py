@@ -7,8 +7,8 @@ from lab.proxy.backends.python_builtin.dialects import Dialect
 from lab.proxy.timeouts import Timed
 
 if TYPE_CHECKING:
+    from lab.proxy.backends.python_builtin.endpoint import EndpointState
     from lab.proxy.backends.python_builtin.exchange import Exchange
-    from lab.proxy.backends.python_builtin.upstream import EndpointState
 
 
 class WorkerConnection(asyncio.Protocol, Timed):

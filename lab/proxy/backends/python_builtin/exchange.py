@@ -29,7 +29,8 @@ from lab.wire.http1 import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, BadMessageError, Re
 
 if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.downstream import Downstream
-    from lab.proxy.backends.python_builtin.upstream import EndpointState, Upstream
+    from lab.proxy.backends.python_builtin.endpoint import EndpointState
+    from lab.proxy.backends.python_builtin.upstream import Upstream
 
 _HELD_LIMIT = 64 * 1024
 """Bytes of a request that are kept while it has no connection; reading pauses beyond."""

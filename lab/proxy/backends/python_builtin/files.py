@@ -18,9 +18,10 @@ from lab.core.model import Endpoint, WorkerId
 from lab.proxy import problems, site
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects.http import HttpDialect
+from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.exchange import Exchange, Phase
 from lab.proxy.backends.python_builtin.gateway import Gateway
-from lab.proxy.backends.python_builtin.upstream import EndpointState, Upstream
+from lab.proxy.backends.python_builtin.upstream import Upstream
 from lab.proxy.manager import UpstreamSpec
 from lab.proxy.problems import Problem, head
 from lab.proxy.representation import Representation

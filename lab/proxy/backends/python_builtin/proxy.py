@@ -14,10 +14,11 @@ from lab.core.snapshot import Totals
 from lab.proxy import problems
 from lab.proxy.accounting import Latency
 from lab.proxy.backends.python_builtin.downstream import Downstream
+from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.files import SiteRoute
 from lab.proxy.backends.python_builtin.gateway import Destination, Gateway, StatusPage, StatusRoute, ignore, no_cgi
 from lab.proxy.backends.python_builtin.listener import listen
-from lab.proxy.backends.python_builtin.upstream import EndpointState, Upstream
+from lab.proxy.backends.python_builtin.upstream import Upstream
 from lab.proxy.manager import OnStarved, ProxyManager, ProxySpec, ProxyView, RequestView, StartCgi
 from lab.proxy.routes import Routes
 

@@ -1,216 +1,26 @@
-"""An app's endpoints, the places they have, and the queue of requests before them.
+"""An app's endpoints, and the queue of requests before the places that they have.
 
-A place is the right to have one request open at a worker; there are `concurrency` of them, and probes take them too.
 The queue is served first come, first served, at the instant a place is freed or an endpoint appears: no request ever
 waits while there is a place that it could have.
 """
 
-import asyncio
-import os
 from collections import OrderedDict
-from collections.abc import Awaitable
 from typing import Final
 
 from lab import plugins
-from lab.core.errors import LabError
 from lab.core.events import EventKind, EventRing
-from lab.core.model import Endpoint, Queue, Wire
+from lab.core.model import Endpoint, Queue
 from lab.proxy import problems
 from lab.proxy.accounting import Latency
-from lab.proxy.backends.python_builtin.cgi_process import CgiConnection
-from lab.proxy.backends.python_builtin.connection import WorkerConnection
-from lab.proxy.backends.python_builtin.dialects.fastcgi import FastCgiDialect
-from lab.proxy.backends.python_builtin.dialects.http import HttpDialect
+from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
-from lab.proxy.manager import CgiProgram, EndpointView, RequestView, UpstreamSpec, UpstreamView
+from lab.proxy.manager import EndpointView, UpstreamSpec, UpstreamView
 from lab.proxy.selection import SelectionPolicy
-from lab.proxy.timeouts import NEVER
 from lab.wire import cgi
-from lab.wire.http1 import BadMessageError, RequestHead
 
 _TELL_EVERY: Final = 1.0
 """Seconds between two events about what an app's programs do wrong: a broken one does it with every request."""
-
-
-class EndpointState:
-    """One endpoint: who is there, what it did, and the idle connections to it, last used first."""
-
-    def __init__(self, endpoint: Endpoint, upstream: "Upstream", gateway: Gateway) -> None:
-        self.endpoint = endpoint
-        self.upstream = upstream
-        self.places = endpoint.concurrency
-        self.runs_programs = endpoint.wire is not Wire.HTTP
-        """It speaks FastCGI or CGI: a request has to be put into variables for it."""
-        self.kept = not endpoint.shared and (endpoint.wire is Wire.HTTP or endpoint.concurrency == 1)
-        """Connections to it are used again. Not where several processes take them from one socket, as a pool's with
-        `http-shared` and PHP-FPM's children do: an idle one would hold whoever accepted it."""
-        self.in_flight = 0
-        """Requests open to it, probes included."""
-        self.chosen = 0
-        self.routed = False
-        """It may be chosen."""
-        self.answered = self.failed = 0
-        self.open: dict[Exchange, float] = {}
-        """Requests at the worker, oldest first, with the monotonic time of each."""
-        self.latency = Latency(gateway.now())
-        self.free_since = gateway.now()
-        """Monotonic time at which its last request ended, or at which it came to be known."""
-        self._last: tuple[RequestHead, float] | None = None
-        """The request that ended last, and how many seconds it took."""
-        self._gateway = gateway
-        self._idle: list[WorkerConnection] = []
-        self._waiting: list[asyncio.Future[None]] = []
-
-    def connection(self) -> WorkerConnection | None:
-        """The connection that was used last, taken out of the pool; None when there is none."""
-        while self._idle:
-            connection = self._idle.pop()
-            connection.deadline = NEVER  # its idle stay is over: the exchange has deadlines of its own
-            if not connection.transport.is_closing():
-                return connection
-        return None
-
-    def keep(self, connection: WorkerConnection) -> None:
-        """Put a connection into the pool, or hang up when there are more of them than places.
-
-        A worker that serves one connection at a time must not be kept waiting on an idle one.
-        """
-        if self.routed and self.kept and len(self._idle) + self.in_flight <= self.places:
-            connection.reused = True
-            self._idle.append(connection)
-            self._gateway.wheel.arm(connection, self._gateway.now() + self.upstream.spec.timeouts.upstream_idle)
-        else:
-            connection.discard()
-
-    def forget(self, connection: WorkerConnection) -> None:
-        """The connection is gone."""
-        self._gateway.wheel.forget(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    async def connect(self, exchange: Exchange) -> None:
-        """Open a connection for an exchange, and tell it how that went."""
-        try:
-            connection = await (self._start(exchange) if self.endpoint.wire is Wire.CGI else self._open())
-        except BadMessageError as bad:
-            exchange.fail(problems.bad_message(bad.status, bad.detail))
-        except LabError as error:
-            exchange.connect_failed(problems.start_failed(self.endpoint.app, str(error)), refused=False)
-        except OSError as error:
-            why = error.strerror or str(error)
-            exchange.connect_failed(problems.connect_failed(str(self.endpoint), why), refused=True)
-        else:
-            if connection.transport.is_closing():
-                exchange.connect_failed(problems.connect_failed(str(self.endpoint), "it hung up at once"), refused=True)
-            else:
-                exchange.connected(connection)
-
-    def connect_timeout(self, seconds: float) -> problems.Problem:
-        """What a request is told for which there was no connection within `seconds`."""
-        if self.endpoint.wire is Wire.CGI:
-            return problems.start_failed(self.endpoint.app, f"that takes longer than {seconds:g} s.")
-        return problems.connect_timeout(str(self.endpoint), seconds)
-
-    def ended(self, exchange: Exchange, now: float) -> None:
-        """A request is at the worker no longer. Its place is still to be released."""
-        self._last = exchange.request, now - self.open.pop(exchange)
-        self.free_since = now
-
-    def tell(self, detail: str, pid: int | None) -> None:
-        """Say in an event what the worker, or the program `pid`, did wrong."""
-        kind = EventKind.CGI if self.endpoint.wire is Wire.CGI else EventKind.NOTE
-        self.upstream.tell(kind, self.endpoint, detail, pid)
-
-    def acquire(self) -> bool:
-        """Take a place for a probe. It needs a connection of its own, so an idle one makes room."""
-        if self.in_flight >= self.places:
-            return False
-        self.taken()
-        while self._idle and len(self._idle) + self.in_flight > self.places:
-            self._idle[0].discard()
-        return True
-
-    def taken(self) -> None:
-        """One of its places is taken."""
-        self.in_flight += 1
-        if self.in_flight == 1:
-            self.upstream.became_busy(self.routed)
-
-    def release(self) -> None:
-        """Give a place back: to whoever waits first, if anybody does."""
-        self.in_flight -= 1
-        if not self.in_flight:
-            self.upstream.became_idle(self.routed)
-        if self.routed:
-            self.upstream.serve(self)
-        if not self.in_flight:
-            self._tell_drained()
-
-    def leave(self) -> None:
-        """Be chosen no more; hang up the idle connections."""
-        self.routed = False
-        for connection in self._idle.copy():
-            connection.discard()
-
-    async def drained(self, timeout: float) -> bool:
-        """Wait until nothing is in flight; False after `timeout` seconds."""
-        if not self.in_flight:
-            return True
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        try:
-            await asyncio.wait_for(waiter, timeout)
-        except TimeoutError:
-            return False
-        finally:
-            self._waiting.remove(waiter)
-        return True
-
-    def view(self, now: float) -> EndpointView:
-        """What is known of its traffic."""
-        recent = self.latency.recent(now)
-        return EndpointView(
-            endpoint=self.endpoint,
-            in_flight=self.in_flight,
-            answered=self.answered,
-            failed=self.failed,
-            rps=recent.rps,
-            p50_ms=recent.p50_ms,
-            p99_ms=recent.p99_ms,
-            request=self.request(now),
-        )
-
-    def request(self, now: float) -> RequestView | None:
-        """The oldest request that it serves, else the last one that it served."""
-        if self.open:
-            exchange, began = next(iter(self.open.items()))
-            return _request_view(exchange.request, now - began, in_flight=True)
-        return self._last and _request_view(*self._last, in_flight=False)
-
-    async def _open(self) -> WorkerConnection:
-        """Connect to the worker. Raises `OSError`."""
-        loop, endpoint = asyncio.get_running_loop(), self.endpoint
-        dialect = FastCgiDialect(self.kept) if endpoint.wire is Wire.FASTCGI else HttpDialect()
-        connection = WorkerConnection(self, dialect)
-        if endpoint.path:
-            await loop.create_unix_connection(lambda: connection, endpoint.path)
-        else:
-            await loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
-        return connection
-
-    async def _start(self, exchange: Exchange) -> WorkerConnection:
-        """Start a program for one request. Raises `LabError`, and `BadMessageError` for what it cannot be told."""
-        gateway, limits = self._gateway, self.upstream.spec.cgi
-        always = cgi.constants(exchange.port, exchange.root)
-        environment = _environment(always + exchange.variables(authorized=False))
-        program = await _started(gateway.start_cgi(self.endpoint.app, environment))
-        return CgiConnection(self, gateway, program, limits, exchange.request.length)
-
-    def _tell_drained(self) -> None:
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
 
 
 class Upstream:
@@ -395,38 +205,3 @@ class Upstream:
 def _policy(spec: UpstreamSpec) -> SelectionPolicy:
     policy: SelectionPolicy = plugins.load("cgilab.selection", spec.selection)()
     return policy
-
-
-def _request_view(request: RequestHead, seconds: float, in_flight: bool) -> RequestView:
-    return RequestView(
-        method=request.method.decode(),
-        target=request.target.decode("latin-1"),
-        length=max(0, request.length),
-        duration_s=seconds,
-        in_flight=in_flight,
-    )
-
-
-def _environment(variables: cgi.Variables) -> dict[str, str]:
-    """A CGI program's whole environment: what the lab's own has besides is none of its business."""
-    found = {os.fsdecode(name): os.fsdecode(value) for name, value in variables}
-    return found | {"PATH": os.environ.get("PATH", os.defpath)}
-
-
-async def _started(start: Awaitable[CgiProgram]) -> CgiProgram:
-    """A program that is being started. If its client leaves meanwhile, it is killed as soon as it is there."""
-    starting = asyncio.ensure_future(start)
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        starting.add_done_callback(_unwanted)
-        raise
-
-
-def _unwanted(starting: "asyncio.Future[CgiProgram]") -> None:
-    if starting.cancelled() or starting.exception() is not None:
-        return
-    program = starting.result()
-    program.kill()
-    os.close(program.stdin)
-    os.close(program.stdout)
