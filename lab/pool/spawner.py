@@ -306,7 +306,7 @@ class Spawner:
         with contextlib.suppress(ProcessLookupError):
             os.kill(dead, signal.SIGKILL)
         await self._gone()
-        statuses = await self._end_adopted()
+        self._tell_gone(children, waiting, await self._end_adopted())
         if self._clock.monotonic() - self._launched_at < _QUICK_DEATH:
             await asyncio.sleep(_RETRY_PAUSE)
         while self._socket is None:
@@ -318,7 +318,6 @@ class Spawner:
         self._on_replaced(
             f"The fork server (pid {dead}) died and was replaced by pid {self._pid}; all workers start anew"
         )
-        self._tell_gone(children, waiting, statuses)
 
     async def _gone(self) -> None:
         """Wait until the fork server has ended, and reap it."""

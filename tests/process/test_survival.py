@@ -134,6 +134,19 @@ async def test_after_sigkill_of_the_fork_server_nothing_is_left_of_it_and_the_po
         os.close(handle)
 
 
+async def test_workers_are_told_to_be_gone_however_long_the_next_fork_server_takes(bench):
+    await bench.pool.apply((bench.app(stable_after=0.0),))
+    await bench.state(_S.READY)
+    for generation in (1, 2):  # the second one dies young, so that the third waits
+        since = bench.events.next
+        os.kill(bench.spawner.pid, signal.SIGKILL)
+        gone = await bench.state(_S.EXITED, since, generation=generation)
+        assert bench.routes.routed == {}
+        replaced = await bench.kind(EventKind.FORKSERVER, since)
+        assert gone.seq < replaced.seq
+        await bench.state(_S.READY, since, generation=generation + 1)
+
+
 async def test_members_of_a_dead_workers_group_are_killed_and_reaped(bench):
     await bench.pool.apply((bench.app(HAS_A_GRANDCHILD + bench.PROGRAM),))
     await bench.state(_S.READY)
