@@ -1,12 +1,14 @@
 """The one handler that every server in restart.py runs: its PID, as text. A WSGI application and a program in one.
 
-    python tests/bench/handler.py PORT
+    python tests/bench/handler.py PORT      listens there
+    python tests/bench/handler.py           with LISTEN_FDS=1: descriptor 3 listens already (sd_listen_fds(3))
 
 As a program it accepts one connection at a time and answers it, as small as a server can be: what is measured is who
 starts it again, not how it starts.
 """
 
 import os
+import select
 import socket
 import sys
 from collections.abc import Callable, Iterable
@@ -21,13 +23,21 @@ def application(environ: dict[str, object], start_response: Start) -> Iterable[b
     return [body]
 
 
+def listening() -> socket.socket:
+    """The socket that was inherited, or a new one at the port that was given."""
+    if "LISTEN_FDS" in os.environ:
+        return socket.socket(fileno=3)
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind(("127.0.0.1", int(sys.argv[1])))
+    server.listen(64)
+    return server
+
+
 def main() -> None:
-    """Listen on the port that was given and answer whatever comes."""
-    with socket.socket() as server:
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind(("127.0.0.1", int(sys.argv[1])))
-        server.listen(64)
-        while True:
+    """Answer whatever comes. It waits before `accept`: who is killed inside takes a connection along, unread."""
+    with listening() as server:
+        while select.select((server,), (), ()):
             connection, _ = server.accept()
             with connection:
                 connection.recv(65536)

@@ -107,9 +107,13 @@ def _tool(name: str) -> Path:
 
 
 class Lab(Rival):
-    """`cgilab up` with one app of one worker. `stable_after` is 0: kills from outside would count as early deaths."""
+    """`cgilab up` with one app of one worker. `stable_after` is 0: kills from outside would count as early deaths.
+
+    The worker inherits its socket, as gunicorn's, uWSGI's and php-fpm's do.
+    """
 
     standby = 0
+    protocol = "http-fd"
     language = "python"
     source = HANDLER
 
@@ -117,7 +121,7 @@ class Lab(Rival):
         pool = {"max_workers": 1, "standby": self.standby, "stable_after": 0}
         app = {
             "name": "app", "route": "/", "language": self.language, "source": str(self.source), "health": "/health",
-            "pool": pool,
+            "protocol": self.protocol, "pool": pool,
         }  # fmt: skip
         manifest = {"version": 1, "listener": {"port": self.port}, "apps": [app]}
         (self.where / "manifest.json").write_text(json.dumps(manifest))
