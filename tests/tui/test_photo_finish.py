@@ -32,6 +32,15 @@ async def test_a_signal_from_outside_has_no_first_mark_and_time_runs_from_the_re
     assert "from the report of its death to READY" in read(finish.rows(100))[-1]
 
 
+def test_a_standby_takes_over_without_a_fork_or_a_probe() -> None:
+    data = {"death": "SIGKILL", "signal_at": 3.0, "exit_at": 3.0009, "ready_at": 3.0017, "lost": 0, "promoted": True}
+    event = EventRing(ManualClock()).emit(EventKind.HEALED, "healed", app="search", slot=2, pid=4904, data=data)
+    assert [step.label for step in marks(event)] == ["SIGKILL", "exit seen", "standby 4904 serves"]
+    finish = PhotoFinish()
+    finish.show(event)
+    assert read(finish.rows(80))[-1] == "1.7 ms from the signal until a standby took its place · requests lost: 0"
+
+
 @pytest.mark.parametrize("width", [50, 80, 100, 168])
 async def test_each_mark_stands_over_its_label(width: int) -> None:
     finish = PhotoFinish()

@@ -32,7 +32,7 @@ def marks(event: Event) -> tuple[Mark, ...]:
         ("exit seen", "exit_at"),
         (f"forked {event.pid}" if event.pid is not None else "forked", "forked_at"),
         ("probe", "probe_at"),
-        ("READY", "ready_at"),
+        (f"standby {event.pid} serves" if event.data.get("promoted") else "READY", "ready_at"),
     )
     times = [(label, event.data.get(key)) for label, key in steps]
     known = [(label, float(at)) for label, at in times if isinstance(at, int | float)]
@@ -46,6 +46,7 @@ class PhotoFinish(Painted):
         "The photo finish: one death and its healing, slowed down. The picture is slow, the numbers are measured.\n\n"
         "The signal was sent; the kernel reported the exit (nobody had to poll); a successor was forked; it passed a "
         "probe; it was READY and the balancer may send it requests.\n\n"
+        "A standby was forked and probed long before: it takes the place of the dead one at once.\n\n"
         "A signal that came from outside the lab has no first mark: only its sender knows when it was sent.\n\n"
         "The next key closes it."
     )
@@ -123,11 +124,12 @@ class PhotoFinish(Painted):
         start = "the signal" if event.data.get("signal_at") is not None else "the report of its death"
         lost = event.data.get("lost")
         told = "" if lost is None else f" {self.glyphs.dot} requests lost: {lost}"
-        return ((f"{figures.milliseconds(total)}", "strong"), (f" from {start} to READY{told}", "dim"))
+        end = "until a standby took its place" if event.data.get("promoted") else "to READY"
+        return ((f"{figures.milliseconds(total)}", "strong"), (f" from {start} {end}{told}", "dim"))
 
 
 def _role(at: int, steps: Sequence[Mark]) -> str:
-    if steps[at].label == "READY":
+    if at == len(steps) - 1:
         return "good"
     return "bad" if at == 0 else "text"
 
