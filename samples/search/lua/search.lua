@@ -1,10 +1,10 @@
 -- search: the same worker in Lua, on libuv (package lua-luv): a coroutine for each connection.
 --
---     lua search.lua PORT, or lua search.lua /PATH   listens on a port of this machine, or on a Unix socket
---     lua search.lua                                 finds PORT or SOCKET in its environment, or with LISTEN_FDS=1 a
---                                                    listening socket as descriptor 3
---     GET /health                                    200 as soon as it listens
---     GET /anything?q=tcp                            {"query": "tcp", "results": ["..."], "pid": 4121, ...}
+--     lua search.lua PORT    listens on a port of this machine; with /PATH on a Unix socket
+--     lua search.lua         finds PORT or SOCKET in its environment, or with LISTEN_FDS=1 a listening socket as
+--                            descriptor 3
+--     GET /health            200 as soon as it listens
+--     GET /anything?q=tcp    {"query": "tcp", "results": ["..."], "pid": 4121, "language": "lua"}
 --
 -- libuv calls back when a connection has something to read or a signal came. A coroutine makes of these calls code that
 -- reads from top to bottom: where it needs more bytes it yields, and the next callback resumes it. One thread does all.
@@ -19,7 +19,7 @@ for line in io.lines((arg[0]:match "^(.*)/" or ".") .. "/../facts.inc") do
 end
 
 local stopping = false
-local idle = {} -- the streams that wait for a request, as keys
+local idle = {} -- the sockets of clients that have begun no request, as keys
 
 -- A text as JSON writes it. What is no UTF-8 becomes U+FFFD.
 local function quote(text)
@@ -50,25 +50,23 @@ local function search(target)
   return form:format(quote(query), table.concat(results, ", "), PID)
 end
 
-local function refuse(status, wrong) error({ status = status, wrong = wrong }, 0) end
-
--- Method and target of a head, and whether it is its connection's last. Doubtful framing is refused: where two servers
+-- Method, target, and whether this is its connection's last request; or nil, and why it is refused: where two servers
 -- disagree about the end of a request, an attacker can hide a second one in the first (RFC 9112 section 11.2).
 local function parse(head)
+  if #head > HEAD then return nil, "431 Request Header Fields Too Large: expected at most " .. HEAD .. " bytes" end
   local method, target, minor, rest = head:match "^(%u+) ([!-~\x80-\xff]+) HTTP/1%.(%d)\r\n(.*)$"
-  if not method then refuse("400 Bad Request", "expected a first line like: GET /path HTTP/1.1") end
-  if method ~= "GET" and method ~= "HEAD" then refuse("405 Method Not Allowed", "expected GET or HEAD") end
+  if not method then return nil, "400 Bad Request: expected a first line like: GET /path HTTP/1.1" end
+  if method ~= "GET" and method ~= "HEAD" then return nil, "405 Method Not Allowed: expected GET or HEAD" end
   local hosts, close = 0, minor == "0"
   for line in rest:gmatch "(.-)\r\n" do
-    local name, value = line:match "^([%w!#$%%&'*+.^_`|~-]+):[ \t]*([^\r\n\0]-)[ \t]*$"
-    if not name then refuse("400 Bad Request", "expected fields like Name: value, each ended by CR LF") end
-    name = name:lower()
-    if name == "transfer-encoding" then refuse("411 Length Required", "expected no chunked body") end
-    if name == "content-length" and value ~= "0" then refuse("400 Bad Request", "expected no body") end
-    if name == "connection" and value:lower():find("close", 1, true) then close = true end
-    if name == "host" then hosts = hosts + 1 end
+    local name, value = line:lower():match "^([%w!#$%%&'*+.^_`|~-]+):[ \t]*([^\r\n\0]-)[ \t]*$"
+    if not name then return nil, "400 Bad Request: expected fields like Name: value, each ended by CR LF" end
+    if name == "transfer-encoding" then return nil, "411 Length Required: expected no chunked body" end
+    if name == "content-length" and value ~= "0" then return nil, "400 Bad Request: expected no body" end
+    close = close or name == "connection" and value:find("close", 1, true) ~= nil
+    hosts = hosts + (name == "host" and 1 or 0)
   end
-  if minor ~= "0" and hosts ~= 1 then refuse("400 Bad Request", "expected exactly one Host field") end
+  if minor ~= "0" and hosts ~= 1 then return nil, "400 Bad Request: expected exactly one Host field" end
   return method, target, close
 end
 
@@ -81,10 +79,6 @@ local function response(status, body, close, method)
   return table.concat(head, "\r\n") .. "\r\n\r\n" .. (method == "HEAD" and "" or body)
 end
 
--- One connection, as a coroutine sees it.
-local Stream = {}
-Stream.__index = Stream
-
 -- Do something that calls back once, and wait for that: gives back what the callback was given.
 local function await(begin)
   local this = coroutine.running()
@@ -92,63 +86,55 @@ local function await(begin)
   return coroutine.yield()
 end
 
--- Wait until at least one more byte has come; false at the end of the stream.
-function Stream:more()
-  local _, data = await(function(done) self.socket:read_start(done) end)
-  self.socket:read_stop() -- who does not read his answers is not read either
-  self.buffer = self.buffer .. (data or "")
-  return data ~= nil
+-- What comes next on a socket; nil at the end of the stream. Who does not read his answers is not read either.
+local function read(socket)
+  local _, data = await(function(done) socket:read_start(done) end)
+  socket:read_stop()
+  return data
 end
 
--- Send, and wait until the kernel has taken all of it; false when the client went away.
-function Stream:send(data)
-  return not await(function(done) self.socket:write(data, done) end)
-end
-
--- The next request's head without its empty line; nil at the end of the stream.
-function Stream:head()
+-- The next head without its empty line, and what came behind it; nil at the end of the stream.
+local function read_head(socket, received)
   while true do
-    local first, last = self.buffer:find("\r\n\r\n", 1, true)
-    if (first or #self.buffer) > HEAD then
-      refuse("431 Request Header Fields Too Large", "expected a head of at most " .. HEAD .. " bytes")
-    elseif first then
-      local head = self.buffer:sub(1, first + 1)
-      self.buffer = self.buffer:sub(last + 1)
-      return head
-    end
-    idle[self] = self.buffer == "" or nil
-    local came = self:more()
-    idle[self] = nil
-    if not came then return nil end
+    local first, last = received:find("\r\n\r\n", 1, true)
+    if first or #received > HEAD then return received:sub(1, (first or HEAD) + 1), received:sub((last or HEAD) + 1) end
+    idle[socket] = received == "" or nil
+    local data = read(socket)
+    idle[socket] = nil
+    if not data then return nil end
+    received = received .. data
   end
 end
 
--- Answer one request; false when it was the last.
-function Stream:answer()
-  local head = self:head()
-  if not head then return false end
+-- The answer to a head, and whether it is the last.
+local function answer(head)
   local method, target, close = parse(head)
-  local healthy = '{"status": "ok", "pid": ' .. PID .. "}\n"
+  if not method then
+    local status, wrong = target:match "^(.-): (.*)$"
+    return response(status, '{"error": "' .. wrong .. '"}\n', true), true
+  end
   close = close or stopping
-  local body = target == "/health" and healthy or search(target)
-  return self:send(response("200 OK", body, close, method)) and not close
+  local body = target == "/health" and '{"status": "ok", "pid": ' .. PID .. "}\n" or search(target)
+  return response("200 OK", body, close, method), close
 end
 
--- From the first request to the last.
-function Stream:serve()
-  local fine, again
+-- One connection, from the first request to the last.
+local function serve(socket)
+  local received, head, out, failed, last = "", nil, nil, nil, nil
   repeat
-    fine, again = pcall(self.answer, self)
-  until not (fine and again)
-  if not fine then self:send(response(again.status, '{"error": ' .. quote(again.wrong) .. "}\n", true, "")) end
+    head, received = read_head(socket, received)
+    if head then
+      out, last = answer(head)
+      failed = await(function(done) socket:write(out, done) end) -- until the kernel has taken all of it
+    end
+  until not head or failed or last
   -- Not close yet: unread input would destroy the answer on its way.
-  local failed = await(function(done) self.socket:shutdown(done) end)
-  idle[self] = true
-  while not (failed or stopping) and self:more() do
-    self.buffer = ""
+  failed = await(function(done) socket:shutdown(done) end)
+  idle[socket] = true
+  while not (failed or stopping) and read(socket) do
   end
-  idle[self] = nil
-  self.socket:close()
+  idle[socket] = nil
+  socket:close()
 end
 
 local function give_up(why, status)
@@ -158,34 +144,27 @@ end
 
 -- A socket bound to a path or a port, and what makes the sockets of its clients.
 local function bind(place)
-  local local_path = place:sub(1, 1) == "/"
+  if place:sub(1, 1) == "/" then
+    local pipe = uv.new_pipe(false)
+    assert(pipe:bind(place))
+    return pipe, function() return uv.new_pipe(false) end
+  end
   local port = place:match "^%d%d?%d?%d?%d?$" and tonumber(place) or 0
-  if not local_path and (port < 1 or port > 65535) then
+  if port < 1 or port > 65535 then
     give_up(("found port '%s', expected 1 to 65535; usage: search.lua PORT"):format(place), 2)
   end
-  local create = local_path and function() return uv.new_pipe(false) end or uv.new_tcp
-  local socket = create()
-  if local_path then assert(socket:bind(place)) else assert(socket:bind("127.0.0.1", port)) end
-  return socket, create
+  local tcp = uv.new_tcp()
+  assert(tcp:bind("127.0.0.1", port))
+  return tcp, uv.new_tcp
 end
 
 local place = arg[1] or os.getenv "SOCKET" or os.getenv "PORT" or ""
 local inherited = not arg[1] and os.getenv "LISTEN_PID" == PID -- sd_listen_fds(3)
-local server, new_client
+local server, new_client = uv.new_tcp(), uv.new_tcp
 if inherited then
-  server, new_client = uv.new_tcp(), uv.new_tcp
   assert(server:open(3))
 else
   server, new_client = bind(place)
-end
-
-local listens, why = server:listen(511, function()
-  local client = new_client()
-  if not server:accept(client) then return client:close() end -- of a shared socket, another worker was quicker
-  coroutine.wrap(Stream.serve)(setmetatable({ socket = client, buffer = "" }, Stream))
-end)
-if not listens then
-  give_up("cannot listen: " .. (why:find "EADDRINUSE" and "Address already in use" or why), 1)
 end
 
 -- Listen no more; each answer from now on says `Connection: close`. The others are let go after one more look at who
@@ -195,15 +174,23 @@ local function stop()
   stopping = true
   server:close()
   uv.new_timer():start(10, 0, function()
-    for stream in pairs(idle) do stream.socket:close() end
+    for socket in pairs(idle) do socket:close() end
   end)
 end
 
-for _, name in ipairs { "sigterm", "sigint" } do
+for _, name in ipairs { "sigterm", "sigint" } do -- before it listens: whoever gets through can also end it in order
   local signal = uv.new_signal()
   signal:start(name, stop)
   signal:unref() -- that it waits for a signal is no reason to go on
 end
-local where = inherited and "descriptor 3" or place:sub(1, 1) == "/" and place or "127.0.0.1:" .. place
-io.stderr:write(("search: pid %s listens at %s\n"):format(PID, where))
+
+local listens, why = server:listen(511, function()
+  local client = new_client()
+  if not server:accept(client) then return client:close() end -- of a shared socket, another worker was quicker
+  coroutine.wrap(serve)(client)
+end)
+if not listens then
+  give_up("cannot listen: " .. (why:find "EADDRINUSE" and "Address already in use" or why), 1)
+end
+io.stderr:write(("search: pid %s listens at %s\n"):format(PID, inherited and "descriptor 3" or place))
 uv.run()
