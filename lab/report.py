@@ -41,9 +41,10 @@ async def status(lab: Lab, snapshot: LabSnapshot, *, full: bool) -> str:
 
 
 def event_line(event: Event) -> str:
-    """One event with its time of day."""
+    """One event with its time of day, in one line: the last words of a worker may be several."""
+    told = " | ".join(line.strip() for line in event.text.splitlines())
     clock = time.strftime("%H:%M:%S", time.localtime(event.wall))
-    return f"{clock}.{int(event.wall % 1 * 1000):03d}  #{event.seq}  {event.text}"
+    return f"{clock}.{int(event.wall % 1 * 1000):03d}  #{event.seq}  {told}"
 
 
 def event_lines(batch: EventBatch, *, as_json: bool) -> Iterator[str]:

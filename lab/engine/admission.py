@@ -4,13 +4,16 @@ Whoever asks (`apply`, `set`, an edited manifest), the answer is the same, and i
 then the rules about settings that do not go together.
 """
 
+import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
 from lab.config.languages import Language
 from lab.core import rules
 from lab.core.errors import NotPossibleError
+from lab.core.model import AppSpec
 from lab.engine.lab import LabSpec
 from lab.engine.traffic import check_rate
 
@@ -26,3 +29,15 @@ def admit(spec: LabSpec, before: LabSpec, known: Mapping[str, Language]) -> None
         raise NotPossibleError("A running lab keeps its name and its listener.", "Stop it and start another one.")
     for problem in rules.of_lab(spec.apps, spec.processes, known):
         raise NotPossibleError(f"{problem.name}: {problem.key}: {problem.message}")
+
+
+async def check_paths(before: AppSpec, after: AppSpec) -> None:
+    """Raise `NotPossibleError` if what a person has just named is not there."""
+    if after.source != before.source:
+        source = Path(after.source)
+        if not source.is_absolute() or not await asyncio.to_thread(source.is_file):
+            raise NotPossibleError(f"source: found no file {source}, expected the absolute path of the app's program.")
+    if after.site is not None and after.site != before.site:
+        root = Path(after.site.root)
+        if not root.is_absolute() or not await asyncio.to_thread(root.is_dir):
+            raise NotPossibleError(f"site.root: found no folder {root}, expected the absolute path of a document root.")

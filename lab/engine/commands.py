@@ -2,7 +2,7 @@
 
 import shlex
 
-from lab.core.errors import LabError, NotPossibleError, UnknownTargetError
+from lab.core.errors import LabError, NotPossibleError
 from lab.engine import settings
 from lab.engine.lab import Changed, Lab, Signalled
 
@@ -44,7 +44,7 @@ async def execute(lab: Lab, line: str) -> str:
         case ["set", app]:
             return await _settings(lab, app)
         case ["set", app, *pairs] if all("=" in pair.lstrip("=") for pair in pairs):
-            return "\n".join(map(_changed, await lab.set(app, dict(pair.split("=", 1) for pair in pairs))))
+            return "\n".join(map(_changed, await lab.set(app, _changes(pairs))))
         case ["reload", app]:
             await lab.reload(app)
             return f"{app} is being reloaded, worker by worker"
@@ -60,12 +60,17 @@ async def execute(lab: Lab, line: str) -> str:
 
 
 async def _settings(lab: Lab, name: str) -> str:
-    spec = await lab.spec()
-    app = spec.app(name)
-    if app is None:
-        there = ", ".join(one.name for one in spec.apps) or "none"
-        raise UnknownTargetError(f"No app is called {name!r}; this lab has: {there}.")
+    app = (await lab.spec()).known(name)
     return "\n".join(f"{key}={value}" for key, value in settings.listing(app))
+
+
+def _changes(pairs: list[str]) -> dict[str, str]:
+    changes: dict[str, str] = {}
+    for key, _, text in (pair.partition("=") for pair in pairs):
+        if key in changes:
+            raise NotPossibleError(f"Found {key} twice: {changes[key]} and {text}.", "Set it once.")
+        changes[key] = text
+    return changes
 
 
 def _changed(one: Changed) -> str:

@@ -4,7 +4,6 @@ Every method is called on that loop. `LocalLab` brings calls over from other thr
 """
 
 import asyncio
-import os
 import random
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -21,18 +20,18 @@ from lab.core.snapshot import LabSnapshot
 from lab.core.states import Policy
 from lab.core.tasks import background
 from lab.engine import invariants, observe, settings, status_page, targets
-from lab.engine.admission import admit
+from lab.engine.admission import admit, check_paths
 from lab.engine.defects import Defects
 from lab.engine.endpoints import Endpoints
 from lab.engine.farewell import Farewell, Roll
 from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
 from lab.engine.processes import Processes
 from lab.engine.reload import Reloader
-from lab.engine.scaling import Decision, Scaling
+from lab.engine.scaling import Decision, Scaling, count
 from lab.engine.services import Services, held
 from lab.engine.slow_requests import SlowRequests
 from lab.engine.traffic import OwnTraffic
-from lab.engine.upstreams import proxy_spec
+from lab.engine.upstreams import askable, front, proxy_spec
 from lab.pool.manager import PoolManager, PoolView, Routing
 from lab.proxy.manager import CgiProgram, OnStarved, ProxyManager, ProxySpec, ProxyView, StartCgi
 
@@ -180,7 +179,7 @@ class Engine:
         return self._spec
 
     async def output(self, app: str, slot: int) -> tuple[str, ...]:
-        self._known(app)
+        self._spec.known(app)
         return self._pool.output(app, slot)
 
     # -- changing
@@ -214,7 +213,7 @@ class Engine:
 
     async def scale(self, app: str, workers: int) -> Scaled:
         self._writable()
-        spec = self._known(app)
+        spec = self._spec.known(app)
         if spec.pool.policy is not Policy.STATIC:
             raise NotPossibleError(
                 f"{app} follows the policy {spec.pool.policy}.",
@@ -222,6 +221,12 @@ class Engine:
             )
         if not 0 <= workers <= MAX_WORKERS:
             raise NotPossibleError(f"Found {workers} workers; expected 0 to {MAX_WORKERS}.")
+        bounds = spec.scaling
+        if bounds is not None and not bounds.min_workers <= workers <= bounds.max_workers:
+            raise NotPossibleError(
+                f"{app} scales itself, within {bounds.min_workers} to {bounds.max_workers} workers.",
+                f"Move scaling.min_workers or scaling.max_workers, or end it: cgilab set {app} scaling=null",
+            )
         before = spec.pool.max_workers
         if workers != before:
             await self._resize(spec, workers)
@@ -229,9 +234,9 @@ class Engine:
 
     async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
         self._writable()
-        if "source" in changes:
-            await _check_source(Path(changes["source"]))
-        changed, told = settings.change(self._known(app), changes)
+        before = self._spec.known(app)
+        await check_paths(before, settings.change(before, changes)[0])
+        changed, told = settings.change(self._spec.known(app), changes)  # anew: somebody else may have set something
         spec = self._spec.having(changed)
         admit(spec, self._spec, self._reloader.known)
         for one in told:
@@ -244,7 +249,7 @@ class Engine:
 
     async def reload(self, app: str) -> None:
         self._writable()
-        self._known(app)
+        self._spec.known(app)
         text = f"{app} is reloaded, worker by worker, as you asked"
         self._events.emit(EventKind.RELOAD, text, app=app, data={"step": "noticed"})
         self._pool.reload(app)
@@ -255,7 +260,7 @@ class Engine:
 
     async def request(self, app: str, path: str | None = None) -> Answer:
         self._writable()
-        asked = path if path is not None else _front(self._known(app))
+        asked = path if path is not None else front(self._spec.known(app))
         if not asked.startswith("/") or any(not 0x21 <= ord(letter) <= 0x7E for letter in asked):
             raise NotPossibleError(f"Found path {asked!r}; expected printable ASCII that starts with a slash.")
         return await self._own.ask(app, asked)
@@ -263,7 +268,7 @@ class Engine:
     async def traffic(self, rate: float, app: str | None = None) -> float:
         self._writable()
         if app is not None:
-            self._known(app)
+            self._spec.known(app)
         before = self._own.set(rate, app)
         self._spec = msgspec.structs.replace(self._spec, own_rate=rate)
         return before
@@ -305,9 +310,10 @@ class Engine:
         self._services.apply(spec.processes, spec.apps)
         await self._proxy.apply(self._proxy_spec(spec.listener))
         await self._apply_apps()
-        self._slow.follow(spec.apps)
-        self._scaling.follow(spec.apps)
-        self._reloader.follow(spec)
+        # What is desired by now: another change may have come and gone while this one waited.
+        self._slow.follow(self._spec.apps)
+        self._scaling.follow(self._spec.apps)
+        self._reloader.follow(self._spec)
 
     async def _take_over(self, spec: LabSpec) -> None:
         """Become what an edited manifest says."""
@@ -341,7 +347,7 @@ class Engine:
         await self._services.close()
 
     async def _resize(self, app: AppSpec, workers: int) -> None:
-        text = f"{app.name} scaled from {app.pool.max_workers} to {workers} workers"
+        text = f"{app.name} scaled from {app.pool.max_workers} to {count(workers)}"
         data = {"from": app.pool.max_workers, "to": workers}
         self._events.emit(EventKind.SCALED, text, app=app.name, data=data)
         pool = msgspec.structs.replace(app.pool, max_workers=workers)
@@ -353,7 +359,7 @@ class Engine:
         if app is None or self._closing:
             return
         data = {"metric": decision.metric, "value": decision.value, "from": decision.before, "to": decision.after}
-        grown = f"{decision.after} workers instead of {decision.before}"
+        grown = f"{count(decision.after)} instead of {decision.before}"
         text = f"{name}: {decision.why}" + (f": {grown}" if decision.after != decision.before else "")
         self._events.emit(EventKind.DECISION, text, app=name, data=data)
         if decision.after != decision.before:
@@ -381,34 +387,10 @@ class Engine:
         task.add_done_callback(self._reapplying.discard)
 
     def _askable(self) -> list[tuple[str, str]]:
-        views = {view.name: view for view in self._pool.observe().apps if view.unavailable is None}
-        return [
-            (app.name, _front(app))
-            for app in self._spec.apps
-            if (view := views.get(app.name)) is not None
-            and app.pool.max_workers
-            and (view.workers or not (view.building or self._services.waits_for(app)))
-        ]
-
-    def _known(self, app: str) -> AppSpec:
-        found = self._spec.app(app)
-        if found is None:
-            there = ", ".join(one.name for one in self._spec.apps) or "none"
-            raise UnknownTargetError(f"No app is called {app!r}; this lab has: {there}.")
-        return found
+        return askable(self._spec.apps, self._pool.observe(), self._services.waits_for)
 
     def _writable(self) -> None:
         if self._closing:
             raise NoLabError("The lab is ending.")
         if self._read_only:
             raise ReadOnlyError("This lab is read-only: it can be watched, not changed.")
-
-
-async def _check_source(source: Path) -> None:
-    if not source.is_absolute() or not await asyncio.to_thread(os.path.isfile, source):
-        raise NotPossibleError(f"source: found no file {source}, expected the absolute path of the app's program.")
-
-
-def _front(app: AppSpec) -> str:
-    """The path that asks an app itself; `/site` alone would only be sent on to `/site/`."""
-    return app.route if app.site is None else app.route.rstrip("/") + "/"

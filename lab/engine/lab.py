@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 import msgspec
 
+from lab.core.errors import UnknownTargetError
 from lab.core.events import EventBatch
 from lab.core.model import AppSpec, Limits, ListenerSpec, ServiceSpec
 from lab.core.snapshot import LabSnapshot
@@ -33,6 +34,14 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     def app(self, name: str) -> AppSpec | None:
         """The app called `name`."""
         return next((app for app in self.apps if app.name == name), None)
+
+    def known(self, name: str) -> AppSpec:
+        """The app called `name`. Raises `UnknownTargetError`."""
+        found = self.app(name)
+        if found is None:
+            there = ", ".join(app.name for app in self.apps) or "none"
+            raise UnknownTargetError(f"No app is called {name!r}; this lab has: {there}.")
+        return found
 
     def having(self, changed: AppSpec) -> Self:
         """The same with `changed` in place of the app of its name."""

@@ -66,6 +66,11 @@ def measure(metric: Metric, pool: AppView, upstream: UpstreamView, workers: int)
     return total / max(1, workers)
 
 
+def count(workers: int) -> str:
+    """`1 worker`, `2 workers`."""
+    return "1 worker" if workers == 1 else f"{workers} workers"
+
+
 class Controller:
     """Decides for one app."""
 
@@ -87,7 +92,8 @@ class Controller:
         bounded = self._bounded(workers)
         if bounded != workers:
             between = f"{self._least} to {self.spec.max_workers}"
-            return self._decide(now, value, bounded, f"{workers} is outside the bounds of its scaling, {between}")
+            outside = f"{count(workers)} {'is' if workers == 1 else 'are'} outside the bounds of its scaling, {between}"
+            return self._decide(now, value, bounded, outside)
         if len(self._looks) < LOOKS:
             return None
         mean = sum(self._looks) / LOOKS

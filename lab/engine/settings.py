@@ -30,9 +30,12 @@ def change(app: AppSpec, changes: Mapping[str, str]) -> tuple[AppSpec, tuple[Cha
     """The app with all `changes` made, and each of them. Raises `NotPossibleError` for the first wrong one."""
     before = msgspec.to_builtins(app)
     after = msgspec.to_builtins(app)
-    paths = {}
+    paths: dict[str, tuple[str, ...]] = {}
     for key, text in changes.items():
-        paths[key], kind = _find(key)
+        path, kind = _find(key)
+        if path in paths.values():
+            raise NotPossibleError(f"Found {key} beside another name of the same setting.", "Set it once.")
+        paths[key] = path
         _put(after, paths[key], _value(key, kind, text))
     changed = _whole(after)
     now = msgspec.to_builtins(changed)
@@ -133,6 +136,8 @@ def _text(value: Any) -> str:
             return f"{value:.15g}"
         case list() | tuple():
             return ",".join(map(str, value))
+        case dict():
+            return " ".join(f"{name}={_text(one)}" for name, one in value.items())
         case _:
             return str(value)
 

@@ -1,6 +1,6 @@
-"""What the proxy has to know of a lab: its routes, and why one is not served."""
+"""What the proxy has to know of a lab: its routes, and why one is not served; and which of them can be asked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from lab.core.model import AppSpec, ListenerSpec
 from lab.engine.lab import LabSpec
@@ -15,6 +15,25 @@ def proxy_spec(
     unavailable = {app.name: app.unavailable for app in pool.apps}
     upstreams = (_upstream(app, unavailable.get(app.name) or _waiting(waits_for(app))) for app in spec.apps)
     return ProxySpec(listener=listener, upstreams=tuple(upstreams), limits=spec.limits)
+
+
+def askable(
+    apps: Sequence[AppSpec], pool: PoolView, waits_for: Callable[[AppSpec], tuple[str, ...]]
+) -> list[tuple[str, str]]:
+    """Names of apps that can answer now, or could as soon as they were asked, each with a path to ask."""
+    views = {view.name: view for view in pool.apps if view.unavailable is None}
+    return [
+        (app.name, front(app))
+        for app in apps
+        if (view := views.get(app.name)) is not None
+        and app.pool.max_workers
+        and (any(worker.pid for worker in view.workers) or not (view.building or waits_for(app)))
+    ]
+
+
+def front(app: AppSpec) -> str:
+    """The path that asks an app itself; `/site` alone would only be sent on to `/site/`."""
+    return app.route if app.site is None else app.route.rstrip("/") + "/"
 
 
 def _waiting(needs: tuple[str, ...]) -> str | None:

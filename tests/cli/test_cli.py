@@ -167,6 +167,7 @@ def test_set_lists_changes_and_refuses(run: Run, up: "subprocess.Popen[str]") ->
         (["max_workrs=3"], '"max_workers"'),
         (["max_workers=-1"], "from 0 to 1000"),
         (["max_workers"], "KEY=VALUE"),
+        (["max_workers=4", "max_workers=5"], "Found max_workers twice: 4 and 5."),
         (["selection=best", "max_workers=1"], "round_robin"),
     ):
         refused = run("set", "search", *pairs, "--name", "cli")

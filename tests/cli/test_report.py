@@ -3,6 +3,7 @@
 from typing import cast
 
 from lab import report
+from lab.core.events import Event, EventKind
 from lab.core.snapshot import AppSnapshot, Invariants, LabSnapshot, ServiceSnapshot, Totals, Traffic
 from lab.core.states import ServiceState
 from lab.engine.lab import Lab
@@ -31,3 +32,9 @@ async def test_status_tells_each_process_beside_the_pool_and_which_apps_wait_for
     assert told in lines
     assert any(line.startswith("search") and "waits for redis" in line for line in lines)
     assert "redis" not in await report.status(nobody, snapshot(), full=True)
+
+
+def test_an_event_is_one_line_however_many_its_words_are() -> None:
+    text = "search/0 died. Its last words:   def\n    ^^^\nSyntaxError"
+    line = report.event_line(Event(seq=7, at=1.0, wall=1.0, kind=EventKind.NOTE, text=text))
+    assert line.endswith("  #7  search/0 died. Its last words:   def | ^^^ | SyntaxError")

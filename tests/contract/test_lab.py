@@ -201,6 +201,11 @@ async def test_set_changes_how_many_workers_there_are(lab: Lab) -> None:
         ({"language": "klingon"}, "klingon"),
         ({"source": "search.py"}, "absolute path"),
         ({"source": "/nowhere/search.py"}, "no file /nowhere/search.py"),
+        ({"source": "/etc/passwd"}, r'"passwd", expected a Python file'),
+        ({"language": "c"}, r'"search.py", expected a C file \(.c\)'),
+        ({"protocol": "cgi", "site.root": "/nowhere"}, "no folder /nowhere"),
+        ({"max_workers": "3", "pool.max_workers": "4"}, "Set it once"),
+        ({"resources.files": str(2**64)}, "whole number"),
     ],
 )
 async def test_set_refuses_wrong_keys_and_values_and_then_changes_nothing(
@@ -220,6 +225,18 @@ async def test_on_demand_a_request_brings_the_first_worker_and_an_idle_one_goes(
         await lab.scale("search", 5)
     assert (await lab.request("search")).status == 200
     await until_ready(lab, 0)
+
+
+async def test_an_app_that_scales_itself_is_not_scaled_beyond_its_bounds_by_hand(lab: Lab) -> None:
+    await until_ready(lab)
+    await lab.set("search", {"scaling.metric": "queue", "scaling.high": "9", "scaling.max_workers": "3"})
+    for workers in (0, 4):
+        with pytest.raises(NotPossibleError, match=r"within 1 to 3 workers.* cgilab set search scaling=null"):
+            await lab.scale("search", workers)
+    assert (await lab.scale("search", 3)).after == 3
+    told = await lab.set("search", {"scaling": "null"})
+    assert "metric=queue" in told[0].before
+    assert (await lab.scale("search", 0)).after == 0
 
 
 async def test_reload_replaces_every_worker(lab: Lab) -> None:

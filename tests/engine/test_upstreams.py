@@ -1,0 +1,41 @@
+"""What the proxy is told of a lab, and whom the lab's own requests may go to."""
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from lab.core.model import AppSpec, PoolSettings, SiteSpec, WorkerId
+from lab.core.states import WorkerState
+from lab.engine.upstreams import askable
+from lab.pool.manager import AppView, PoolView, WorkerView
+
+APP = AppSpec(name="a", route="/a", language="c", source="/a.c")
+
+
+def worker(pid: int | None) -> WorkerView:
+    return WorkerView(
+        worker=WorkerId("a", 0, 1), state=WorkerState.READY if pid else WorkerState.PENDING, pid=pid, stopped=False,
+        endpoint=None, restarts=0, started_at=None, cpu_percent=None, rss_bytes=None, retry_at=None, why="",
+    )  # fmt: skip
+
+
+def asked(app: AppSpec = APP, *, needs: tuple[str, ...] = (), **seen: Any) -> list[tuple[str, str]]:
+    view = AppView(**{"name": "a", "wanted": 1, "workers": (), "unavailable": None, "building": False} | seen)
+    return askable((app,), PoolView(apps=(view,), zombies=0), lambda app: needs)
+
+
+def test_an_app_without_a_process_is_asked_unless_it_is_known_that_none_can_come_now() -> None:
+    assert asked() == [("a", "/a")]  # on demand: the request brings the first one
+    assert asked(workers=(worker(None),)) == [("a", "/a")]
+    assert asked(workers=(worker(None),), building=True) == []
+    assert asked(needs=("redis",)) == []
+    assert asked(unavailable="no compiler") == []
+    assert asked(replace(APP, pool=PoolSettings(max_workers=0))) == []
+
+
+def test_an_app_with_a_process_is_asked_while_its_next_program_is_built() -> None:
+    assert asked(workers=(worker(7),), building=True) == [("a", "/a")]
+
+
+def test_a_site_is_asked_for_its_front_page() -> None:
+    assert asked(replace(APP, site=SiteSpec(root="/srv"))) == [("a", "/a/")]
