@@ -109,7 +109,8 @@ def _tool(name: str) -> Path:
 class Lab(Rival):
     """`cgilab up` with one app of one worker. `stable_after` is 0: kills from outside would count as early deaths.
 
-    The worker inherits its socket, as gunicorn's, uWSGI's and php-fpm's do.
+    The worker inherits its socket, as gunicorn's, uWSGI's and php-fpm's do. With a standby it does not: a request in
+    the queue of an inherited socket waits for that worker's own successor, which comes later than the standby serves.
     """
 
     standby = 0
@@ -137,6 +138,7 @@ class LabPython(Lab):
 class LabPythonStandby(Lab):
     name = "cgilab, one standby"
     standby = 1
+    protocol = "http-port"
 
 
 class LabC(Lab):
@@ -148,6 +150,7 @@ class LabC(Lab):
 class LabCStandby(LabC):
     name = "cgilab, C, one standby"
     standby = 1
+    protocol = "http-port"
 
 
 class Gunicorn(Rival):
