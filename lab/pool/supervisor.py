@@ -93,7 +93,7 @@ class Supervisor:
         self.reconcile()
         self._recycling.watch(spec.pool)
         if spec.pool != before.pool:
-            self.tick()
+            self._ask_policy(self._with.clock.monotonic())
 
     def reload(self) -> None:
         """Replace every worker, one after the other, by one of the program as it is now."""
@@ -133,9 +133,7 @@ class Supervisor:
     def tick(self) -> None:
         """A second has passed: ask the policy, and look whether the pool keeps what it promises."""
         now = self._with.clock.monotonic()
-        if self._may_run and self._sizing.follows_load and self._rollout.current is not None:
-            self._follow_policy(self._sizing.tick, now)
-        self.reconcile()
+        self._ask_policy(now)
         self._look(now)
 
     def starved(self) -> None:
@@ -143,6 +141,11 @@ class Supervisor:
         if self._may_run and self._sizing.follows_load and not self._sizing.is_full:
             self._follow_policy(self._sizing.starved, self._with.clock.monotonic())
             self.reconcile()
+
+    def _ask_policy(self, now: float) -> None:
+        if self._may_run and self._sizing.follows_load and self._rollout.current is not None:
+            self._follow_policy(self._sizing.tick, now)
+        self.reconcile()
 
     def _follow_policy(self, ask: Callable[..., Decision], now: float) -> None:
         """Ask the policy and do what it says. A pool with a FAILED slot does not grow: more workers would fail, too."""

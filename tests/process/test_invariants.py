@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import signal
+import time
 from collections import Counter
 
 import pytest
@@ -128,6 +129,17 @@ async def test_one_hung_worker_among_others_is_found_and_nobody_else_is_affected
     assert (states[0], states[2]) == (_S.READY, _S.READY)
     await bench.until(lambda: bench.view().breaches == () and bench.pool.heal() == 0)
     await all_ready(bench, 4)
+
+
+async def test_no_probe_counts_as_late_for_settings_that_are_changed_while_a_worker_hangs(bench):
+    await bench.pool.apply((bench.app(max_workers=4),))
+    await all_ready(bench, 4)
+    bench.pool.signal(bench.worker().worker, signal.SIGSTOP)
+    await bench.state(_S.UNHEALTHY)
+    for number in range(3):  # in one turn of the loop, in which no probe can begin
+        time.sleep(0.06)
+        await bench.pool.apply((bench.app(max_workers=4, idle_timeout=1.0 + number),))
+    assert bench.view().breaches == ()
 
 
 async def test_a_worker_that_was_stopped_during_its_start_is_gone_within_its_grace_and_never_comes_back(
