@@ -275,6 +275,13 @@ def test_a_signal_stops_everything_cleanly(home: dict[str, str], number: int, co
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
+def test_ctrl_c_while_it_is_still_imported_is_no_traceback(home: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    command = [sys.executable, "-m", "lab", "version"]
+    done = subprocess.run(command, env=home | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 def descendants(root: int) -> set[int]:
     """Every process below `root`."""
     found: set[int] = set()
