@@ -1,150 +1,188 @@
-/* search: a worker that answers HTTP, many connections at a time.
+/* search: a worker that answers HTTP. The classic socket, bind, listen, accept program, grown up to many clients.
  *
- *     search PORT, or search /PATH   listens on a port of this machine, or on a Unix socket of that name
- *     search                         finds PORT or SOCKET in its environment, or with LISTEN_FDS=1 a listening socket
- *                                    as descriptor 3, or with GATEWAY_INTERFACE one CGI request
- *     GET /health                    200 as soon as it listens
- *     GET /anything?q=tcp            {"query": "tcp", "results": ["..."], "pid": 4121, "language": "c"}
+ *     search PORT, search /PATH   listens on a port of this machine (or on $PORT), or on a Unix socket; with LISTEN_FDS
+ *                                 it inherits descriptor 3; with GATEWAY_INTERFACE it is a CGI program
+ *     GET /anything?q=tcp         {"query": "tcp", "results": ["..."], "pid": 4121, "language": "c"}
  *
- * The classic socket, bind, listen, accept program, grown up. One thread waits in poll for whichever connection can go
- * on, so a slow client delays nobody. A read may bring half a request or three of them; a write may take only a part.
- * A request costs one read and one write. After SIGTERM it answers what has arrived and exits with 0; a request that
- * never gets complete could hold it up: supervisors have SIGKILL. */
+ * One thread waits in poll for whoever can go on, so a slow client delays nobody. A read may bring half a request or
+ * three of them; a write may take only a part. After SIGTERM it answers what has come, and exits with 0. */
 #define _GNU_SOURCE
-#include "facts.h"
-#include "http.h"
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/signalfd.h>
 #include <sys/un.h>
+#include <unistd.h>
 
-enum { CLIENTS = 256, HEAD = 8192, REPLY = DOCUMENT + 300, OUT = 4 * REPLY };
-
-struct client {
-    bool closing; /* no further request is read; it hangs up after the last answer */
-    size_t got;   /* in[0, got) was read and not used yet */
-    size_t used;  /* out[0, used) was answered and not sent yet */
-    char in[HEAD + 1], out[OUT];
+enum { CLIENTS = 256, HEAD = 8192, QUERY = 256, FACT = 160, FOUND = 5, BODY = 3072, OUT = BODY + 256 };
+static const char facts[][FACT] = {
+#include "../facts.inc"
 };
-static struct client clients[CLIENTS];
+enum { FACTS = sizeof facts / FACT };
+static char lowered[FACTS][FACT]; /* the facts in lower case, for a search ignores case */
+static struct client {
+    bool last;        /* nothing follows what is sent now, and whatever comes is not read */
+    size_t got, left; /* bytes in `in` that are not answered yet, bytes in `out` that are not sent yet */
+    char in[HEAD], out[OUT];
+} clients[CLIENTS];
 static struct pollfd watched[CLIENTS + 2]; /* one for each client, free where fd is -1; then these two */
-static struct pollfd *const listener = &watched[CLIENTS], *const signals = &watched[CLIENTS + 1];
-static int open_clients, places = CLIENTS, stopping;
+static struct pollfd *const listener = watched + CLIENTS, *const signals = watched + CLIENTS + 1;
+static bool stopping;
 
-/* Answer the next request. False: it, or room for its answer, has still to come. */
+/* Decode text such as a+b%41, as far as there is room. A broken % stays as it is. */
+static void decode(char *query, const char *text) {
+    for (char *end = query + QUERY - 1; *text && query < end; text++) {
+        bool escape = *text == '%' && isxdigit((unsigned char)text[1]) && isxdigit((unsigned char)text[2]);
+        *query++ = escape ? (char)strtol((char[]){text[1], text[2], 0}, NULL, 16) : *text == '+' ? ' ' : *text;
+        text += escape ? 2 : 0;
+    }
+}
+
+/* Append text as a JSON string, up to 6 bytes for one; returns the new end. What is not UTF-8 becomes U+FFFD. */
+static char *quote(char *to, const char *text) {
+    *to++ = '"';
+    for (int size; *text; text += size > 0 ? size : 1) {
+        wchar_t c;
+        size = mbtowc(&c, text, 4);
+        c = size < 0 || c > 0x10FFFF ? 0xFFFD : c;
+        to += sprintf(to, c < ' ' || c == '"' || c == '\\' ? "\\u%04x" : "%lc", (unsigned)c);
+    }
+    return stpcpy(to, "\"");
+}
+
+/* Write what is found for parameters such as a=b&q=tcp: the facts that have all words of the first q. */
+static void search(char *to, char *parameters) {
+    char query[QUERY] = "", *part;
+    bool asked = false, lacking[FACTS] = {false};
+    while ((part = strsep(&parameters, "&")) && strncmp(part, "q=", 2)) continue;
+    if (part) decode(query, part + 2);
+    to = stpcpy(quote(stpcpy(to, "{\"query\": "), query), ", \"results\": [");
+    for (char *s = query; *s; s++) *s = (char)tolower((unsigned char)*s);
+    for (char *word = strtok(query, " "); word; word = strtok(NULL, " "), asked = true)
+        for (int i = 0; i < FACTS; i++) lacking[i] |= !strstr(lowered[i], word);
+    for (int i = 0, found = 0; asked && i < FACTS && found < FOUND; i++)
+        if (!lacking[i]) to += sprintf(to, "%s\"%s\"", found++ ? ", " : "", facts[i]);
+    sprintf(to, "], \"pid\": %d, \"language\": \"c\"}\n", getpid());
+}
+
+/* Write the document that a head asks for; returns the status. No bodies: where a request ends, there begins the next,
+ * or what an attacker wants to be taken for it (RFC 9112 section 11.2). */
+static const char *respond(char *body, char *head, bool *last) {
+    char *line = strsep(&head, "\n"), *method = strsep(&line, " "), *target = strsep(&line, " ");
+    if (strcmp(method, "GET") && strcmp(method, "HEAD")) return "405 expected GET or HEAD";
+    if (!line || strncmp(line, "HTTP/1.", 7)) return "400 expected a first line like: GET /path HTTP/1.1";
+    *last = stopping || line[7] == '0';
+    while ((line = strsep(&head, "\n"))) {
+        bool length = !strncasecmp(line, "Content-Length", 14) && line[14 + strspn(line + 14, ": \t0\r")];
+        if (length || !strncasecmp(line, "Transfer-Encoding", 17)) return "400 expected no body";
+        *last |= !strncasecmp(line, "Connection:", 11) && strcasestr(line, "close");
+    }
+    char *path = strsep(&target, "?");
+    if (strcmp(path, "/health")) search(body, target);
+    else sprintf(body, "{\"status\": \"ok\", \"pid\": %d}\n", getpid());
+    return "200 OK";
+}
+
+/* Answer the next request, if it has come whole. */
 static bool answer(struct client *c) {
-    if (c->closing) c->got = 0;
-    char *end = memmem(c->in, c->got, "\r\n\r\n", 4), body[DOCUMENT], *to;
-    if (sizeof c->out - c->used < REPLY || (!end && c->got < HEAD)) return false;
-    size_t size = end ? (size_t)(end - c->in) + 4 : c->got;
-    struct request r = parse(c->in, size);
-    c->closing = r.close |= stopping;
-    if (r.wrong) to = body + sprintf(body, "{\"error\": \"%s\"}\n", strchr(r.wrong, ':') + 2);
-    else if (strcmp(r.target, "/health")) to = search(body, r.target);
-    else to = body + sprintf(body, "{\"status\": \"ok\", \"pid\": %d}\n", getpid());
-    c->used = (size_t)(respond(c->out + c->used, &r, body, to) - c->out);
+    char *end = memmem(c->in, c->got, "\r\n\r\n", 4), body[BODY];
+    if (c->last || (!end && c->got < HEAD)) return false;
+    size_t size = end ? (size_t)(end - c->in) + 4 : HEAD;
+    c->in[size - 1] = '\0';
+    const char *status = end ? "400 expected no NUL in a head" : "431 expected a head of at most 8192 bytes";
+    if (end && strlen(c->in) == size - 1) status = respond(body, c->in, &c->last);
+    bool refused = *status != '2';
+    c->last |= refused;
+    if (refused) sprintf(body, "{\"error\": \"%s\"}\n", status + 4);
+    int length = sprintf(c->out, "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n%s%s\r\n%s",
+                         status, strlen(body), refused ? "Allow: GET, HEAD\r\n" : "",
+                         c->last ? "Connection: close\r\n" : "", *c->in == 'H' ? "" : body);
+    c->left = (size_t)length;
     memmove(c->in, c->in + size, c->got -= size);
     return true;
 }
 
-static void hang_up(struct pollfd *place) {
-    close(place->fd);
-    place->fd = -1;
-    open_clients--;
+/* Go on with a client: read once, answer what is complete. False: it has gone, or it is idle while the worker stops. */
+static bool serve(struct client *c, struct pollfd *place) {
+    ssize_t count = c->left ? 1 : recv(place->fd, c->in + c->got, HEAD - c->got, 0);
+    if (count == 0 || (count < 0 && errno != EAGAIN)) return false;
+    if (!c->left && count > 0) c->got += (size_t)count;
+    while (c->left || answer(c)) {
+        count = send(place->fd, c->out, c->left, MSG_NOSIGNAL);
+        if (count < 0 && errno != EAGAIN) return false;
+        if (count > 0) memmove(c->out, c->out + count, c->left -= (size_t)count);
+        if (c->left) break;
+    }
+    if (c->last) c->got = 0;
+    if (c->last && !c->left) shutdown(place->fd, SHUT_WR); /* close would destroy the answer on its way */
+    place->events = c->left ? POLLOUT : POLLIN; /* who does not take his answers is not read */
+    return !stopping || c->left || c->got || c->last;
 }
 
-/* This connection can go on: read once, answer everything that is complete, write once. */
-static void serve(struct client *c, struct pollfd *place) {
-    ssize_t count = c->used ? 0 : recv(place->fd, c->in + c->got, HEAD - c->got, 0);
-    if (!c->used && (count == 0 || (count < 0 && errno != EAGAIN))) return hang_up(place);
-    if (count > 0) c->got += (size_t)count;
-    do {
-        while (answer(c)) continue;
-        count = c->used ? send(place->fd, c->out, c->used, MSG_NOSIGNAL) : 0;
-        if (count < 0 && errno != EAGAIN) return hang_up(place);
-        if (count > 0) memmove(c->out, c->out + count, c->used -= (size_t)count);
-    } while (count > 0 && !c->used); /* with room again, look again: complete requests may have waited for it */
-    place->events = c->used ? POLLOUT : POLLIN; /* who does not take his answers is not read */
-    if (stopping && !c->used && !c->got) hang_up(place);
-    else if (c->closing && !c->used) shutdown(place->fd, SHUT_WR); /* close would destroy the answer on its way */
-}
-
-/* Take in one connection. When there is no place, those that follow wait in the backlog until somebody hangs up. */
-static bool admit(void) {
-    int fd = open_clients < places ? accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC) : -1;
-    if (fd < 0 && errno == EMFILE && open_clients) places = open_clients; /* it may not have more files */
-    if (fd < 0) return false;
-    size_t i = 0;
-    while (watched[i].fd >= 0) i++;
-    watched[i] = (struct pollfd){.fd = fd, .events = POLLIN};
-    clients[i].closing = false, clients[i].got = clients[i].used = 0;
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)); /* no answer waits for more to send */
-    return ++open_clients;
-}
-
-/* Listen no more; a request that came is answered, an idle connection closed. Who waits in the backlog of a socket of
- * our own is taken in first. An inherited one stays open elsewhere: there the next worker takes them. */
-static void stop(const char *given, bool inherited) {
-    while (!inherited && admit()) continue;
-    stopping = true;
-    close(listener->fd);
-    listener->fd = signals->fd = -1;
-    if (!inherited && *given == '/') unlink(given);
-    for (size_t i = 0; i < CLIENTS; i++)
-        if (watched[i].fd >= 0) serve(&clients[i], &watched[i]);
-}
-
-/* A new listening socket at `text`: a path or a port. */
-static int listen_at(const char *text) {
-    bool local = *text == '/';
-    long number = text[strspn(text, "0123456789")] ? 0 : strtol(text, NULL, 10);
-    if (!local && (number < 1 || number > 65535)) errx(2, "found port '%s', expected 1 to 65535", text);
+/* A new listening socket on a port or at a path. */
+static int listen_at(const char *at) {
+    long number = *at && !at[strspn(at, "0123456789")] ? strtol(at, NULL, 10) : 0;
+    if (*at != '/' && (number < 1 || number > 65535)) errx(2, "found port '%s', expected 1 to 65535", at);
     struct sockaddr_in port = {AF_INET, htons((uint16_t)number), {htonl(INADDR_LOOPBACK)}, {0}};
-    struct sockaddr_un path = {.sun_family = AF_UNIX};
-    if (strlen(text) >= sizeof path.sun_path) errx(2, "found '%s', expected a shorter path: unix(7)", text);
-    strcpy(path.sun_path, text);
-    int fd = socket(local ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_un path = {AF_UNIX, ""};
+    stpncpy(path.sun_path, at, sizeof path.sun_path - 1);
+    int fd = socket(number ? AF_INET : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)); /* old connections in TIME_WAIT are no obstacle */
-    void *address = local ? (void *)&path : (void *)&port;
-    if (bind(fd, address, local ? sizeof path : sizeof port) < 0 || listen(fd, SOMAXCONN) < 0)
-        err(1, "cannot listen at %s", text);
-    fprintf(stderr, "search: pid %d listens at %s\n", getpid(), text);
+    int bound = number ? bind(fd, (void *)&port, sizeof port) : bind(fd, (void *)&path, sizeof path);
+    if (bound < 0 || listen(fd, SOMAXCONN) < 0) err(1, "cannot listen at %s", at);
     return fd;
 }
 
-/* CGI (RFC 3875): the request is in the environment, the answer goes to standard output, and the process ends. */
-static int answer_cgi(const char *query) {
-    char target[HEAD], body[DOCUMENT], *method = getenv("REQUEST_METHOD");
-    if (method && strcmp(method, "GET") && strcmp(method, "HEAD"))
-        return puts("Status: 405 Method Not Allowed\r\nAllow: GET, HEAD\r\n\r") < 0;
-    snprintf(target, sizeof target, "?%s", query ? query : "");
-    *search(body, target) = '\0';
-    return printf("Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body) < 0;
+/* Let everybody go on who can, and take one client in; returns how many there are. */
+static int turn(void) {
+    int open = 0;
+    for (int i = 0; i < CLIENTS; i++) {
+        if (watched[i].fd < 0 && listener->revents && !stopping) {
+            watched[i] = (struct pollfd){accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), POLLIN, 0};
+            setsockopt(watched[i].fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)); /* answers are not held back */
+            clients[i].got = clients[i].left = clients[i].last = 0;
+            listener->revents = 0;
+        }
+        if (watched[i].fd >= 0 && (watched[i].revents || stopping) && !serve(&clients[i], &watched[i])) {
+            close(watched[i].fd);
+            watched[i].fd = -1;
+        }
+        open += watched[i].fd >= 0;
+    }
+    return open;
 }
 
 int main(int argc, char **argv) {
-    if (getenv("GATEWAY_INTERFACE")) return answer_cgi(getenv("QUERY_STRING"));
-    char *given = argc > 1 ? argv[1] : getenv("SOCKET") ? getenv("SOCKET") : getenv("PORT") ? getenv("PORT") : "";
-    bool inherited = argc < 2 && getenv("LISTEN_FDS"); /* sd_listen_fds(3) */
-    for (size_t i = 0; i < CLIENTS; i++) watched[i].fd = -1;
-    sigset_t asked; /* a signal becomes one more thing that poll reports: between two requests, never inside one */
-    sigemptyset(&asked), sigaddset(&asked, SIGTERM), sigaddset(&asked, SIGINT);
-    sigprocmask(SIG_BLOCK, &asked, NULL);
-    *signals = (struct pollfd){.fd = signalfd(-1, &asked, SFD_CLOEXEC), .events = POLLIN};
-    *listener = (struct pollfd){.fd = inherited ? 3 : listen_at(given), .events = POLLIN};
-    fcntl(listener->fd, F_SETFL, O_NONBLOCK);
-    while (!stopping || open_clients) {
-        listener->events = open_clients < places ? POLLIN : 0;
-        poll(watched, CLIENTS + 2, -1);
-        for (size_t i = 0; i < CLIENTS; i++)
-            if (watched[i].fd >= 0 && watched[i].revents) serve(&clients[i], &watched[i]);
-        if (listener->revents) admit();
-        if (signals->revents && !stopping) stop(given, inherited);
+    setlocale(LC_CTYPE, "C.UTF-8"); /* for mbtowc */
+    for (int i = 0; i < FACTS * FACT; i++) lowered[i / FACT][i % FACT] = (char)tolower(facts[i / FACT][i % FACT]);
+    if (getenv("GATEWAY_INTERFACE")) {
+        search(clients->out, getenv("QUERY_STRING"));
+        return printf("Content-Type: application/json\r\n\r\n%s", clients->out) < 0;
+    }
+    sigset_t term; /* it becomes one more thing that poll reports: between two requests, never inside one */
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, NULL);
+    for (int i = 0; i < CLIENTS; i++) watched[i].fd = -1;
+    const char *given = argc > 1 ? argv[1] : getenv("PORT") ? getenv("PORT") : "";
+    *signals = (struct pollfd){signalfd(-1, &term, SFD_CLOEXEC), POLLIN, 0};
+    *listener = (struct pollfd){argc < 2 && getenv("LISTEN_FDS") ? 3 : listen_at(given), POLLIN, 0};
+    fcntl(listener->fd, F_SETFL, O_NONBLOCK); /* others may share it, and be faster */
+    for (int open = 0; !stopping || open;) {
+        listener->events = open < CLIENTS ? POLLIN : 0; /* who finds no place waits in the backlog */
+        poll(watched, stopping ? CLIENTS : CLIENTS + 2, -1);
+        if (signals->revents && !stopping) stopping = close(listener->fd) == 0;
+        open = turn();
     }
     return 0;
 }
