@@ -170,6 +170,18 @@ async def test_no_state_and_no_width_breaks_the_picture(width: int, state: Worke
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+async def test_no_width_breaks_the_picture_of_many_apps_and_processes(width: int) -> None:
+    first = FakeLab().apps[0].spec
+    lab = FakeLab(LabSpec(apps=tuple(replace(first, name=f"application-{number}") for number in range(8))))
+    lab.apps[2].workers, lab.apps[2].waits_for = [], ("redis", "disk")
+    lab.apps[3].unavailable, lab.apps[4].building, lab.apps[5].queue = "no C compiler", True, 12
+    lab.processes = [service(f"process-{state}", state, "It does not answer.") for state in ServiceState]
+    shown = await picture(lab, width)
+    assert "12 queue" in shown or width < 63
+    assert width < 38 or all(len(line) <= width for line in shown.splitlines())
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 async def test_none_and_five_hundred_workers_are_drawn(width: int) -> None:
     lab = FakeLab()
     lab.apps[0].workers = [FakeWorker(slot, 1_000_000 + slot) for slot in range(500)]

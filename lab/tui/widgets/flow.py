@@ -165,10 +165,10 @@ class Flow(Painted):
 
     def _line(self, app: AppSnapshot, names: int, width: int) -> list[Row]:
         """An app on one row: name, cells, nature. Cells that do not fit continue below, and then go before nature."""
-        first, *more = self._cells(app, width - names - 2)
+        first, *more = self._cells(app, width - names - 2, *_waiting(app))
         row: Row = ((fit(app.name, names, self.glyphs.more), "head"), ("  ", "text"), *first)
         row = (*row, (" " * max(2, names + 2 + _CELL - length(row)), "text"))
-        about: list[Span] = [*_waiting(app), *((text, "dim") for text in reversed(_nature(app)[:2]))]
+        about: list[Span] = [(text, "dim") for text in reversed(_nature(app)[:2])]
         if app.rps:
             about.append(_rate(app))
         dot = ""
@@ -179,13 +179,13 @@ class Flow(Painted):
             dot = f" {self.glyphs.dot} "
         return [row, *_indented(more, names + 2)]
 
-    def _cells(self, app: AppSnapshot, width: int) -> list[Row]:
-        """The app's workers, wrapped into rows of equal columns, or why there are none."""
+    def _cells(self, app: AppSnapshot, width: int, *after: Span) -> list[Row]:
+        """The app's workers, or why there are none, then `after`: wrapped into rows of equal columns."""
         cells = [*self._workers(app), *self._departed(app)]
         lone = absence(app, self._snapshot.processes if self._snapshot is not None else ())
         if not cells or lone.role != "dim":
             cells.insert(0, ((f"{lone.sign(self.glyphs)} {lone.word}", lone.role),))
-        return wrap(cells, width)
+        return wrap([*cells, *((span,) for span in after)], width)
 
     def _workers(self, app: AppSnapshot) -> Iterator[Row]:
         for worker in app.workers:

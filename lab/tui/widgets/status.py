@@ -27,7 +27,7 @@ class StatusBar(Painted):
         "The whole lab in two rows. Rates and latencies are over the last ten seconds.\n\n"
         "in flight: requests between arrival and answer. queue: those of them that wait for a free worker. "
         "errors: the share that the gateway could not get an answer for. "
-        "restarts: workers that died and were replaced.\n\n"
+        "restarts: processes that were replaced, for whatever reason, in the slots that there are now.\n\n"
         "The lamps are what must hold at every instant; one that does not is told for ten seconds.\n"
         "conserved: every request that came in was answered, failed, shed, abandoned, or is in flight; none is lost.\n"
         "no zombies: no dead process waits to be buried.\n"
