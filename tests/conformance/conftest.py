@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from lab.proxy.manager import ProxySpec, UpstreamSpec
 from lab.wire.fastcgi import Aborted, Application, Begun, Body
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -311,6 +313,35 @@ class World:
             while before != sent():
                 before = sent()
                 await asyncio.sleep(0.3)
+
+    async def visited(self, rng: random.Random, number: int) -> None:
+        """Have so many clients at once ask for good and bad and leave when they like; every request has one outcome."""
+        asked = [
+            GET,
+            GET + GET,
+            GET[:10],
+            GET.replace(b"GET", b"HEAD"),
+            b"BAD\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc",
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+        ]
+
+        async def visit() -> None:
+            client = await self.client()
+            with contextlib.suppress(ConnectionError):  # an answer was broken off
+                for _ in range(rng.randrange(1, 5)):
+                    await client.send(rng.choice(asked))
+                    assert self.conserved()
+                    await asyncio.sleep(rng.random() * 0.02)
+            client.close()
+
+        await asyncio.gather(*(visit() for _ in range(number)))
+        await self.until(lambda: self.proxy.observe().connections == 0)
+        totals = self.proxy.observe().totals
+        assert self.conserved()
+        assert totals.in_flight == 0
+        assert totals.accepted > number // 3
+        assert [self.proxy.in_flight(endpoint) for endpoint in self.endpoints] == [0] * len(self.endpoints)
 
     async def close(self) -> None:
         for client in self._clients:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
@@ -332,4 +333,30 @@ async def test_no_descriptor_is_left_behind(world):
         assert (await ask(world))[0] == 200
     for client in world._clients:
         client.close()
+    await world.until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)
+
+
+MOODY = """
+import os, random, sys, time
+out = sys.stdout.buffer
+mood = random.randrange(10)
+header = b"Content-Type: a/b\\n"
+answers = [header + b"\\nok", header + b"Content-Length: 2\\n\\nok", header + b"Content-Length: 9\\n\\nok"]
+answers += [b"Status: 204\\n\\n", b"Location: /\\n\\n", b"bad\\n", b"Content-Type", b""]
+out.write(random.choice(answers))
+out.flush()
+if mood == 0: time.sleep(60)
+if mood == 1: os.kill(os.getpid(), 9)
+if mood == 2: os._exit(3)
+if mood == 3: os.close(1); time.sleep(0.2)
+if mood == 4: os.close(0)
+"""
+
+
+async def test_28_every_request_has_one_outcome_whatever_a_program_does(world):
+    timeouts = Timeouts(queue=0.2, response_head=0.3, response_idle=0.2)
+    await begin(world, MOODY, queue_length=5, timeouts=timeouts, cgi=CgiLimits(time=0.5))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    await world.visited(random.Random(1), 40)
+    await world.until(lambda: not any(program.alive for program in world.programs))
     await world.until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)

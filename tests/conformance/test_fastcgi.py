@@ -1,8 +1,10 @@
 """Requests to workers that speak FastCGI: what they are told, what becomes of their answers, and of their faults."""
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -506,6 +508,49 @@ async def test_nothing_is_kept_of_a_body_that_was_answered(world, tmp_path):
     await client.send(CHUNKED + b"\r\n5\r\nhello\r\n0\r\n\r\n")
     assert (await client.response())[2] == b"hello"
     assert [downstream.exchange.held for downstream in world.proxy._gateway.downstreams] == [b""]
+
+
+END = fastcgi.record(Kind.END_REQUEST, 1, bytes(8))
+LONG = fastcgi.record(Kind.STDOUT, 1, b"Content-Type: a/b\r\nContent-Length: 4\r\n\r\nfour and more")
+MOODS = [
+    *[OUTPUT + END] * 8,
+    LONG + END,
+    LONG,
+    OUTPUT,
+    END,
+    fastcgi.record(Kind.STDERR, 1, b"oh\nno") + OUTPUT + END,
+    OUTPUT + END[:-1] + b"\x09",
+    OUTPUT + fastcgi.record(Kind.END_REQUEST, 1, b"\0\0\0\7" + bytes(4)),
+    fastcgi.record(Kind.END_REQUEST, 1, bytes((0, 0, 0, 0, Ending.OVERLOADED, 0, 0, 0))),
+    fastcgi.record(Kind.STDOUT, 1, b"Location: /\n\n") + END,
+    OUTPUT + END + OUTPUT,
+    b"no FastCGI",
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_28_every_request_has_one_outcome_whatever_a_fastcgi_worker_does(world, tmp_path, seed):
+    rng = random.Random(seed)
+
+    async def moody(reader, writer):
+        application, cut = Application({}), False
+        with contextlib.suppress(ConnectionError):  # it was given up
+            while not cut and (data := await reader.read(65536)):
+                if fastcgi.Body(b"") in application.feed(data):
+                    mood, cut = rng.choice(MOODS), rng.random() < 0.2
+                    await asyncio.sleep(rng.random() * 0.01)
+                    writer.write(mood[: rng.randrange(len(mood))] if cut else mood)
+                    application = Application({})
+        writer.close()
+
+    timeouts = Timeouts(queue=0.1, response_head=0.3, response_idle=0.2)
+    await world.start(script="/srv/app.py", queue_length=5, timeouts=timeouts)
+    servers = [await asyncio.start_unix_server(moody, tmp_path / str(number)) for number in range(3)]
+    for number in range(3):
+        world.add(path=str(tmp_path / str(number)), wire=Wire.FASTCGI)
+    await world.visited(rng, 60)
+    for server in servers:
+        server.close()
 
 
 # -- PHP

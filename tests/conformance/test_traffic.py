@@ -659,34 +659,10 @@ async def test_28_every_request_has_one_outcome_whatever_clients_and_workers_do(
             await asyncio.sleep(rng.random() * 0.01)
             writer.write(OK if mood < 0.9 else b"garbage\r\n\r\n")
 
-    async def visit():
-        client = await world.client()
-        for _ in range(rng.randrange(1, 5)):
-            await client.send(
-                rng.choice(
-                    [
-                        GET,
-                        GET + GET,
-                        GET[:10],
-                        b"BAD\r\n\r\n",
-                        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc",
-                    ]
-                )
-            )
-            assert world.conserved()
-            await asyncio.sleep(rng.random() * 0.02)
-        client.close()
-
     await world.start(queue_length=5, timeouts=Timeouts(queue=0.1, response_head=0.3))
     for _ in range(3):
         await world.worker(handler=moody, concurrency=2)
-    await asyncio.gather(*(visit() for _ in range(60)))
-    await world.until(lambda: world.proxy.observe().connections == 0)
-    totals = world.proxy.observe().totals
-    assert totals.in_flight == 0
-    assert world.conserved()
-    assert totals.accepted > 20
-    assert all(world.proxy.in_flight(endpoint) == 0 for endpoint in world.endpoints)
+    await world.visited(rng, 60)
 
 
 async def test_an_unavailable_app_says_why(world):
