@@ -120,7 +120,14 @@ async def test_a_lesson_can_be_left_while_a_worker_is_frozen_and_begun_again(
     async with asyncio.timeout(5.0):
         while kernel_state(target.pid) == "T":
             await lab.events((await lab.snapshot()).events_next, wait=0.05)
-    await lab.signal("search/0", "SIGSTOP")
+    cursor = (await lab.snapshot()).events_next
+    (frozen,) = await lab.signal("search/0", "SIGSTOP")
+    stopped = False
+    async with asyncio.timeout(5.0):
+        while not stopped:  # the kernel tells a moment later; whom the lab does not know to be frozen it cannot thaw
+            batch = await lab.events(cursor, wait=1)
+            cursor = batch.next
+            stopped = any(event.pid == frozen.pid and event.kind is EventKind.STOPPED for event in batch.events)
     async with LessonSession(lab, lesson, progress) as session:
         assert session.phase is Phase.PREDICT
 
