@@ -1,5 +1,8 @@
-"""The command `cgilab`, and `python -m lab`. Its own few lines see that Ctrl+C ends it without a traceback even while
-it is still being imported; from then on `lab.cli` does."""
+"""The command `cgilab`, and `python -m lab`.
+
+Ctrl+C is `lab.cli`'s business. While that is still being imported, and when it is done and the interpreter ends, nobody
+could answer it but with a traceback: there it simply ends the process.
+"""
 
 import signal
 from typing import NoReturn
@@ -7,14 +10,16 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Import the command line, then run it."""
-    caught = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # else it is ignored, as by nohup
-    if caught:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    wanted = signal.getsignal(signal.SIGINT)  # ignored, if whoever started it wanted that
+    simply = signal.SIG_IGN if wanted is signal.SIG_IGN else signal.SIG_DFL
+    signal.signal(signal.SIGINT, simply)
     from lab import cli
 
-    if caught:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    cli.main()
+    signal.signal(signal.SIGINT, wanted)
+    try:
+        cli.main()
+    finally:
+        signal.signal(signal.SIGINT, simply)
 
 
 if __name__ == "__main__":

@@ -141,10 +141,12 @@ class Service:
             self._go(_S.STOPPED, "It is not wanted any more.")
         return ()
 
-    def exited(self, status: int, at: float) -> tuple[Action, ...]:
-        """Its process is gone; `status` as `os.waitstatus_to_exitcode` has it."""
+    def exited(self, status: int, at: float, said: str = "") -> tuple[Action, ...]:
+        """Its process is gone; `status` as `os.waitstatus_to_exitcode` has it, `said` its last words."""
         given_up = self.state is _S.STOPPING and self.wanted
         why = self.why if given_up else f"It ended: {ending(status)}."
+        if said and status != 0 and self.wanted and not given_up:
+            why = f"{why} Its last words: {said}"
         return self._ended(why, given_up or status != 0, at)
 
     def retry(self) -> tuple[Action, ...]:

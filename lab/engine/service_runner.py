@@ -118,7 +118,8 @@ class Runner:
         status = await self._process.ended()
         if self._asking is not None:
             self._asking.cancel()
-        self._step(self.service.exited(status, self._clock.monotonic()))
+        said = await process.last_words()
+        self._step(self.service.exited(status, self._clock.monotonic(), said))
 
     def _check(self) -> None:
         self._later(self.service.spec.health.start_timeout, lambda: self._step(self.service.overdue()))

@@ -147,6 +147,10 @@ class RunningProcess(Protocol):
         """Its exit status as `os.waitstatus_to_exitcode` has it: negative for a signal."""
         ...
 
+    async def last_words(self) -> str:
+        """The last lines that it wrote to its log, in one; empty if it wrote none."""
+        ...
+
 
 class PoolManager(Protocol):
     """A backend that runs workers. Constructed without side effects; `start` and `close` bracket its life."""

@@ -3,28 +3,53 @@
 import asyncio
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from lab.core.errors import UnavailableError
 from lab.pool.spawner import Child, Order, Spawner
 
 
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A file that a process appends to."""
+
+    path: Path
+    begin: int
+    """Where what it writes begins."""
+
+    LAST_LINES = 3
+    LAST_BYTES = 1024
+
+    def last_words(self) -> str:
+        """The last lines in it, in one."""
+        try:
+            with self.path.open("rb") as log:
+                log.seek(max(self.begin, log.seek(0, os.SEEK_END) - self.LAST_BYTES))
+                lines = log.read(self.LAST_BYTES).decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return " | ".join([line.strip() for line in lines if line.strip()][-self.LAST_LINES :])
+
+
 class Process:
     """A running or ended process. Made by `start` only."""
 
-    def __init__(self, report: "Lines | None" = None) -> None:
+    def __init__(self, report: "Lines | None" = None, log: Log | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._report = report
+        self._log = log
         self._child: asyncio.Future[Child] = loop.create_future()
         self._status: asyncio.Future[int] = loop.create_future()
 
     @classmethod
-    async def start(cls, spawner: Spawner, order: Order, report: "Lines | None" = None) -> Self:
+    async def start(cls, spawner: Spawner, order: Order, report: "Lines | None" = None, log: Log | None = None) -> Self:
         """Start what is ordered. Raises `UnavailableError` when it cannot be executed.
 
         What is left in `report` is read before `wait` returns.
         """
-        process = cls(report)
+        process = cls(report, log)
         spawner.fork(order, process)
         try:
             await asyncio.shield(process._child)
@@ -50,6 +75,10 @@ class Process:
     async def wait(self) -> int:
         """Its exit status as `os.waitstatus_to_exitcode` has it: negative for a signal."""
         return await asyncio.shield(self._status)
+
+    async def last_words(self) -> str:
+        """The last lines that it wrote to its log, in one; empty if it wrote none."""
+        return await asyncio.to_thread(self._log.last_words) if self._log is not None else ""
 
     # -- Watcher
 

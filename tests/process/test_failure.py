@@ -206,6 +206,13 @@ async def test_a_process_beside_the_pool_reports_line_by_line_and_is_awaited(ben
     assert (bench.folder / "logs" / "colours.process.log").read_text() == "green\n"
 
 
+async def test_the_last_words_of_a_process_are_its_own_and_not_of_one_before_it(bench):
+    for said, told in (("echo one; echo two; echo; echo three >&2; echo four", "two | three | four"), ("true", "")):
+        process = await bench.pool.run("speaker", ("/bin/sh", "-c", said), {}, None, lambda line: None)
+        await process.wait()
+        assert await process.last_words() == told
+
+
 async def test_processes_of_one_program_have_a_log_each(bench):
     for name in ("first", "second"):
         process = await bench.pool.run(name, ("/bin/sh", "-c", f"echo {name}"), {}, None, lambda line: None)

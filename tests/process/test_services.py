@@ -318,6 +318,17 @@ async def test_one_that_may_not_come_back_stays_away(beside: Beside) -> None:
     assert {one.why for one in beside.services.view()} == {"It ended: exit code 0.", "It ended: exit code 1."}
 
 
+async def test_one_that_fails_is_told_with_its_last_words_and_one_that_was_stopped_is_not(beside: Beside) -> None:
+    beside.apply(
+        shell("bad", "echo no such disk >&2; exit 3"), service("p", command=("sh", "-c", "echo up; sleep 1000"))
+    )
+    told = await beside.state("bad", S.BACKOFF)
+    assert told.text.endswith(": it ended: exit code 3. Its last words: no such disk")
+    await beside.state("p", S.HEALTHY)
+    beside.apply()
+    assert (await beside.state("p", S.STOPPED)).text == "p has stopped: it ended: SIGTERM"
+
+
 async def test_a_program_that_is_missing_is_told_and_tried_again(beside: Beside) -> None:
     beside.apply(service("p", command=("no-such-program",)))
     told = await beside.state("p", S.BACKOFF)
