@@ -1,13 +1,11 @@
-// search: the same worker in C++17: a thread for each connection, and every resource has an owner.
+// search: the same worker in C++20: a thread for each connection, and every resource has an owner.
 //
-//     search PORT or search /PATH   listens on a port of this machine, or on a Unix socket
-//     search                        takes PORT, or with LISTEN_FDS=1 the listening socket inherited as descriptor 3
-//     GET /health                   200 as soon as it listens
-//     GET /anything?q=tcp           {"query": "tcp", "results": ["..."], "pid": 4121, "language": "cpp"}
+//     search PORT, search /PATH   listens on a port of this machine (or on $PORT), or on a Unix socket;
+//                                 with LISTEN_FDS it inherits the listening socket as descriptor 3
+//     GET /anything?q=tcp         {"query": "tcp", "results": ["..."], "pid": 4121, "language": "cpp"}
 //
-// A constructor takes a resource and the destructor gives it back, on every way out of a scope, exceptions included: no
-// function here closes, frees or unlocks at its end, and nothing leaks. After SIGTERM it answers what has begun and
-// exits with 0.
+// A constructor takes a resource and the destructor gives it back, on every way out of a scope, exceptions included:
+// nothing here is closed or freed by hand. After SIGTERM it answers what has begun, and exits with 0.
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -17,311 +15,213 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
-#include <cerrno>
+#include <atomic>
 #include <charconv>
-#include <chrono>
-#include <condition_variable>
+#include <clocale>
 #include <csignal>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
+#include <cwchar>
 #include <iostream>
-#include <iterator>
-#include <mutex>
+#include <memory>
+#include <ranges>
 #include <sstream>
-#include <stdexcept>
-#include <string>
 #include <string_view>
 #include <system_error>
 #include <thread>
-#include <utility>
 #include <vector>
 
-using namespace std::string_literals;
-using namespace std::string_view_literals;
+using std::string, std::string_view;
 
-namespace {
-
-constexpr std::string_view facts[] = {
+constexpr string_view facts[] = {
 #include "../facts.inc"
 };
 constexpr std::size_t most_results = 5, longest_head = 8192;
 
-// An open file. It can be handed over, not copied: two owners would close it twice.
-class Descriptor {
-public:
-    explicit Descriptor(int number) : number_(number) {}
-    Descriptor(Descriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-    Descriptor& operator=(Descriptor&&) = delete;
-    ~Descriptor() { if (number_ >= 0) close(number_); }
-    int number() const { return number_; }
-
-private:
-    int number_;
-};
-
-// Threads that come and go; its end waits for theirs.
-class Crew {
-public:
-    template <class Work> void run(Work work) {
-        std::lock_guard lock(mutex_);
-        std::thread([this, work = std::move(work)]() mutable {
-            work();
-            std::lock_guard lock(mutex_);
-            if (--busy_ == 0) idle_.notify_all();
-        }).detach();
-        ++busy_;
-    }
-    ~Crew() {
-        std::unique_lock lock(mutex_);
-        idle_.wait(lock, [this] { return busy_ == 0; });
-    }
-
-private:
-    std::mutex mutex_;
-    std::condition_variable idle_;
-    int busy_ = 0;
-};
-
-struct Refused { // thrown for a request that is not answered
-    std::string_view status, wrong;
-};
-struct Request {
-    std::string_view method, target;
-    bool close;
-};
-
 // What stands before `end`, which is cut off from `rest` together with it; everything when there is none.
-std::string_view take(std::string_view& rest, std::string_view end) {
-    auto size = std::min(rest.find(end), rest.size());
-    auto taken = rest.substr(0, size);
-    rest.remove_prefix(std::min(size + end.size(), rest.size()));
+string_view take(string_view& rest, string_view end) {
+    auto taken = rest.substr(0, rest.find(end));
+    rest.remove_prefix(std::min(taken.size() + end.size(), rest.size()));
     return taken;
 }
 
-std::string lower(std::string_view text) {
-    std::string lowered(text);
-    std::transform(text.begin(), text.end(), lowered.begin(), [](unsigned char c) { return std::tolower(c); });
+string lower(string_view text) {
+    string lowered(text);
+    std::ranges::transform(text, lowered.begin(), [](unsigned char c) { return std::tolower(c); });
     return lowered;
 }
 
-// Read a head without its empty line. Doubtful framing is refused: where two servers disagree about the end of a
-// request, an attacker can hide a second one in the first (RFC 9112 section 11.2).
-Request parse(std::string_view head) {
-    constexpr auto bad = "400 Bad Request"sv;
-    auto first = take(head, "\r\n");
-    auto method = take(first, " "), target = take(first, " ");
-    if (method.empty() || target.empty() || (first != "HTTP/1.1" && first != "HTTP/1.0"))
-        throw Refused{bad, "expected a first line like: GET /path HTTP/1.1"};
-    if (method != "GET" && method != "HEAD") throw Refused{"405 Method Not Allowed", "expected GET or HEAD"};
-    Request request{method, target, first == "HTTP/1.0"};
-    int hosts = 0;
-    while (!head.empty()) {
-        auto line = take(head, "\r\n"), value = line;
-        auto name = lower(take(value, ":"));
-        if (name.empty() || name.size() == line.size() || name.find_first_of(" \t") != name.npos ||
-            line.find_first_of("\r\n\0"sv) != line.npos)
-            throw Refused{bad, "expected fields like Name: value, each ended by CR LF"};
-        value.remove_prefix(std::min(value.find_first_not_of(" \t"), value.size()));
-        if (name == "transfer-encoding") throw Refused{"411 Length Required", "expected no chunked body"};
-        if (name == "content-length" && value != "0") throw Refused{bad, "expected no body"};
-        if (name == "connection" && lower(value).find("close") != value.npos) request.close = true;
-        if (name == "host") ++hosts;
-    }
-    if (hosts != 1 && first == "HTTP/1.1") throw Refused{bad, "expected exactly one Host field"};
-    return request;
-}
-
-// The first parameter `q`, decoded: `+` is a space and `%41` an A. A broken `%` stays as it is.
-std::string decode(std::string_view target) {
-    take(target, "?");
-    std::string_view text;
-    while (!target.empty() && text.data() == nullptr)
-        if (auto part = take(target, "&"); part.substr(0, 2) == "q=") text = part.substr(2);
-    std::string decoded;
-    for (std::size_t i = 0; i < text.size(); i++) {
-        unsigned char byte = 0;
-        auto digits = text.substr(i + 1 < text.size() ? i + 1 : text.size(), 2);
-        auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), byte, 16);
-        bool escaped = text[i] == '%' && error == std::errc() && end == digits.data() + 2;
-        decoded += escaped ? static_cast<char>(byte) : text[i] == '+' ? ' ' : text[i];
-        if (escaped) i += 2;
+// `+` is a space and `%41` an A. A broken `%` stays as it is.
+string decode(string_view text) {
+    constexpr auto is_hex = [](unsigned char c) { return std::isxdigit(c); };
+    string decoded;
+    for (; !text.empty(); text.remove_prefix(1)) {
+        unsigned char byte = text[0] == '+' ? ' ' : text[0];
+        auto digits = text.substr(1, 2);
+        if (byte == '%' && digits.size() == 2 && std::ranges::all_of(digits, is_hex)) {
+            std::from_chars(digits.data(), digits.data() + 2, byte, 16);
+            text.remove_prefix(2);
+        }
+        decoded += static_cast<char>(byte);
     }
     return decoded;
 }
 
-// Bytes of the UTF-8 character that `text` begins with; 0 if it is none (RFC 3629).
-std::size_t utf8(std::string_view text) {
-    constexpr char32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    unsigned char lead = text[0];
-    std::size_t size = lead < 0x80 ? 1 : lead >> 5 == 6 ? 2 : lead >> 4 == 14 ? 3 : lead >> 3 == 30 ? 4 : 0;
-    if (size == 0 || size > text.size()) return 0;
-    char32_t character = size == 1 ? lead : lead & (0x7F >> size);
-    for (unsigned char next : text.substr(1, size - 1)) {
-        if (next >> 6 != 2) return 0;
-        character = character << 6 | (next & 0x3F);
-    }
-    bool surrogate = character >= 0xD800 && character <= 0xDFFF;
-    return character < least[size] || character > 0x10FFFF || surrogate ? 0 : size;
-}
-
-// The text as a JSON string.
-std::string quote(std::string_view text) {
-    std::string quoted = "\"";
+// The text as a JSON string; what is not UTF-8 becomes U+FFFD.
+string quote(string_view text) {
+    string quoted = "\"";
     while (!text.empty()) {
-        auto size = utf8(text);
-        char escaped[8];
-        std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned char>(text[0]));
-        bool plain = size > 1 || (static_cast<unsigned char>(text[0]) >= ' ' && text[0] != '"' && text[0] != '\\');
-        quoted += size == 0 ? "\\ufffd" : plain ? text.substr(0, size) : escaped;
-        text.remove_prefix(std::max<std::size_t>(size, 1));
+        wchar_t c = 0;
+        std::mbstate_t state{};
+        auto size = std::mbrtowc(&c, text.data(), text.size(), &state);
+        bool broken = size > text.size() || c > 0x10FFFF;
+        char escape[8];
+        std::snprintf(escape, sizeof escape, "\\u%04x", broken ? 0xFFFD : static_cast<unsigned>(c));
+        size = broken ? 1 : std::max<std::size_t>(size, 1);
+        quoted += broken || c < ' ' || c == '"' || c == '\\' ? escape : text.substr(0, size);
+        text.remove_prefix(size);
     }
     return quoted + '"';
 }
 
-// Every fact that has all words of the query, as the interface promises it.
-std::string search(std::string_view target) {
-    auto query = decode(target);
+// The facts that have all words of the first `q` among parameters such as a=b&q=tcp.
+string search(string_view parameters) {
+    string query, results, word;
+    while (!parameters.empty())
+        if (auto part = take(parameters, "&"); part.starts_with("q=")) {
+            query = decode(part.substr(2));
+            break;
+        }
     std::istringstream split(lower(query));
-    std::vector<std::string> words{std::istream_iterator<std::string>(split), {}};
-    std::string results;
-    std::size_t found = 0;
-    for (auto fact : facts) {
-        auto has = [text = lower(fact)](const std::string& word) { return text.find(word) != text.npos; };
-        if (words.empty() || found == most_results || !std::all_of(words.begin(), words.end(), has)) continue;
-        results += (found++ ? ", " : "") + quote(fact);
-    }
-    auto who = "\"pid\": " + std::to_string(getpid()) + ", \"language\": \"cpp\"";
-    return "{\"query\": " + quote(query) + ", \"results\": [" + results + "], " + who + "}\n";
+    std::vector<string> words{std::istream_iterator<string>(split), {}};
+    auto has_all = [&](string_view fact) {
+        return std::ranges::all_of(words, [text = lower(fact)](auto& word) { return text.find(word) != text.npos; });
+    };
+    for (auto fact : facts | std::views::filter(has_all) | std::views::take(words.empty() ? 0 : most_results))
+        results += (results.empty() ? "" : ", ") + quote(fact);
+    return "{\"query\": " + quote(query) + ", \"results\": [" + results + "], \"pid\": " + std::to_string(getpid()) +
+           ", \"language\": \"cpp\"}\n";
 }
 
-// A whole response; `close` tells the client that it is the last one.
-std::string response(std::string_view status, const std::string& body, bool close, bool head_only = false) {
+// The answer to a head; sets `last` when nothing may follow it. No bodies: where a request ends, there begins the next,
+// or what an attacker wants to be taken for it (RFC 9112 section 11.2).
+string answer(string_view head, bool& last) {
+    bool too_long = head.size() >= longest_head;
+    auto first = take(head, "\n");
+    auto method = take(first, " "), target = take(first, " "), path = take(target, "?");
+    string status = "200 OK";
+    if (method != "GET" && method != "HEAD") status = "405 expected GET or HEAD";
+    if (!first.starts_with("HTTP/1.")) status = "400 expected a first line like: GET /path HTTP/1.1";
+    last = last || first.starts_with("HTTP/1.0");
+    while (!head.empty()) {
+        auto field = lower(take(head, "\n"));
+        bool length = field.starts_with("content-length") && field.find_first_not_of(": \t0\r", 14) != field.npos;
+        if (length || field.starts_with("transfer-encoding")) status = "400 expected no body";
+        if (field.starts_with("connection:") && field.find("close") != field.npos) last = true;
+    }
+    if (too_long) status = "431 expected a head of less than 8192 bytes";
+
+    bool refused = status != "200 OK";
+    last = last || refused;
+    auto body = refused             ? "{\"error\": \"" + status.substr(4) + "\"}\n"
+                : path == "/health" ? "{\"status\": \"ok\", \"pid\": " + std::to_string(getpid()) + "}\n"
+                                    : search(target);
     std::ostringstream text;
     text << "HTTP/1.1 " << status << "\r\nContent-Type: application/json\r\nContent-Length: " << body.size() << "\r\n"
-         << (status.substr(0, 3) == "405" ? "Allow: GET, HEAD\r\n" : "") << (close ? "Connection: close\r\n" : "")
-         << "\r\n" << (head_only ? "" : body);
+         << (refused ? "Allow: GET, HEAD\r\n" : "") << (last ? "Connection: close\r\n" : "") << "\r\n"
+         << (method == "HEAD" ? "" : body);
     return text.str();
 }
 
-// The answer to a head; sets `last` when it is the last one of its connection.
-std::string answer(std::string_view head, bool& last) try {
-    auto request = parse(head);
-    last = last || request.close;
-    auto health = "{\"status\": \"ok\", \"pid\": " + std::to_string(getpid()) + "}\n";
-    auto body = request.target == "/health" ? health : search(request.target);
-    return response("200 OK", body, last, request.method == "HEAD");
-} catch (const Refused& refused) {
-    last = true;
-    return response(refused.status, "{\"error\": " + quote(refused.wrong) + "}\n", last);
-}
+// An open file. It cannot be copied: two owners would close it twice.
+struct Descriptor {
+    const int number;
+    Descriptor(int made, const string& what) : number(made) {
+        if (made < 0) throw std::system_error(errno, std::generic_category(), what);
+    }
+    Descriptor(const Descriptor&) = delete;
+    ~Descriptor() { close(number); }
+};
 
 // Wait for something to read or accept, or for a signal: tells which of them is there.
 std::pair<bool, bool> wait(const Descriptor& socket, const Descriptor& signals) {
-    pollfd watched[] = {{socket.number(), POLLIN, 0}, {signals.number(), POLLIN, 0}};
+    pollfd watched[] = {{socket.number, POLLIN, 0}, {signals.number, POLLIN, 0}};
     while (poll(watched, 2, -1) < 0) continue; // it was frozen and thawed: wait again
     return {watched[0].revents != 0, watched[1].revents != 0};
 }
 
-bool send_all(const Descriptor& client, std::string_view text) {
-    while (!text.empty()) {
-        auto sent = send(client.number(), text.data(), text.size(), MSG_NOSIGNAL);
-        if (sent < 0) return false;
-        text.remove_prefix(static_cast<std::size_t>(sent));
-    }
-    return true;
-}
+std::atomic<int> clients = 0;
 
-// Serve one client until one side has enough. A read may bring half a request, or three of them.
-void converse(const Descriptor& client, const Descriptor& signals) {
-    std::string received;
-    char chunk[longest_head];
-    for (bool last = false; !last;) {
-        auto [readable, stopping] = wait(client, signals);
-        if (!readable && received.empty()) return; // idle, and a signal came
-        auto count = recv(client.number(), chunk, sizeof chunk, 0);
-        if (count <= 0) return; // the client hung up
-        received.append(chunk, static_cast<std::size_t>(count));
-        std::string answers;
-        for (auto end = received.find("\r\n\r\n"); end != received.npos && !last; end = received.find("\r\n\r\n")) {
-            bool close = stopping;
-            answers += answer(std::string_view(received).substr(0, end), close);
-            received.erase(0, end + 4);
-            last = close;
-        }
-        if (!last && received.size() >= longest_head) {
-            last = true;
-            auto body = "{\"error\": \"expected a head of at most 8192 bytes\"}\n"s;
-            answers += response("431 Request Header Fields Too Large", body, last);
-        }
-        if (!send_all(client, answers)) return;
+// A client, counted as long as it is there.
+struct Client : Descriptor {
+    explicit Client(int made) : Descriptor(made, "accept") { ++clients; }
+    ~Client() {
+        --clients;
+        clients.notify_all();
     }
-    shutdown(client.number(), SHUT_WR); // not yet close: unread input would destroy the answer on its way
-    timeval patience{1, 0};
-    setsockopt(client.number(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    while (recv(client.number(), chunk, sizeof chunk, 0) > 0) continue;
-}
 
-// Raised by a failed system call, with what the kernel said.
-std::system_error failed(const std::string& what) { return {errno, std::generic_category(), what}; }
+    // Serve it until one side has enough. A read may bring half a request, or three of them.
+    void converse(const Descriptor& signals) const {
+        string received, answers;
+        char chunk[longest_head];
+        for (bool last = false; !last; answers.clear()) {
+            auto [readable, stopping] = wait(*this, signals);
+            if (!readable && received.empty()) return; // idle, and a signal came
+            auto count = recv(number, chunk, sizeof chunk, 0);
+            if (count <= 0) return;
+            received.append(chunk, static_cast<std::size_t>(count));
+            for (std::size_t end; !last && (end = received.find("\r\n\r\n")) != string::npos;) {
+                last = stopping;
+                answers += answer(string_view(received).substr(0, end), last);
+                received.erase(0, end + 4);
+            }
+            if (!last && received.size() >= longest_head) answers += answer(received, last);
+            for (ssize_t sent; !answers.empty(); answers.erase(0, static_cast<std::size_t>(sent)))
+                if ((sent = send(number, answers.data(), answers.size(), MSG_NOSIGNAL)) < 0) return;
+        }
+        shutdown(number, SHUT_WR); // not yet close: unread input would destroy the answer on its way
+        while (recv(number, chunk, sizeof chunk, 0) > 0) continue;
+    }
+};
 
 // The listening socket: inherited, as sd_listen_fds(3) describes it, or a new one at a path or a port.
-Descriptor listen_at(const char* given) {
-    if (!given && std::getenv("LISTEN_FDS")) return Descriptor(3);
-    std::string text = given ? given : std::getenv("PORT") ? std::getenv("PORT") : "";
-    sockaddr_un path{AF_UNIX, {}};
+Descriptor listen_at(string_view given) {
+    if (given.empty() && std::getenv("LISTEN_FDS")) return {3, "inherited"};
+    string place(given.empty() && std::getenv("PORT") ? std::getenv("PORT") : given);
+    bool local = place.starts_with('/');
+    sockaddr_un path{AF_UNIX, ""};
     sockaddr_in port{AF_INET, 0, {htonl(INADDR_LOOPBACK)}, {}};
-    bool local = text.front() == '/';
-    if (local) {
-        text.copy(path.sun_path, sizeof path.sun_path - 1);
-    } else {
-        auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), port.sin_port);
-        if (error != std::errc() || end != text.data() + text.size() || port.sin_port == 0)
-            throw std::invalid_argument("found port '" + text + "', expected 1 to 65535");
-        port.sin_port = htons(port.sin_port);
-    }
-    Descriptor listener(socket(local ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    int yes = 1;
-    setsockopt(listener.number(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    place.copy(path.sun_path, sizeof path.sun_path - 1);
+    auto [end, error] = std::from_chars(place.data(), place.data() + place.size(), port.sin_port);
+    if (!local && (error != std::errc() || *end || port.sin_port == 0))
+        throw std::invalid_argument("found port '" + place + "', expected 1 to 65535");
+    port.sin_port = htons(port.sin_port);
+    int made = socket(local ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), yes = 1;
+    setsockopt(made, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     auto address = local ? reinterpret_cast<sockaddr*>(&path) : reinterpret_cast<sockaddr*>(&port);
-    if (bind(listener.number(), address, local ? sizeof path : sizeof port) < 0) throw failed("cannot bind " + text);
-    if (listen(listener.number(), SOMAXCONN) < 0) throw failed("cannot listen at " + text);
-    std::cerr << "search: pid " << getpid() << " listens at " << text << '\n';
-    return listener;
+    bool bound = bind(made, address, local ? sizeof path : sizeof port) == 0 && listen(made, SOMAXCONN) == 0;
+    return {bound ? made : -1, "cannot listen at " + place};
 }
-
-// A descriptor that SIGTERM or SIGINT makes readable. Nobody reads it: it stays so, and every thread can see it.
-Descriptor catch_signals() {
-    sigset_t asked;
-    sigemptyset(&asked);
-    sigaddset(&asked, SIGTERM);
-    sigaddset(&asked, SIGINT);
-    sigprocmask(SIG_BLOCK, &asked, nullptr); // before there are threads: they inherit it
-    return Descriptor(signalfd(-1, &asked, SFD_CLOEXEC));
-}
-
-void serve(const char* given) {
-    auto signals = catch_signals();
-    Crew crew;
-    auto listener = listen_at(given);
-    fcntl(listener.number(), F_SETFL, O_NONBLOCK); // where workers share it, another one may be faster
-    while (!wait(listener, signals).second) {
-        Descriptor client(accept4(listener.number(), nullptr, nullptr, SOCK_CLOEXEC));
-        if (client.number() < 0) {
-            if (errno == EMFILE) std::this_thread::sleep_for(std::chrono::milliseconds(10)); // until somebody hangs up
-            continue;
-        }
-        int yes = 1;
-        setsockopt(client.number(), IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes); // an answer is one write
-        crew.run([client = std::move(client), &signals] { converse(client, signals); });
-    }
-} // here the listener closes, then the crew is waited for: what was made last goes first
-
-} // namespace
 
 int main(int argc, char** argv) try {
-    serve(argc > 1 ? argv[1] : nullptr);
+    std::setlocale(LC_CTYPE, "C.UTF-8"); // for mbrtowc
+    sigset_t term; // blocked before there are threads: they inherit it
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, nullptr);
+    // Nobody reads it, so it stays readable, and every thread sees it.
+    static const Descriptor signals(signalfd(-1, &term, SFD_CLOEXEC), "signalfd");
+    {
+        auto listener = listen_at(argc > 1 ? argv[1] : "");
+        fcntl(listener.number, F_SETFL, O_NONBLOCK); // where workers share it, another one may be faster
+        while (!wait(listener, signals).second) try {
+            auto client = std::make_unique<Client>(accept4(listener.number, nullptr, nullptr, SOCK_CLOEXEC));
+            int yes = 1;
+            setsockopt(client->number, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes); // an answer is one write
+            std::thread([client = std::move(client)] { client->converse(signals); }).detach();
+        } catch (const std::system_error&) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1)); // another worker has it, or no file is left
+        }
+    } // here the listener closes
+    for (int left; (left = clients) > 0;) clients.wait(left);
 } catch (const std::exception& error) {
     std::cerr << "search: " << error.what() << '\n';
     return 1;
