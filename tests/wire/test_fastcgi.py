@@ -66,6 +66,45 @@ def test_any_bytes_are_records_incomplete_or_refused_by_both_sides(pieces):
         assert refused is None or refused in statuses
 
 
+SENT = st.builds(
+    fastcgi.record,
+    st.one_of(st.sampled_from([Kind.STDOUT, Kind.STDERR, Kind.END_REQUEST]), st.integers(0, 12)),
+    st.sampled_from([1, 1, 1, 1, 0, 2]),
+    st.one_of(st.just(bytes(8)), st.binary(max_size=20)),
+)
+
+
+@given(st.data(), st.lists(SENT, max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_whatever_records_come_and_however_they_are_cut_the_answer_is_the_same(draw, records):
+    def heard(pieces):
+        reply, output = Reply(), b""
+        try:
+            for piece in pieces:
+                output += reply.feed(piece)
+        except BadMessageError as bad:
+            return bad.detail
+        return output, reply.done, reply.rest, reply.errors, reply.app_status, reply.ending
+
+    sent = b"".join(records)
+    assert heard(segments(sent, draw.draw)) == heard([sent])
+
+
+@given(st.data(), st.lists(SENT, max_size=8))
+@settings(max_examples=200, deadline=None)
+def test_whatever_records_come_and_however_they_are_cut_an_application_hears_the_same(draw, records):
+    def heard(pieces):
+        application = Application({"FCGI_MPXS_CONNS": "0"})
+        try:
+            events = served(application, pieces)
+        except BadMessageError as bad:
+            return bad.detail
+        return events, application.take()
+
+    sent = begin(1) + b"".join(records)
+    assert heard(segments(sent, draw.draw)) == heard([sent])
+
+
 def test_every_record_is_padded_to_a_multiple_of_eight_and_content_of_any_length_survives():
     for size in (0, 1, 7, 8, 9, fastcgi.LARGEST):
         data = fastcgi.record(Kind.STDOUT, 1, bytes(size))
