@@ -8,17 +8,36 @@ import signal
 import time
 from collections import Counter
 
+import msgspec
 import pytest
 
 from lab.core.errors import UnknownTargetError
 from lab.core.events import Event
-from lab.core.model import WorkerId
+from lab.core.model import Contract, WorkerId
 from lab.core.states import Policy, WorkerState
 from lab.pool import supervisor
 from lab.pool.backends import python_builtin
 
 _S = WorkerState
 LIVE = {_S.STARTING, _S.READY, _S.UNHEALTHY}
+SERVES_BY_ANY_CONTRACT = """
+import os, socket, time
+time.sleep(float(os.environ["SLOW"]))
+if "LISTEN_FDS" in os.environ:
+    server = socket.socket(fileno=3)
+elif "SOCKET" in os.environ:
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(os.environ["SOCKET"])
+else:
+    server = socket.socket()
+    server.bind(("127.0.0.1", int(os.environ["PORT"])))
+server.listen()
+while True:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\nConnection: close\\r\\n\\r\\n")
+"""
 NEVER_LISTENS = "import time\ntime.sleep(1000)\n"
 
 
@@ -199,7 +218,10 @@ class Mischief:
 
     async def commit(self) -> None:
         """One misdeed."""
-        deeds = (self._settings, self._remove, self._reload, self._heal, self._starve, self._spend)
+        deeds = (
+            self._settings, self._settings, self._remove, self._reload, self._heal, self._starve, self._spend,
+            self._kill_fork_server,
+        )  # fmt: skip
         workers = [worker for app in self._bench.pool.observe().apps for worker in app.workers]
         if workers and self._rng.random() < 0.3:
             with contextlib.suppress(UnknownTargetError):  # it has no process
@@ -211,11 +233,14 @@ class Mischief:
 
     async def _settings(self, _: tuple[WorkerId, ...]) -> None:
         draw = self._rng.randrange
-        text = f"{self._bench.PROGRAM if draw(8) else 'raise SystemExit(1)'}\n# {draw(3)}\n"
+        text = f"{SERVES_BY_ANY_CONTRACT if draw(8) else 'raise SystemExit(1)'}\n# {draw(3)}\n"
         app = self._bench.app(
             text, policy=self._rng.choice(list(Policy)), max_workers=draw(6), min_workers=draw(3), max_spare=2,
             start_workers=draw(4), standby=draw(3), idle_timeout=draw(3) / 2, max_requests=20 * draw(2), stable_after=0,
         )  # fmt: skip
+        contracts = [Contract.HTTP_PORT, Contract.HTTP_UNIX, Contract.HTTP_FD, Contract.HTTP_SHARED, Contract.CGI]
+        slow = {"SLOW": self._rng.choice(("0", "0", "0.1"))}
+        app = msgspec.structs.replace(app, protocol=self._rng.choice(contracts), env=slow)
         await self._bench.pool.apply((app,))
 
     async def _remove(self, _: tuple[WorkerId, ...]) -> None:
@@ -225,6 +250,10 @@ class Mischief:
     async def _reload(self, workers: tuple[WorkerId, ...]) -> None:
         if workers:
             self._bench.pool.reload("app")
+
+    async def _kill_fork_server(self, _: tuple[WorkerId, ...]) -> None:
+        if self._rng.random() < 0.2 and self._bench.spawner.pid:
+            os.kill(self._bench.spawner.pid, signal.SIGKILL)
 
     async def _heal(self, _: tuple[WorkerId, ...]) -> None:
         self._bench.pool.heal()
@@ -241,10 +270,14 @@ async def test_whatever_is_done_to_a_pool_in_whatever_order_nothing_breaks_and_i
     defects: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: defects.append(context))
     mischief = Mischief(bench, seed=7)
-    end = bench.clock.monotonic() + 2.0
+    end = bench.clock.monotonic() + 3.0
     while bench.clock.monotonic() < end:
         await mischief.commit()
-        assert [app.breaches for app in bench.pool.observe().apps] in ([], [()])
+        apps = bench.pool.observe().apps
+        assert [app.breaches for app in apps] in ([], [()])
+        serving = {one.worker for app in apps for one in app.workers if one.state is _S.READY and not one.standby}
+        shown = {one.worker for app in apps for one in app.workers}
+        assert serving == shown & bench.routes.routed.keys()
     await bench.pool.apply((bench.app(max_workers=3, standby=1),))
     bench.pool.heal()
     await all_ready(bench, 4)
