@@ -57,16 +57,15 @@ local function parse(head)
   local method, target, minor, rest = head:match "^(%u+) ([!-~\x80-\xff]+) HTTP/1%.(%d)\r\n(.*)$"
   if not method then return nil, "400 Bad Request: expected a first line like: GET /path HTTP/1.1" end
   if method ~= "GET" and method ~= "HEAD" then return nil, "405 Method Not Allowed: expected GET or HEAD" end
-  local hosts, close = 0, minor == "0"
+  local close = minor == "0"
   for line in rest:gmatch "(.-)\r\n" do
     local name, value = line:lower():match "^([%w!#$%%&'*+.^_`|~-]+):[ \t]*([^\r\n\0]-)[ \t]*$"
     if not name then return nil, "400 Bad Request: expected fields like Name: value, each ended by CR LF" end
-    if name == "transfer-encoding" then return nil, "411 Length Required: expected no chunked body" end
-    if name == "content-length" and value ~= "0" then return nil, "400 Bad Request: expected no body" end
+    if name == "transfer-encoding" or name == "content-length" and value ~= "0" then
+      return nil, "400 Bad Request: expected no body"
+    end
     close = close or name == "connection" and value:find("close", 1, true) ~= nil
-    hosts = hosts + (name == "host" and 1 or 0)
   end
-  if minor ~= "0" and hosts ~= 1 then return nil, "400 Bad Request: expected exactly one Host field" end
   return method, target, close
 end
 

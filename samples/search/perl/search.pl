@@ -51,9 +51,8 @@ sub parse {
         ( (?: [!#\$%&'*+.^_`|~0-9A-Za-z-]+ : [^\r\n\0]* \r\n )* ) \z
     }x or die "400 Bad Request: expected GET /path HTTP/1.1, then fields like Name: value, with CR LF\n";
     die "405 Method Not Allowed: expected GET or HEAD\n" if $method !~ /\A(?:GET|HEAD)\z/;
-    die "411 Length Required: expected no chunked body\n" if $fields =~ /^transfer-encoding:/mi;
-    die "400 Bad Request: expected no body\n" if $fields =~ /^content-length:[ \t]*(?!0[ \t]*\r)/mi;
-    die "400 Bad Request: expected exactly one Host field\n" if $minor && 1 != (() = $fields =~ /^host:/gmi);
+    die "400 Bad Request: expected no body\n"
+        if $fields =~ /^(?:transfer-encoding:|content-length:[ \t]*(?!0[ \t]*\r))/mi;
     return ($method, $target, !$minor || $fields =~ /^connection:.*close/mi);
 }
 

@@ -33,7 +33,6 @@ HEADS = re.compile(
 """Whatever else comes is refused: where two servers disagree about the end of a request, an attacker can hide a second
 one in the first (RFC 9112 section 11.2)."""
 BODY = re.compile(rb"^(transfer-encoding:|content-length:[ \t]*(?!0[ \t]*\r))", re.IGNORECASE | re.MULTILINE)
-HOST = re.compile(rb"^host:", re.IGNORECASE | re.MULTILINE)
 CLOSE = re.compile(rb"^connection:.*close", re.IGNORECASE | re.MULTILINE)
 
 idle: set[socket.socket] = set()  # the connections whose clients have begun no request
@@ -51,8 +50,6 @@ def parse(head: bytes) -> tuple[bytes, str, bool]:
         raise ValueError("405 Method Not Allowed: expected GET or HEAD")
     if BODY.search(fields):
         raise ValueError("400 Bad Request: expected no body")
-    if minor != b"0" and len(HOST.findall(fields)) != 1:
-        raise ValueError("400 Bad Request: expected exactly one Host field")
     return method, target.decode("latin-1"), minor == b"0" or bool(CLOSE.search(fields))
 
 

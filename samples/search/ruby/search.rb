@@ -27,6 +27,8 @@ REQUEST = %r{
   ((?:[!\#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*\r\n)*)\r\n\z
 }nx
 
+BODY = /^(transfer-encoding:|content-length:[ \t]*(?!0[ \t]*\r))/i
+
 # The request is answered with the status in its message, "400 Bad Request: expected ...", and the connection closed.
 class Refused < StandardError; end
 
@@ -36,13 +38,9 @@ def parse(head)
   raise Refused, "431 Request Header Fields Too Large: expected a head of at most #{HEAD} bytes" if head.bytesize > HEAD
   raise Refused, "400 Bad Request: expected GET /path HTTP/1.1, then fields like Name: value, with CR LF" unless method
   raise Refused, "405 Method Not Allowed: expected GET or HEAD" unless %w[GET HEAD].include?(method)
-  raise Refused, "411 Length Required: expected no chunked body" if fields.match?(/^transfer-encoding:/i)
-  raise Refused, "400 Bad Request: expected no body" if fields.match?(/^content-length:[ \t]*(?!0[ \t]*\r)/i)
+  raise Refused, "400 Bad Request: expected no body" if fields.match?(BODY)
 
-  old = minor == "0"
-  raise Refused, "400 Bad Request: expected exactly one Host field" unless old || fields.scan(/^host:/i).one?
-
-  [method, target, old || fields.match?(/^connection:.*close/i)]
+  [method, target, minor == "0" || fields.match?(/^connection:.*close/i)]
 end
 
 # Every fact that has all words of the first parameter `q`, as the interface promises it.
