@@ -35,8 +35,8 @@ static struct client {
     size_t got, left; /* bytes in `in` that are not answered yet, bytes in `out` that are not sent yet */
     char in[HEAD], out[OUT];
 } clients[CLIENTS];
-static struct pollfd watched[CLIENTS + 2]; /* one for each client, free where fd is -1; then these two */
-static struct pollfd *const listener = watched + CLIENTS, *const signals = watched + CLIENTS + 1;
+static struct pollfd watched[2 + CLIENTS], *const listener = watched, *const signals = watched + 1;
+static struct pollfd *const places = watched + 2; /* places[i] watches clients[i] */
 static bool stopping;
 
 /* Decode text such as a+b%41, as far as there is room. A broken % stays as it is. */
@@ -87,8 +87,7 @@ static const char *respond(char *body, char *head, bool *last) {
         if (length || !strncasecmp(line, "Transfer-Encoding", 17)) return "400 expected no body";
         *last |= !strncasecmp(line, "Connection:", 11) && strcasestr(line, "close");
     }
-    char *path = strsep(&target, "?");
-    if (strcmp(path, "/health")) search(body, target);
+    if (strcmp(strsep(&target, "?"), "/health")) search(body, target);
     else sprintf(body, "{\"status\": \"ok\", \"pid\": %d}\n", getpid());
     return "200 OK";
 }
@@ -104,11 +103,10 @@ static bool answer(struct client *c) {
     bool refused = *status != '2';
     c->last |= refused;
     if (refused) sprintf(body, "{\"error\": \"%s\"}\n", status + 4);
-    int length = sprintf(c->out, "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n%s%s\r\n%s",
-                         status, strlen(body), refused ? "Allow: GET, HEAD\r\n" : "",
-                         c->last ? "Connection: close\r\n" : "", *c->in == 'H' ? "" : body);
-    c->left = (size_t)length;
-    memmove(c->in, c->in + size, c->got -= size);
+    const char *head = "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n%s%s\r\n%s";
+    c->left = (size_t)sprintf(c->out, head, status, strlen(body), refused ? "Allow: GET, HEAD\r\n" : "",
+                              c->last ? "Connection: close\r\n" : "", *c->in == 'H' ? "" : body);
+    memmove(c->in, c->in + size, c->got = c->last ? 0 : c->got - size);
     return true;
 }
 
@@ -116,14 +114,13 @@ static bool answer(struct client *c) {
 static bool serve(struct client *c, struct pollfd *place) {
     ssize_t count = c->left ? 1 : recv(place->fd, c->in + c->got, HEAD - c->got, 0);
     if (count == 0 || (count < 0 && errno != EAGAIN)) return false;
-    if (!c->left && count > 0) c->got += (size_t)count;
+    if (!c->left && !c->last && count > 0) c->got += (size_t)count;
     while (c->left || answer(c)) {
         count = send(place->fd, c->out, c->left, MSG_NOSIGNAL);
         if (count < 0 && errno != EAGAIN) return false;
         if (count > 0) memmove(c->out, c->out + count, c->left -= (size_t)count);
         if (c->left) break;
     }
-    if (c->last) c->got = 0;
     if (c->last && !c->left) shutdown(place->fd, SHUT_WR); /* close would destroy the answer on its way */
     place->events = c->left ? POLLOUT : POLLIN; /* who does not take his answers is not read */
     return !stopping || c->left || c->got || c->last;
@@ -143,28 +140,10 @@ static int listen_at(const char *at) {
     return fd;
 }
 
-/* Let everybody go on who can, and take one client in; returns how many there are. */
-static int turn(void) {
-    int open = 0;
-    for (int i = 0; i < CLIENTS; i++) {
-        if (watched[i].fd < 0 && listener->revents && !stopping) {
-            watched[i] = (struct pollfd){accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC), POLLIN, 0};
-            setsockopt(watched[i].fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)); /* answers are not held back */
-            clients[i].got = clients[i].left = clients[i].last = 0;
-            listener->revents = 0;
-        }
-        if (watched[i].fd >= 0 && (watched[i].revents || stopping) && !serve(&clients[i], &watched[i])) {
-            close(watched[i].fd);
-            watched[i].fd = -1;
-        }
-        open += watched[i].fd >= 0;
-    }
-    return open;
-}
-
 int main(int argc, char **argv) {
     setlocale(LC_CTYPE, "C.UTF-8"); /* for mbtowc */
-    for (int i = 0; i < FACTS * FACT; i++) lowered[i / FACT][i % FACT] = (char)tolower(facts[i / FACT][i % FACT]);
+    for (int i = 0; i < FACTS; i++)
+        for (int j = 0; j < FACT; j++) lowered[i][j] = (char)tolower(facts[i][j]);
     if (getenv("GATEWAY_INTERFACE")) {
         search(clients->out, getenv("QUERY_STRING"));
         return printf("Content-Type: application/json\r\n\r\n%s", clients->out) < 0;
@@ -173,16 +152,29 @@ int main(int argc, char **argv) {
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
     sigprocmask(SIG_BLOCK, &term, NULL);
-    for (int i = 0; i < CLIENTS; i++) watched[i].fd = -1;
     const char *given = argc > 1 ? argv[1] : getenv("PORT") ? getenv("PORT") : "";
     *signals = (struct pollfd){signalfd(-1, &term, SFD_CLOEXEC), POLLIN, 0};
-    *listener = (struct pollfd){argc < 2 && getenv("LISTEN_FDS") ? 3 : listen_at(given), POLLIN, 0};
-    fcntl(listener->fd, F_SETFL, O_NONBLOCK); /* others may share it, and be faster */
-    for (int open = 0; !stopping || open;) {
-        listener->events = open < CLIENTS ? POLLIN : 0; /* who finds no place waits in the backlog */
-        poll(watched, stopping ? CLIENTS : CLIENTS + 2, -1);
-        if (signals->revents && !stopping) stopping = close(listener->fd) == 0;
-        open = turn();
+    listener->fd = argc < 2 && getenv("LISTEN_FDS") ? 3 : listen_at(given);
+    fcntl(listener->fd, F_SETFL, O_NONBLOCK); /* other workers may share it, and be faster */
+
+    for (int open = 0, most = CLIENTS; !stopping || open;) {
+        listener->events = open < most ? POLLIN : 0; /* who finds no place waits in the backlog */
+        poll(stopping ? places : watched, (nfds_t)(stopping ? open : open + 2), -1);
+        if (!stopping && signals->revents) stopping = close(listener->fd) == 0;
+        for (int i = open; i-- > 0;) {
+            if (!(places[i].revents || stopping) || serve(&clients[i], &places[i])) continue;
+            close(places[i].fd);
+            places[i] = places[--open]; /* the last one moves to where this one was */
+            clients[i] = clients[open];
+        }
+        if (stopping || !listener->revents) continue;
+        int fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && errno == EMFILE && open) most = open; /* it may not have more files */
+        if (fd < 0) continue;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)); /* no answer waits for another one */
+        places[open] = (struct pollfd){fd, POLLIN, 0};
+        clients[open].got = clients[open].left = clients[open].last = 0;
+        open++;
     }
     return 0;
 }

@@ -50,42 +50,28 @@ static class Facts
         "\"" + string.Concat(text.Select(c => c < ' ' || "\"\\".Contains(c) ? $"\\u{(int)c:x4}" : c.ToString())) + "\"";
 }
 
-/// <summary>A request is not answered but refused with this status.</summary>
-sealed class RefusedException : Exception
-{
-    public readonly string Status;
-    public RefusedException(string status, string wrong) : base(wrong) { Status = status; }
-}
-
-/// <summary>What a head asks for.</summary>
+/// <summary>What a head without its empty line asks for, or why it is refused. No bodies: where a request ends, there
+/// begins the next, or what an attacker wants to be taken for it (RFC 9112 section 11.2).</summary>
 sealed class Request
 {
-    static readonly Regex First = new Regex(@"\A([A-Z]+) ([^\s]+) HTTP/1\.([01])\z");
-    static readonly Regex Field = new Regex(@"\A([^\s:]+):[ \t]*([^\r\n\0]*?)[ \t]*\z");
-    public readonly string Method, Target;
+    static readonly Regex First = new Regex(@"\A([A-Z]+) (\S+) HTTP/1\.([01])\r?\z");
+    static readonly Regex Body = new Regex(@"^(Transfer-Encoding|Content-Length(?![:\s0]+$))", Options);
+    static readonly Regex Last = new Regex(@"^Connection:.*close", Options);
+    const RegexOptions Options = RegexOptions.Multiline | RegexOptions.IgnoreCase;
+    public readonly string Method, Target, Wrong;
     public readonly bool Close;
 
-    /// <summary>Reads a head without its empty line. Doubtful framing is refused: where two servers disagree about the
-    /// end of a request, an attacker can hide a second one in the first (RFC 9112 section 11.2).</summary>
     public Request(string head)
     {
-        var lines = head.Split(new[] { "\r\n" }, StringSplitOptions.None);
-        var first = First.Match(lines[0]);
-        var fields = lines.Skip(1).Select(line => Field.Match(line)).ToArray();
-        if (!first.Success) throw Bad("expected a first line like: GET /path HTTP/1.1");
-        (Method, Target, Close) = (first.Groups[1].Value, first.Groups[2].Value, first.Groups[3].Value == "0");
-        if (Method != "GET" && Method != "HEAD")
-            throw new RefusedException("405 Method Not Allowed", "expected GET or HEAD");
-        if (!fields.All(field => field.Success)) throw Bad("expected fields like Name: value, each ended by CR LF");
-        var named = fields.ToLookup(field => field.Groups[1].Value.ToLowerInvariant(), field => field.Groups[2].Value);
-        if (named.Contains("transfer-encoding"))
-            throw new RefusedException("411 Length Required", "expected no chunked body");
-        if (named["content-length"].Any(length => length != "0")) throw Bad("expected no body");
-        if (named["host"].Count() != 1 && !Close) throw Bad("expected exactly one Host field");
-        Close |= named["connection"].Any(value => value.ToLowerInvariant().Contains("close"));
+        var first = First.Match(head.Split('\n')[0]);
+        (Method, Target) = (first.Groups[1].Value, first.Groups[2].Value);
+        Wrong = !first.Success ? "400 expected a first line like: GET /path HTTP/1.1"
+            : Method != "GET" && Method != "HEAD" ? "405 expected GET or HEAD"
+            : Body.IsMatch(head) ? "400 expected no body" : null;
+        Close = Wrong != null || first.Groups[3].Value == "0" || Last.IsMatch(head);
     }
 
-    static RefusedException Bad(string wrong) => new RefusedException("400 Bad Request", wrong);
+    public Request(int most) { (Wrong, Close) = ($"431 expected a head of at most {most} bytes", true); }
 }
 
 /// <summary>One client, served until one side has enough.</summary>
@@ -157,29 +143,15 @@ sealed class Connection
 
     string Answer(int end, out bool last)
     {
-        try
-        {
-            const string tooLarge = "431 Request Header Fields Too Large";
-            if (end < 0) throw new RefusedException(tooLarge, $"expected a head of at most {Head} bytes");
-            var request = new Request(Encoding.UTF8.GetString(received, 0, end));
-            last = request.Close || Stopping;
-            var health = $"{{\"status\": \"ok\", \"pid\": {Facts.Pid}}}\n";
-            var body = request.Target == "/health" ? health : Facts.Search(request.Target);
-            return Response("200 OK", last ? "Connection: close\r\n" : "", body, request.Method == "HEAD");
-        }
-        catch (RefusedException refused)
-        {
-            last = true; // nobody knows where the next request begins
-            var body = $"{{\"error\": {Facts.Quote(refused.Message)}}}\n";
-            return Response(refused.Status, "Allow: GET, HEAD\r\nConnection: close\r\n", body, false);
-        }
-    }
-
-    static string Response(string status, string fields, string body, bool headOnly)
-    {
-        var length = Encoding.UTF8.GetByteCount(body);
-        var head = $"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{fields}\r\n";
-        return headOnly ? head : head + body;
+        var request = end < 0 ? new Request(Head) : new Request(Encoding.UTF8.GetString(received, 0, end));
+        last = request.Close || Stopping;
+        var body = request.Wrong != null ? $"{{\"error\": {Facts.Quote(request.Wrong.Substring(4))}}}\n"
+            : request.Target == "/health" ? $"{{\"status\": \"ok\", \"pid\": {Facts.Pid}}}\n"
+            : Facts.Search(request.Target);
+        return $"HTTP/1.1 {request.Wrong ?? "200 OK"}\r\nContent-Type: application/json\r\n"
+            + $"Content-Length: {Encoding.UTF8.GetByteCount(body)}\r\n"
+            + (request.Wrong != null ? "Allow: GET, HEAD\r\n" : "") + (last ? "Connection: close\r\n" : "")
+            + "\r\n" + (request.Method == "HEAD" ? "" : body);
     }
 }
 
