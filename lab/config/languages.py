@@ -95,8 +95,14 @@ def find_tool(language: Language, version: str = "") -> str:
     """The absolute path of the first tool that is installed, in that `version` if one is named.
 
     Without one, a tool that exists only with a version in its name will do, the newest first. Raises
-    `UnavailableError` with the versions there are, or with the install command.
+    `UnavailableError` with the versions there are, or with the install command; also where a program could be built
+    but not run.
     """
+    for runtime in _runtimes(language):
+        if _which(runtime) is None:
+            raise UnavailableError(
+                f"{language.title} programs run in {runtime}; found none in PATH.", f"Install it: {language.hint}"
+            )
     there = versions(language)
     for wanted in (version,) if version else ("", *there):
         for tool in fill(language.tools, version=wanted):
@@ -110,6 +116,11 @@ def find_tool(language: Language, version: str = "") -> str:
     raise UnavailableError(
         f"{language.title} needs one of {names}; found none in PATH.", f"Install it: {language.hint}"
     )
+
+
+def _runtimes(language: Language) -> set[str]:
+    """What runs its programs, where that is neither the tool nor the program itself."""
+    return {command[0] for command in language.start.values() if "{" not in command[0]}
 
 
 def versions(language: Language) -> tuple[str, ...]:

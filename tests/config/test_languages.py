@@ -109,6 +109,17 @@ def test_what_is_missing_is_detected_with_its_hint() -> None:
     assert (found.available, found.version, found.hint) == (False, None, LANGUAGES["c"].hint)
 
 
+def test_a_compiler_without_what_runs_its_programs_is_not_enough(tmp_path: Path) -> None:
+    compiler = script(tmp_path, "echo javac 17.0.1")
+    java = msgspec.structs.replace(LANGUAGES["java"], tools=(compiler,))
+    with_runtime = msgspec.structs.replace(java, start={Contract.HTTP_PORT: ("sh", "{program}")})
+    without = msgspec.structs.replace(java, start={Contract.HTTP_PORT: ("no-such-java", "{program}")})
+    assert detect(with_runtime).available
+    assert (detect(without).available, detect(without).hint) == (False, LANGUAGES["java"].hint)
+    with pytest.raises(UnavailableError, match="run in no-such-java"):
+        find_tool(without)
+
+
 def test_lua_without_its_sockets_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUA_PATH_5_4", "/nowhere/?.lua")
     monkeypatch.setenv("LUA_CPATH_5_4", "/nowhere/?.so")
