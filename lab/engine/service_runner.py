@@ -96,7 +96,8 @@ class Runner:
         self._told = state
         if state is not _S.STARTING and self._timer is not None:
             self._timer.cancel()
-        name, why = self.service.spec.name, self.service.why if state is not _S.STARTING else ""
+        said = state is _S.STARTING or (before, state) == (_S.BACKOFF, _S.WAITING)
+        name, why = self.service.spec.name, self.service.why if not said else ""
         text = f"{name} {_PHRASES[state]}" + (f": {why[0].lower()}{why[1:].rstrip('.')}" if why else "")
         data = {"name": name, "from": before, "to": state}
         self._events.emit(EventKind.SERVICE, text, pid=self.service.pid, data=data)

@@ -253,6 +253,13 @@ def test_an_explicit_port_in_use_names_the_process_that_holds_it(run: Run, home:
     assert str(os.getpid()) in done.stderr
 
 
+def test_an_address_that_this_machine_does_not_have_is_told_and_nothing_starts(run: Run, home: dict[str, str]) -> None:
+    Path(home["MANIFEST"]).write_text(json.dumps(MANIFEST | {"listener": {"host": "203.0.113.7", "port": 0}}))
+    done = run("up", "--manifest", home["MANIFEST"], "--for", "5")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "Cannot listen at 203.0.113.7 port 0: " in done.stderr
+
+
 def test_a_port_in_use_by_default_is_told_and_the_next_free_one_is_taken(home: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -4,14 +4,14 @@ import contextlib
 import errno
 import socket
 
-from lab.core.errors import NotPossibleError, PortInUseError
+from lab.core.errors import PortInUseError, UnavailableError
 from lab.core.model import ListenerSpec
 
 _BACKLOG = 1024
 
 
 def listen(spec: ListenerSpec) -> socket.socket:
-    """A listening TCP socket. Raises `PortInUseError`, or `NotPossibleError` for an address that cannot be had.
+    """A listening TCP socket. Raises `PortInUseError`, or `UnavailableError` for an address that cannot be had.
 
     SO_REUSEADDR lets a new lab listen while connections of the old one fade away. SO_REUSEPORT is not set: with it two
     labs would share the port, and each would miss half of the requests.
@@ -29,7 +29,7 @@ def listen(spec: ListenerSpec) -> socket.socket:
             raise PortInUseError(
                 f"Port {spec.port} is in use by {holder}.", "Stop it, or choose another port with --port."
             ) from error
-        raise NotPossibleError(
+        raise UnavailableError(
             f"Cannot listen at {spec.host} port {spec.port}: {error.strerror}.", "Choose another address or port."
         ) from error
     return sock
