@@ -309,8 +309,10 @@ async def test_a_program_that_goes_on_behind_its_content_length_is_killed_and_it
 async def test_nothing_waits_for_a_program_that_ended_before_what_it_started(world):
     await begin(world, HEADER + "os.fork() or (__import__('time').sleep(0.3), out.write(b'late'), out.flush())")
     assert (await ask(world))[2] == b"late"
-    buckets = world.proxy._gateway.wheel._buckets.values()
-    assert not [timed for bucket in buckets for timed in bucket if isinstance(timed, CgiConnection)]
+    buckets = world.proxy._gateway.wheel._buckets
+    await world.until(
+        lambda: not any(isinstance(timed, CgiConnection) for bucket in buckets.values() for timed in bucket)
+    )
 
 
 async def test_a_program_that_takes_long_to_start_is_a_502(world):
