@@ -132,7 +132,8 @@ static int listen_at(const char *at) {
     if (*at != '/' && (number < 1 || number > 65535)) errx(2, "found port '%s', expected 1 to 65535", at);
     struct sockaddr_in port = {AF_INET, htons((uint16_t)number), {htonl(INADDR_LOOPBACK)}, {0}};
     struct sockaddr_un path = {AF_UNIX, ""};
-    stpncpy(path.sun_path, at, sizeof path.sun_path - 1);
+    if (strlen(at) >= sizeof path.sun_path) errx(2, "found '%s', expected a shorter path: unix(7)", at);
+    strcpy(path.sun_path, at);
     int fd = socket(number ? AF_INET : AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){1}, sizeof(int)); /* old connections in TIME_WAIT are no obstacle */
     int bound = number ? bind(fd, (void *)&port, sizeof port) : bind(fd, (void *)&path, sizeof path);
@@ -172,9 +173,9 @@ int main(int argc, char **argv) {
         if (fd < 0 && errno == EMFILE && open) most = open; /* it may not have more files */
         if (fd < 0) continue;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)); /* no answer waits for another one */
-        places[open] = (struct pollfd){fd, POLLIN, 0};
         clients[open].got = clients[open].left = clients[open].last = 0;
-        open++;
+        places[open++] = (struct pollfd){fd, POLLIN, 0};
     }
+    if (*given == '/') unlink(given);
     return 0;
 }
