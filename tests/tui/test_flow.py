@@ -98,7 +98,7 @@ async def test_a_program_is_a_process_per_request_and_an_idle_pool_on_demand_wai
     for app in lab.apps:
         app.workers = []
     shown = await picture(lab)
-    assert "search  c cgi  211/s  p99 3.0 ms" in shown
+    assert "search  c cgi · at most 3 at once  211/s  p99 3.0 ms" in shown
     assert "· a process per request" in shown
     assert "ondemand 0 of 0-4" in shown
     assert "· no workers until a request comes" in shown

@@ -467,8 +467,10 @@ async def test_figures_of_a_program_are_in_its_row_and_the_screen_says_why_it_ca
     async with opened(FakeLab(LabSpec(apps=(desired,))), size=LARGE) as screen:
         (row,) = [line for line in screen.read(WorkerTable).splitlines() if "guests" in line]
         assert row.split() == [">", "guests", "·", "a", "process", "per", "request", "317", "2.0", "ms", "12", "ms"]
-        await screen.press("k")
-        assert screen.read(Said) == "guests has no worker to act on: a process per request."
+        for key in ("k", "a"):
+            await screen.press("r", key)
+            assert screen.read(Said) == "guests has no worker to act on: a process per request."
+        assert not screen.app.screen.query_one(Banner).display
 
 
 async def test_long_names_keep_their_slots_and_leave_room_for_the_state() -> None:

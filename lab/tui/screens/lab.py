@@ -144,7 +144,10 @@ class LabScreen(Screen[None]):
     def action_arm(self) -> None:
         """Arm or disarm: armed, the next strike hits every worker of the selected app."""
         chosen = self._chosen()
-        self._armed = "" if self._armed or chosen is None else chosen.app.name
+        if chosen is None or chosen.worker is None:
+            self._refuse(chosen)
+            return
+        self._armed = "" if self._armed else chosen.app.name
         self._draw_choice()
 
     def action_request(self) -> None:
@@ -168,13 +171,18 @@ class LabScreen(Screen[None]):
 
     def _strike(self, word: str) -> None:
         chosen = self._chosen()
-        if chosen is None:
-            self.app.say("There is no worker to act on.", "bad")
-        elif chosen.absence is not None:
-            self.app.say(f"{chosen.app.name} has no worker to act on: {chosen.absence.word}.", "bad")
+        if chosen is None or chosen.worker is None:
+            self._refuse(chosen)
         else:
             self.app.order(f"{word} {self._armed or chosen.target}")
             self._disarm()
+
+    def _refuse(self, chosen: Selected | None) -> None:
+        """Say why there is nobody to strike at."""
+        if chosen is None or chosen.absence is None:
+            self.app.say("There is no worker to act on.", "bad")
+        else:
+            self.app.say(f"{chosen.app.name} has no worker to act on: {chosen.absence.word}.", "bad")
 
     def _chosen(self) -> Selected | None:
         return self.query_one(WorkerTable).selected

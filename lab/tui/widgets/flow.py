@@ -207,7 +207,7 @@ def _nature(app: AppSnapshot) -> list[str]:
     """What an app is, the most telling first."""
     language = f"{app.language} {app.protocol}"
     if app.protocol == Contract.CGI:
-        return [language]
+        return [language, f"at most {app.max_workers} at once"]
     return [language, _policy(app), app.selection.replace("_", " ")]
 
 

@@ -97,7 +97,7 @@ class WorkerTable(PaintedScroll):
         "The state says why a worker does not serve, and counts down while it waits. `-` is what nobody can measure: "
         "where workers share one socket, only the kernel knows who answered.\n\n"
         "An app without workers has a row of its own that says why, with the figures of the app. Under cgi each "
-        "request gets a process of its own, so there is nobody to kill.\n\n"
+        "request gets a process of its own, so there is nobody to kill; + and - change how many may run at once.\n\n"
         "y copies a kill command for another terminal."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
