@@ -55,7 +55,7 @@ static char *quote(char *to, const char *text) {
         wchar_t c;
         size = mbtowc(&c, text, 4);
         c = size < 0 || c > 0x10FFFF ? 0xFFFD : c;
-        to += sprintf(to, c < ' ' || c == '"' || c == '\\' ? "\\u%04x" : "%lc", (unsigned)c);
+        to += sprintf(to, c < ' ' || c == '"' || c == '\\' || c == 0xFFFD ? "\\u%04x" : "%lc", (unsigned)c);
     }
     return stpcpy(to, "\"");
 }
