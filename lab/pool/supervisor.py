@@ -15,18 +15,17 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from lab.core.errors import LabError
 from lab.core.events import EventKind
 from lab.core.model import AppSpec, WorkerId
 from lab.core.states import Cause, WorkerState
 from lab.pool import healing
-from lab.pool.build import Builder, Program
+from lab.pool.build import Builder
 from lab.pool.invariants import PoolInvariants
 from lab.pool.manager import AppView
 from lab.pool.output import SlotOutput
 from lab.pool.place import Place
 from lab.pool.policies import Decision
-from lab.pool.preparation import Preparation
+from lab.pool.programs import Programs
 from lab.pool.recycling import Recycling
 from lab.pool.replacing import Replacing
 from lab.pool.rollout import Rollout, Step
@@ -55,7 +54,6 @@ class Supervisor:
     ) -> None:
         self.spec = spec
         self._with = surroundings
-        self._builder = builder
         self._output = output
         self._rng = rng
         self._sockets = Sockets(spec.name, surroundings.folder)
@@ -65,10 +63,7 @@ class Supervisor:
         """Those that wait for their turn to start."""
         self._starting: set[Runner] = set()
         self._rollout = Rollout()
-        self._reload_asked = False
-        self._preparation = Preparation(builder, self._on_build, self._on_prepared)
-        self._unavailable: str | None = None
-        self._building = False
+        self._programs = Programs(builder, self._rollout, self._tell, self._serves, self._on_prepared)
         self._stopping = False
         self._replacing = Replacing(self._admit)
         self._recycling = Recycling(self._places, surroundings.routing, self._admit)
@@ -89,7 +84,7 @@ class Supervisor:
         if self._stopping:
             self._stopping = False
             self._gone.clear()
-        self._prepare()
+        self._programs.prepare(spec)
         self.reconcile()
         self._recycling.watch(spec.pool)
         if spec.pool != before.pool:
@@ -97,15 +92,13 @@ class Supervisor:
 
     def reload(self) -> None:
         """Replace every worker, one after the other, by one of the program as it is now."""
-        self._reload_asked = True
-        self._prepare()
+        self._programs.prepare(self.spec, reload=True)
 
     def stop(self) -> None:
         """Drain and stop every worker; `gone` tells when none is left."""
         self._stopping = True
-        self._preparation.cancel()
+        self._programs.stop()
         self._recycling.stop()
-        self._building = self._reload_asked = False
         self.reconcile()
 
     async def gone(self) -> None:
@@ -163,7 +156,7 @@ class Supervisor:
 
     @property
     def _may_run(self) -> bool:
-        return not self._stopping and self._unavailable is None
+        return not self._stopping and self._programs.unavailable is None
 
     def _wanted(self) -> int:
         return self._sizing.target if self._may_run else 0
@@ -173,15 +166,14 @@ class Supervisor:
     def view(self) -> AppView:
         """The pool as it is."""
         runners = [runner for _, place in sorted(self._places.items()) for runner in place.runners]
-        current = self._rollout.current
         return AppView(
             name=self.spec.name,
             wanted=self._wanted(),
             workers=tuple(runner.view() for runner in runners),
-            unavailable=self._unavailable,
-            building=self._building,
-            changing=self._preparation.is_busy or self._rollout.rolling,
-            protocol=current.program.contract if current is not None else self._builder.protocol(self.spec),
+            unavailable=self._programs.unavailable,
+            building=self._programs.building,
+            changing=self._programs.is_busy or self._rollout.rolling,
+            protocol=self._programs.contract(self.spec),
             max_reached=self._sizing.times_limited,
             breaches=self._invariants.breaches(self._with.clock.monotonic()),
         )
@@ -232,7 +224,9 @@ class Supervisor:
             self._tell_healed(runner, *outage)
         self._take_over(place, runner)
         if self._rollout.ready(runner.worker.revision):
-            self._tell_reload("verified", f"{runner.worker.id} is READY as {runner.worker.pid} with what is new")
+            self._programs.tell_reload(
+                "verified", f"{runner.worker.id} is READY as {runner.worker.pid} with what is new"
+            )
             self._forgive_waiting()
         self.reconcile()
 
@@ -441,7 +435,9 @@ class Supervisor:
         trial = self._rollout.trial
         if trial is not None and trial.number == successor.worker.revision:
             self._rollout.refuse()
-            self._tell_reload("refused", f"{self.spec.name} goes on with what it had: {_why(successor, death)}")
+            self._programs.tell_reload(
+                "refused", f"{self.spec.name} goes on with what it had: {_why(successor, death)}"
+            )
         for kept in others:
             kept.worker.not_replaced(death.at)
             text = f"{kept.worker.id}: the replacement did not get ready; pid {kept.worker.pid} stays"
@@ -457,54 +453,22 @@ class Supervisor:
         outdated = any(one.is_replaceable and one.newest.worker.revision != rollout.current.number for one in wanted)
         if not self._replacing.is_under_way and not outdated and (rollout.proved or not wanted):
             rollout.done()
-            self._tell_reload("done", f"{self.spec.name} runs nothing but what is new")
+            self._programs.tell_reload("done", f"{self.spec.name} runs nothing but what is new")
 
-    # -- the program
-
-    def _prepare(self) -> None:
-        self._preparation.begin(self.spec)
-        if self._unavailable is not None:  # that was said of the program before
-            self._unavailable, self._building = None, True
-
-    def _on_build(self) -> None:
-        self._building = True
-        self._tell(EventKind.APP_STATUS, f"{self.spec.name} is being compiled")
-
-    def _on_prepared(self, prepared: Program | LabError) -> None:
-        reload, self._reload_asked = self._reload_asked, False
-        if isinstance(prepared, LabError):
-            self._cannot(prepared)
-        else:
-            self._can(prepared, reload)
-        self.reconcile()
-
-    def _can(self, program: Program, reload: bool) -> None:
-        news = self._building or self._unavailable is not None
-        self._building, self._unavailable = False, None
-        if news:
-            self._tell(EventKind.APP_STATUS, f"{self.spec.name} can be started")
-        serving = any(place.wanted and place.serves for place in self._places.values())
-        step = self._rollout.prepared(program, serving=serving, reload=reload)
+    def _on_prepared(self, step: Step) -> None:
         if step is not Step.NOTHING:
             self._replacing.forget_failures()
         if step is Step.ADOPT:
             self._forgive_waiting()
+        self.reconcile()
 
-    def _cannot(self, error: LabError) -> None:
-        self._building = False
-        if self._rollout.current is None:
-            self._unavailable = str(error)
-            self._tell(EventKind.APP_STATUS, f"{self.spec.name} is unavailable: {error}")
-        else:
-            self._tell_reload("refused", f"{self.spec.name} goes on with what it had: {error}")
+    def _serves(self) -> bool:
+        return any(place.wanted and place.serves for place in self._places.values())
 
     # -- events
 
     def _tell(self, kind: EventKind, text: str, **fields: Any) -> None:
         self._with.events.emit(kind, text, app=self.spec.name, **fields)
-
-    def _tell_reload(self, step: str, text: str) -> None:
-        self._tell(EventKind.RELOAD, text, data={"step": step})
 
     def _tell_healed(self, runner: Runner, death: Death, lost: int, *, promoted: bool = False) -> None:
         worker = runner.worker
