@@ -159,7 +159,7 @@ _ESSENTIAL = ("pidfd", "subreaper", "parent_death_signal", "sock_diag")
 
 def _missing(found: tuple[DetectedLanguage, ...], languages: Mapping[str, Language]) -> list[str]:
     return [
-        f"{languages[one.name].title} is missing: its apps are shown as unavailable. Install it: {one.hint}"
+        f"{languages[one.name].title} is missing: its apps are unavailable. Install it: {one.hint}"
         for one in found
         if not one.available
     ]

@@ -37,6 +37,7 @@ def progress(tmp_path: Path) -> Progress:
     return Progress(tmp_path / "progress.json")
 
 
+@pytest.mark.compiler
 async def test_a_lesson_begins_when_no_worker_is_about_to_be_replaced_by_one_as_it_wants_them(
     lab: LocalLab, write_lesson: Write, progress: Progress
 ) -> None:
