@@ -192,7 +192,8 @@ fn run() -> Result<(), String> {
     let signals = signals(); // before there are threads: they inherit what is blocked
     let listener = listen()?;
     listener.set_nonblocking(true).map_err(|error| error.to_string())?; // where workers share it, one is the faster
-    eprintln!("search: pid {} listens at {:?}", process::id(), listener.local_addr());
+    let place = listener.local_addr().map_err(|error| error.to_string())?;
+    eprintln!("search: pid {} listens at {place}", process::id());
     // The scope ends when the last of its threads has. A thread's error means that its client has gone.
     thread::scope(move |threads| {
         while let (_, false) = wait(&listener, signals) {
