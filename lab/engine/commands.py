@@ -74,7 +74,7 @@ def _changes(pairs: list[str]) -> dict[str, str]:
 
 
 def _changed(one: Changed) -> str:
-    return f"{one.app}: {one.key} {one.before} -> {one.after}"
+    return f"{one.app}: {one.key} {one.before or 'empty'} -> {one.after or 'empty'}"
 
 
 def _told(signalled: tuple[Signalled, ...]) -> str:

@@ -241,7 +241,7 @@ class Engine:
         admit(spec, self._spec, self._reloader.known)
         for one in told:
             if one.before != one.after:
-                text = f"{app}: {one.key} is {one.after}, was {one.before}"
+                text = f"{app}: {one.key} is {one.after or 'empty'}, was {one.before or 'empty'}"
                 data = {"key": one.key, "from": one.before, "to": one.after}
                 self._events.emit(EventKind.SETTING, text, app=app, data=data)
         await self._become(spec)

@@ -163,6 +163,7 @@ def test_set_lists_changes_and_refuses(run: Run, up: "subprocess.Popen[str]") ->
         "search: max_workers 2 -> 3\nsearch: selection round_robin -> least_connections\n",
     )
     until(up.stdout, "endpoint.in", slot=2)
+    assert "search: env.A null -> empty" in run("set", "search", "env.A=", "--name", "cli").stdout
     for pairs, told in (
         (["max_workrs=3"], '"max_workers"'),
         (["max_workers=-1"], "from 0 to 1000"),
