@@ -15,7 +15,7 @@
     proxy.py        `PythonBuiltinProxy`, which fulfils the contract with them
 
 Where the time goes (`tests/bench/proxy.py`, keep-alive, 32 clients, two C workers, one core): 28 to 29 us of CPU a
-request, where nginx took 16 to 19 and an aiohttp proxy 141 to 145 in the same runs. `perf record` sees 46 % of it in
+request, where nginx took 16 to 19 and an aiohttp proxy 140 to 145 in the same runs. `perf record` sees 46 % of it in
 the kernel, 47 % in the interpreter and 3 % in uvloop; `perf stat` counts two reads and two writes a request, and one
 epoll_pwait for ten. What the heads take of it stands in lab/wire/http1.py, what bursts of writes save in outbox.py.
 """
