@@ -14,6 +14,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Point the lab's state, cache and sockets to a new folder. Its path is short: that of a Unix socket has to be."""
     folder = Path(tempfile.mkdtemp(prefix="cgilab-"))
     config.stash[_FOLDERS] = folder
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    os.environ.setdefault("GOCACHE", f"{caches}/go-build")  # else Go compiles its whole library in each run
     for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
         os.environ[name] = str(folder / name.split("_")[1].lower())
     os.environ.pop("CGILAB_CONTROL", None)
