@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Asked to end."))  # an exception: no server is left running
     rivals.install()
     wanted = [kind for kind in rivals.ALL if not asked.only or kind.name in asked.only]
     missing = {kind.name: kind.lacks() for kind in wanted if kind.lacks()}
