@@ -291,11 +291,13 @@ def test_ctrl_c_while_it_is_still_imported_is_no_traceback(home: dict[str, str],
 
 
 def descendants(root: int) -> set[int]:
-    """Every process below `root`."""
+    """Every process below `root`. Threads and processes may end while they are looked at."""
     found: set[int] = set()
-    for task in Path(f"/proc/{root}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            found |= {child} | descendants(child)
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{root}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                for child in map(int, (task / "children").read_text().split()):
+                    found |= {child} | descendants(child)
     return found
 
 
