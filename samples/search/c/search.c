@@ -8,11 +8,9 @@
  * three of them; a write may take only a part. After SIGTERM it answers what has come, and exits with 0. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <ctype.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <locale.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
@@ -23,13 +21,9 @@
 #include <sys/signalfd.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "facts.h"
 
-enum { CLIENTS = 256, HEAD = 8192, QUERY = 256, FACT = 160, FOUND = 5, BODY = 3072, OUT = BODY + 256 };
-static const char facts[][FACT] = {
-#include "../facts.inc"
-};
-enum { FACTS = sizeof facts / FACT };
-static char lowered[FACTS][FACT]; /* the facts in lower case, for a search ignores case */
+enum { CLIENTS = 256, HEAD = 8192, OUT = BODY + 256 };
 static struct client {
     bool last;        /* nothing follows what is sent now, and whatever comes is not read */
     size_t got, left; /* bytes in `in` that are not answered yet, bytes in `out` that are not sent yet */
@@ -38,42 +32,6 @@ static struct client {
 static struct pollfd watched[2 + CLIENTS], *const listener = watched, *const signals = watched + 1;
 static struct pollfd *const places = watched + 2; /* places[i] watches clients[i] */
 static bool stopping;
-
-/* Decode text such as a+b%41, as far as there is room. A broken % stays as it is. */
-static void decode(char *query, const char *text) {
-    for (char *end = query + QUERY - 1; *text && query < end; text++) {
-        bool escape = *text == '%' && isxdigit((unsigned char)text[1]) && isxdigit((unsigned char)text[2]);
-        *query++ = escape ? (char)strtol((char[]){text[1], text[2], 0}, NULL, 16) : *text == '+' ? ' ' : *text;
-        text += escape ? 2 : 0;
-    }
-}
-
-/* Append text as a JSON string, up to 6 bytes for one; returns the new end. What is not UTF-8 becomes U+FFFD. */
-static char *quote(char *to, const char *text) {
-    *to++ = '"';
-    for (int size; *text; text += size > 0 ? size : 1) {
-        wchar_t c;
-        size = mbtowc(&c, text, 4);
-        c = size < 0 || c > 0x10FFFF ? 0xFFFD : c;
-        to += sprintf(to, c < ' ' || c == '"' || c == '\\' || c == 0xFFFD ? "\\u%04x" : "%lc", (unsigned)c);
-    }
-    return stpcpy(to, "\"");
-}
-
-/* Write what is found for parameters such as a=b&q=tcp: the facts that have all words of the first q. */
-static void search(char *to, char *parameters) {
-    char query[QUERY] = "", *part;
-    bool asked = false, lacking[FACTS] = {false};
-    while ((part = strsep(&parameters, "&")) && strncmp(part, "q=", 2)) continue;
-    if (part) decode(query, part + 2);
-    to = stpcpy(quote(stpcpy(to, "{\"query\": "), query), ", \"results\": [");
-    for (char *s = query; *s; s++) *s = (char)tolower((unsigned char)*s);
-    for (char *word = strtok(query, " "); word; word = strtok(NULL, " "), asked = true)
-        for (int i = 0; i < FACTS; i++) lacking[i] |= !strstr(lowered[i], word);
-    for (int i = 0, found = 0; asked && i < FACTS && found < FOUND; i++)
-        if (!lacking[i]) to += sprintf(to, "%s\"%s\"", found++ ? ", " : "", facts[i]);
-    sprintf(to, "], \"pid\": %d, \"language\": \"c\"}\n", getpid());
-}
 
 /* Write the document that a head asks for; returns the status. No bodies: where a request ends, there begins the next,
  * or what an attacker wants to be taken for it (RFC 9112 section 11.2). */
@@ -142,9 +100,7 @@ static int listen_at(const char *at) {
 }
 
 int main(int argc, char **argv) {
-    setlocale(LC_CTYPE, "C.UTF-8"); /* for mbtowc */
-    for (int i = 0; i < FACTS; i++)
-        for (int j = 0; j < FACT; j++) lowered[i][j] = (char)tolower(facts[i][j]);
+    learn();
     if (getenv("GATEWAY_INTERFACE")) {
         search(clients->out, getenv("QUERY_STRING"));
         return printf("Content-Type: application/json\r\n\r\n%s", clients->out) < 0;
