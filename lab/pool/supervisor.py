@@ -148,7 +148,7 @@ class Supervisor:
         for slot in decision.stop:
             self._leave(self._places[slot])
         if self._sizing.target != before:
-            text = f"{self.spec.name} wants {self._sizing.target} workers instead of {before} ({self.spec.pool.policy})"
+            text = f"{self.spec.name}: {self._sizing.target} wanted instead of {before} ({self.spec.pool.policy})"
             self._tell(EventKind.SCALED, text, data={"from": before, "to": self._sizing.target})
         if decision.limited:
             most = self.spec.pool.max_workers
