@@ -8,6 +8,7 @@ a worker's last words are not left in a buffer when it is killed; without `-S`, 
 because a user's program may import what is installed beside the lab.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -94,9 +95,10 @@ def fill(template: Iterable[str], **places: str) -> tuple[str, ...]:
 def find_tool(language: Language, version: str = "") -> str:
     """The absolute path of the first tool that is installed, in that `version` if one is named.
 
-    Without one, a tool that exists only with a version in its name will do, the newest first. Raises
-    `UnavailableError` with the versions there are, or with the install command; also where a program could be built
-    but not run.
+    Where there are several, the first that tells its version: a shim may be in PATH with nothing behind it, as that of
+    rustup is for a user who has no toolchain. Without a version, a tool that exists only with one in its name will do,
+    the newest first. Raises `UnavailableError` with the versions there are, or with the install command; also where a
+    program could be built but not run.
     """
     for runtime in _runtimes(language):
         if _which(runtime) is None:
@@ -105,9 +107,12 @@ def find_tool(language: Language, version: str = "") -> str:
             )
     there = versions(language)
     for wanted in (version,) if version else ("", *there):
-        for tool in fill(language.tools, version=wanted):
-            if found := _which(tool):
-                return found
+        if found := _all_in_path(fill(language.tools, version=wanted)):
+            return (
+                found[0]
+                if len(found) == 1
+                else next((tool for tool in found if _works(tool, language.version)), found[0])
+            )
     if version and there:
         raise UnavailableError(
             f"{language.title} {version} is not installed; found: {', '.join(there)}.", "Name one of these, or none."
@@ -138,6 +143,22 @@ def versions(language: Language) -> tuple[str, ...]:
 
 def _which(tool: str) -> str | None:
     return shutil.which(tool, path=os.pathsep.join(_search_path()))
+
+
+def _all_in_path(tools: Iterable[str]) -> list[str]:
+    """Every one of them, in every folder that has it; what is the same file under two names only once."""
+    found: dict[str, str] = {}
+    for tool in tools:
+        for folder in _search_path():
+            if path := shutil.which(tool, path=folder):
+                found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
+
+
+@functools.cache
+def _works(tool: str, version: tuple[str, ...]) -> bool:
+    """Whether it tells its version. Asked once: some take a tenth of a second for it."""
+    return ask_version(fill(version, tool=tool)) is not None
 
 
 def _search_path() -> list[str]:

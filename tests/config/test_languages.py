@@ -154,3 +154,20 @@ def test_a_tool_that_cannot_run_or_fails_has_no_version(tmp_path: Path) -> None:
 def test_a_tool_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.config.languages.VERSION_TIMEOUT", 0.1)
     assert ask_version((script(tmp_path, "exec sleep 30"),)) is None
+
+
+def test_a_tool_that_does_not_work_gives_way_to_one_that_does(tmp_path, monkeypatch):
+    for folder, text in (("shim", "exit 1"), ("real", "echo tool 1.2.3")):
+        (tmp_path / folder).mkdir()
+        tool = tmp_path / folder / "rustc"
+        tool.write_text(f"#!/bin/sh\n{text}\n")
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/shim:{tmp_path}/real:/usr/bin:/bin")
+    assert find_tool(load()["rust"]) == str(tmp_path / "real" / "rustc")
+
+
+def test_a_tool_that_is_alone_is_believed(tmp_path, monkeypatch):
+    (tmp_path / "rustc").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "rustc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_tool(load()["rust"]) == str(tmp_path / "rustc")

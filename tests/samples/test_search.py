@@ -282,8 +282,14 @@ def test_sigterm_while_clients_vanish_ends_it_with_0_too(own: Any) -> None:
     assert own.stop() == 0
 
 
-def test_sigterm_tears_no_answer(own: Any) -> None:
-    """Eight clients ask without a pause; what each has got in the end is a number of whole answers."""
+@pytest.mark.parametrize("language", [name for name in SERVING if name != "java"])
+def test_sigterm_tears_no_answer(language: str, start: Any) -> None:
+    """Eight clients ask without a pause; what each has got in the end is a number of whole answers.
+
+    Java's own server cannot promise it: it closes connections on which a further request has come already, and the
+    kernel then resets them, with the answer that is on its way. The gateway sends nothing to a worker that drains.
+    """
+    own = start(f"search-{language}")
     clients = [own.connect() for _ in range(8)]
     received = dict.fromkeys(clients, b"")
     with selectors.DefaultSelector() as selector:
