@@ -55,7 +55,7 @@ def test_python_is_the_labs_own_interpreter() -> None:
 
 
 def test_the_first_tool_that_is_installed_is_taken(tmp_path: Path) -> None:
-    tool = script(tmp_path, "exit 0")
+    tool = script(tmp_path, "echo tool 1.2.3")
     language = msgspec.structs.replace(LANGUAGES["c"], tools=("no-such-tool", tool, "cc"))
     assert find_tool(language) == tool
 
