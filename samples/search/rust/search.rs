@@ -66,8 +66,9 @@ struct Request<'a> {
 fn parse(head: &str) -> Result<Request<'_>, &'static str> {
     let mut lines = head.split('\n');
     let first: Vec<&str> = lines.next().unwrap_or("").trim_end().split(' ').collect();
-    let [method, target, version @ ("HTTP/1.0" | "HTTP/1.1")] = first[..] else {
-        return Err("400 expected a first line like: GET /path HTTP/1.1");
+    let (method, target, version) = match first[..] {
+        [method, target, version @ ("HTTP/1.0" | "HTTP/1.1")] => (method, target, version),
+        _ => return Err("400 expected a first line like: GET /path HTTP/1.1"),
     };
     if method != "GET" && method != "HEAD" {
         return Err("405 expected GET or HEAD");
@@ -141,7 +142,7 @@ fn answer(head: &[u8], stopping: bool) -> (String, bool) {
     let allow = if parsed.is_err() { "Allow: GET, HEAD\r\n" } else { "" };
     let ending = if last { "Connection: close\r\n" } else { "" };
     let fields = format!("Content-Type: application/json\r\nContent-Length: {}\r\n{allow}{ending}", body.len());
-    let body = if parsed.is_ok_and(|request| request.method == "HEAD") { "" } else { &body };
+    let body = if matches!(parsed, Ok(request) if request.method == "HEAD") { "" } else { &body };
     (format!("HTTP/1.1 {status}\r\n{fields}\r\n{body}"), last)
 }
 
