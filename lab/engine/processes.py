@@ -25,6 +25,12 @@ class Stoppable:
         self._max_seconds = max_seconds
         self._asked = asyncio.Event()
 
+    @property
+    def asked(self) -> bool:
+        """It was told to stop. What its exit status says then is its own affair: a Python that is interrupted while it
+        starts ends with 1, later with SIGINT, and one that catches the signal as it likes."""
+        return self._asked.is_set()
+
     def stop(self) -> None:
         """Send the stop signal, once."""
         if not self._asked.is_set():
@@ -96,7 +102,8 @@ class Processes:
         del self._running[name], self._watchers[name]
         how = {"exit_code": status} if status >= 0 else {"signal": ending(status)}
         text = f"{name} ended: {ending(status)}"
-        self._events.emit(EventKind.PROCESS_ENDED, text, pid=running.pid, data={"name": name}, **how)
+        data = {"name": name} | ({"stopped": True} if running.asked else {})
+        self._events.emit(EventKind.PROCESS_ENDED, text, pid=running.pid, data=data, **how)
 
 
 def stop_signal(spec: ProcessSpec) -> int:

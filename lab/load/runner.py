@@ -124,7 +124,7 @@ class LoadRun:
         if ended.exit_code == 0:
             whole = self._tally.seconds >= self._profile.seconds - 0.5
             return Ending.FINISHED if whole else Ending.STOPPED
-        if ended.signal == "SIGINT":
+        if ended.data.get("stopped") or ended.signal == "SIGINT":
             return Ending.STOPPED
         if self._tally.latest is None:
             remedy = f"What it said is in the lab's logs, below {paths.state()}."

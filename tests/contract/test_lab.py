@@ -310,7 +310,18 @@ async def test_a_process_reports_its_lines_as_events_and_its_end(lab: Lab) -> No
     lines = [(await until_event(lab, EventKind.PROCESS_REPORT, since, text=text)).text for text in ("one", "two")]
     ended = await until_event(lab, EventKind.PROCESS_ENDED, since)
     assert lines == ["one", "two"]
-    assert (ended.pid, ended.exit_code) == (pid, 3)
+    assert (ended.pid, ended.exit_code, ended.data) == (pid, 3, {"name": "reporter"})
+
+
+async def test_the_end_of_a_process_that_was_told_to_stop_says_so_whatever_its_exit_code(lab: Lab) -> None:
+    since = (await lab.snapshot()).events_next
+    script = "import os,signal,sys; signal.signal(2, lambda *_: sys.exit(1)); os.write(int(sys.argv[1]), b'up\\n')"
+    argv = (sys.executable, "-c", f"{script}; signal.pause()", "{report_fd}")
+    await lab.start_process(ProcessSpec(name="willing", argv=argv))
+    await until_event(lab, EventKind.PROCESS_REPORT, since, text="up")
+    await lab.stop_process("willing")
+    ended = await until_event(lab, EventKind.PROCESS_ENDED, since)
+    assert (ended.exit_code, ended.data) == (1, {"name": "willing", "stopped": True})
 
 
 async def test_a_process_is_stopped_by_its_signal_and_by_force_when_it_does_not_listen(lab: Lab) -> None:
