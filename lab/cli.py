@@ -160,10 +160,10 @@ def scale(app: str, workers: int, name: str) -> None:
 @click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1)
 @_name
 def set_(app: str, changes: tuple[str, ...], name: str) -> None:
-    """Change settings of APP while it runs, all of them or none; without any, list them with their values.
+    """Change settings of APP, or of the proxy itself, while it runs, all of them or none; without any, list them.
 
     KEY is a setting of the pool (max_workers, policy, max_requests), of the app (selection, concurrency), or of a part
-    of it (liveness.interval, resources.files, php.ini.memory_limit).
+    of it (liveness.interval, resources.files, php.ini.memory_limit). With `proxy` for APP: limits.body, timeouts.idle.
     """
     _short(name, "set", app, *changes)
 

@@ -18,7 +18,7 @@ from lab.config.documents import convert, read
 from lab.config.languages import load as load_languages
 from lab.core import rules
 from lab.core.errors import ConfigError
-from lab.core.model import AppSpec, Limits, ListenerSpec, Name, ServiceSpec, SiteSpec
+from lab.core.model import AppSpec, ListenerSpec, Name, ProxySettings, ServiceSpec, SiteSpec
 from lab.core.schema import published
 
 _RELATIVE = ("./", "../")
@@ -35,7 +35,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Of the manifest's form."""
     name: Name = "lab"
     listener: ListenerSpec = ListenerSpec()
-    limits: Limits = Limits()
+    proxy: ProxySettings = ProxySettings()
     apps: Annotated[tuple[AppSpec, ...], Meta(min_length=1)]
     processes: tuple[ServiceSpec, ...] = ()
     """Processes beside the pool that apps, or each other, need."""

@@ -35,6 +35,8 @@ Niceness = Annotated[int, Meta(ge=0, le=19)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
+PROXY = "proxy"
+"""What `set` calls the proxy itself; no app can have this name."""
 POOL_STATUS = "/pool-status"
 """The gateway answers this route itself; no app can have it."""
 
@@ -144,16 +146,13 @@ class Liveness(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Timeouts(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The proxy's patience, each with an error of its own."""
+    """The proxy's patience with an app and with its clients, each with an error of its own."""
 
-    request_head: Seconds = 10.0
     request_body: Seconds = 30.0
     connect: Seconds = 2.0
     queue: Seconds = 5.0
     response_head: Seconds = 30.0
     response_idle: Seconds = 30.0
-    client_idle: Seconds = 60.0
-    """How long an idle keep-alive connection of a client stays open."""
     upstream_idle: Seconds = 5.0
     """How long an idle connection to a worker stays open."""
 
@@ -167,6 +166,22 @@ class Limits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     body: Count = 1024 * 1024 * 1024
     cgi_buffer: Count = 1024 * 1024
     """Of a body in chunks that is collected for CGI and FastCGI, which must be told its length first."""
+
+
+class ClientTimeouts(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The proxy's patience with clients of whom it does not know yet what they want."""
+
+    request_head: Seconds = 10.0
+    """From the first byte of a head to its last."""
+    idle: Seconds = 60.0
+    """How long a connection stays open without a request."""
+
+
+class ProxySettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the proxy treats all clients and all apps: `proxy` in the manifest, `cgilab set proxy KEY=VALUE`."""
+
+    limits: Limits = Limits()
+    timeouts: ClientTimeouts = ClientTimeouts()
 
 
 class ResourceLimits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):

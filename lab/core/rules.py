@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from lab.core.model import (
     POOL_STATUS,
+    PROXY,
     AppSpec,
     CgiLimits,
     Contract,
@@ -158,6 +159,9 @@ def _of_names(apps: Sequence[AppSpec], processes: Sequence[ServiceSpec]) -> Iter
     names: dict[str, str] = {}
     routes: dict[str, str] = {}
     for place, app in enumerate(apps):
+        if app.name == PROXY:
+            found = f"found {quoted(PROXY)}, expected another name: commands mean the proxy itself by it."
+            yield Problem(f"apps[{place}]", app.name, "name", found)
         yield from _twice(names, f"apps[{place}]", app.name, "name", app.name)
         yield from _twice(routes, f"apps[{place}]", app.name, "route", app.route)
     for place, process in enumerate(processes):

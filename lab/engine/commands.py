@@ -3,6 +3,7 @@
 import shlex
 
 from lab.core.errors import LabError, NotPossibleError
+from lab.core.model import PROXY
 from lab.engine import settings
 from lab.engine.lab import Changed, Lab, Signalled
 
@@ -12,7 +13,7 @@ USAGE = {
     "freeze": "freeze TARGET",
     "thaw": "thaw TARGET",
     "scale": "scale APP N",
-    "set": "set APP KEY=VALUE ...",
+    "set": "set APP|proxy KEY=VALUE ...",
     "reload": "reload APP",
     "heal": "heal",
     "request": "request APP",
@@ -60,8 +61,9 @@ async def execute(lab: Lab, line: str) -> str:
 
 
 async def _settings(lab: Lab, name: str) -> str:
-    app = (await lab.spec()).known(name)
-    return "\n".join(f"{key}={value}" for key, value in settings.listing(app))
+    spec = await lab.spec()
+    part = spec.proxy if name == PROXY else spec.known(name)
+    return "\n".join(f"{key}={value}" for key, value in settings.listing(part))
 
 
 def _changes(pairs: list[str]) -> dict[str, str]:

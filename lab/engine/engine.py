@@ -15,7 +15,7 @@ import msgspec
 from lab.core.clock import Clock
 from lab.core.errors import NoLabError, NotPossibleError, PortInUseError, ReadOnlyError, UnknownTargetError
 from lab.core.events import Event, EventBatch, EventKind, EventRing
-from lab.core.model import AppSpec, ListenerSpec
+from lab.core.model import PROXY, AppSpec, ListenerSpec
 from lab.core.snapshot import LabSnapshot
 from lab.core.states import Policy
 from lab.core.tasks import background
@@ -234,17 +234,14 @@ class Engine:
 
     async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
         self._writable()
+        if app == PROXY:
+            proxy, told = settings.change(self._spec.proxy, changes)
+            await self._become_set(msgspec.structs.replace(self._spec, proxy=proxy), told)
+            return told
         before = self._spec.known(app)
         await check_paths(before, settings.change(before, changes)[0])
         changed, told = settings.change(self._spec.known(app), changes)  # anew: somebody else may have set something
-        spec = self._spec.having(changed)
-        admit(spec, self._spec, self._reloader.known)
-        for one in told:
-            if one.before != one.after:
-                text = f"{app}: {one.key} is {one.after or 'empty'}, was {one.before or 'empty'}"
-                data = {"key": one.key, "from": one.before, "to": one.after}
-                self._events.emit(EventKind.SETTING, text, app=app, data=data)
-        await self._become(spec)
+        await self._become_set(self._spec.having(changed), told)
         return told
 
     async def reload(self, app: str) -> None:
@@ -314,6 +311,17 @@ class Engine:
         self._slow.follow(self._spec.apps)
         self._scaling.follow(self._spec.apps)
         self._reloader.follow(self._spec)
+
+    async def _become_set(self, spec: LabSpec, told: tuple[Changed, ...]) -> None:
+        """Become what `set` asks for, and tell it."""
+        admit(spec, self._spec, self._reloader.known)
+        for one in told:
+            if one.before != one.after:
+                text = f"{one.app}: {one.key} is {one.after or 'empty'}, was {one.before or 'empty'}"
+                data = {"key": one.key, "from": one.before, "to": one.after}
+                app = None if one.app == PROXY else one.app
+                self._events.emit(EventKind.SETTING, text, app=app, data=data)
+        await self._become(spec)
 
     async def _take_over(self, spec: LabSpec) -> None:
         """Become what an edited manifest says."""

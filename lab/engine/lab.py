@@ -10,7 +10,7 @@ import msgspec
 
 from lab.core.errors import UnknownTargetError
 from lab.core.events import EventBatch
-from lab.core.model import AppSpec, Limits, ListenerSpec, ServiceSpec
+from lab.core.model import AppSpec, ListenerSpec, ProxySettings, ServiceSpec
 from lab.core.snapshot import LabSnapshot
 
 DEADLINE = 10.0
@@ -27,7 +27,7 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     apps: tuple[AppSpec, ...] = ()
     processes: tuple[ServiceSpec, ...] = ()
     """Processes beside the pool that apps need."""
-    limits: Limits = Limits()
+    proxy: ProxySettings = ProxySettings()
     own_rate: float = 5.0
     """Requests/s that the lab sends itself, so that nothing is idle zeros; 0 turns them off."""
 
@@ -68,9 +68,10 @@ class Scaled(msgspec.Struct, frozen=True):
 
 
 class Changed(msgspec.Struct, frozen=True):
-    """A setting of an app, before and after, as text."""
+    """A setting of an app, or of the proxy, before and after, as text."""
 
     app: str
+    """`proxy` for the proxy itself."""
     key: str
     before: str
     after: str
@@ -145,7 +146,7 @@ class Lab(Protocol):
         ...
 
     async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
-        """Change settings of a running app, all of them or none.
+        """Change settings of a running app, or with `app` "proxy" of the proxy itself, all of them or none.
 
         A key is a field of the app (`concurrency`, `selection`), of its pool (`max_workers`, `policy`) or a path
         (`liveness.interval`, `resources.files`, `php.ini.memory_limit`). A wrong key or value is a `NotPossibleError`

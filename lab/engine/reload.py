@@ -29,7 +29,7 @@ Contents = Mapping[Path, bytes | None]
 
 def spec_of(read: manifest.Manifest) -> LabSpec:
     """The desired state that a manifest asks for."""
-    return LabSpec(name=read.name, listener=read.listener, apps=read.apps, processes=read.processes, limits=read.limits)
+    return LabSpec(name=read.name, listener=read.listener, proxy=read.proxy, apps=read.apps, processes=read.processes)
 
 
 def merged(before: LabSpec, after: LabSpec, now: LabSpec) -> LabSpec:

@@ -1,21 +1,21 @@
-"""Settings of a running app by name, as text: what `cgilab set search max_workers=5 liveness.interval=1` means.
+"""Settings of a running app, or of the proxy, by name, as text: what `cgilab set search liveness.interval=1` means.
 
-A key is a path into `AppSpec`: `selection`, `liveness.interval`, `php.ini.memory_limit`. Settings of the pool are
-what one changes most, so they need no prefix: `max_workers` is `pool.max_workers`. Nothing here is listed by hand:
-keys, types and bounds are those of the model.
+A key is a path into `AppSpec` or `ProxySettings`: `selection`, `liveness.interval`, `php.ini.memory_limit`. Settings of
+a pool are what one changes most, so they need no prefix: `max_workers` is `pool.max_workers`. Nothing here is listed by
+hand: keys, types and bounds are those of the model.
 """
 
 import math
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import inspect
 
 from lab.config.documents import words
 from lab.core.errors import NotPossibleError
-from lab.core.model import AppSpec, PoolSettings
+from lab.core.model import PROXY, AppSpec, PoolSettings, ProxySettings
 from lab.core.spelling import nearest, quoted
 from lab.engine.lab import Changed
 
@@ -26,27 +26,31 @@ _NONE = "null"
 """How the absence of a part such as `scaling` is written."""
 
 
-def change(app: AppSpec, changes: Mapping[str, str]) -> tuple[AppSpec, tuple[Changed, ...]]:
-    """The app with all `changes` made, and each of them. Raises `NotPossibleError` for the first wrong one."""
-    before = msgspec.to_builtins(app)
-    after = msgspec.to_builtins(app)
+S = TypeVar("S", AppSpec, ProxySettings)
+
+
+def change(spec: S, changes: Mapping[str, str]) -> tuple[S, tuple[Changed, ...]]:
+    """`spec` with all `changes` made, and each of them. Raises `NotPossibleError` for the first wrong one."""
+    before = msgspec.to_builtins(spec)
+    after = msgspec.to_builtins(spec)
     paths: dict[str, tuple[str, ...]] = {}
     for key, text in changes.items():
-        path, kind = _find(key)
+        path, kind = _find(type(spec), key)
         if path in paths.values():
             raise NotPossibleError(f"Found {key} beside another name of the same setting.", "Set it once.")
         paths[key] = path
         _put(after, paths[key], _value(key, kind, text))
-    changed = _whole(after)
+    changed = _whole(after, type(spec))
     now = msgspec.to_builtins(changed)
-    told = (Changed(app.name, key, _text(_get(before, path)), _text(_get(now, path))) for key, path in paths.items())
+    name = spec.name if isinstance(spec, AppSpec) else PROXY
+    told = (Changed(name, key, _text(_get(before, path)), _text(_get(now, path))) for key, path in paths.items())
     return changed, tuple(told)
 
 
-def listing(app: AppSpec) -> Iterator[tuple[str, str]]:
+def listing(spec: AppSpec | ProxySettings) -> Iterator[tuple[str, str]]:
     """Every setting that can be changed, under its shortest key, with its value as text."""
-    document = msgspec.to_builtins(app)
-    yield from _leaves("", document.pop(_POOL))
+    document = msgspec.to_builtins(spec)
+    yield from _leaves("", document.pop(_POOL, {}))
     yield from _leaves("", {name: value for name, value in document.items() if name not in _FIXED})
 
 
@@ -58,14 +62,15 @@ def _leaves(prefix: str, part: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield prefix + name, _text(value)
 
 
-def _find(key: str) -> tuple[tuple[str, ...], Any]:
-    """The way from the app down to the setting that `key` names, and its type. In a dictionary, the rest is a name."""
+def _find(top: type[AppSpec | ProxySettings], key: str) -> tuple[tuple[str, ...], Any]:
+    """The way from `top` down to the setting that `key` names, and its type. In a dictionary, the rest is a name."""
     steps = key.split(".")
-    if steps[0] in _FIXED:
-        raise NotPossibleError(f"{steps[0]} cannot be changed while the app runs.", _FIXED[steps[0]])
-    if steps[0] in PoolSettings.__struct_fields__:
-        steps.insert(0, _POOL)
-    kind: Any = AppSpec
+    if top is AppSpec:
+        if steps[0] in _FIXED:
+            raise NotPossibleError(f"{steps[0]} cannot be changed while the app runs.", _FIXED[steps[0]])
+        if steps[0] in PoolSettings.__struct_fields__:
+            steps.insert(0, _POOL)
+    kind: Any = top
     for place, step in enumerate(steps):
         inner = _some(kind)
         if get_origin(inner) is dict:
@@ -81,7 +86,8 @@ def _field(kind: Any, name: str, key: str) -> Any:
     fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
     if name not in fields:
         known = {*fields, *(PoolSettings.__struct_fields__ if kind is AppSpec else ())} - _FIXED.keys()
-        raise NotPossibleError(f"Found the setting {quoted(key)}, which no app has.", nearest(name, known))
+        owner = "the proxy does not have" if kind is ProxySettings else "no app has"
+        raise NotPossibleError(f"Found the setting {quoted(key)}, which {owner}.", nearest(name, known))
     return fields[name]
 
 
@@ -104,9 +110,9 @@ def _value(key: str, kind: Any, text: str) -> Any:
     return msgspec.to_builtins(value)
 
 
-def _whole(document: dict[str, Any]) -> AppSpec:
+def _whole(document: dict[str, Any], kind: type[S]) -> S:
     try:
-        return msgspec.convert(document, AppSpec)
+        return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:  # every value is right: a part that was added lacks one that it needs
         raise NotPossibleError(f"Not enough settings: {error}.", "Set what is missing in the same command.") from error
 

@@ -14,7 +14,7 @@ def proxy_spec(
     """Desired state of the proxy. `waits_for` tells which processes an app's workers still wait for."""
     unavailable = {app.name: app.unavailable for app in pool.apps}
     upstreams = (_upstream(app, unavailable.get(app.name) or _waiting(waits_for(app))) for app in spec.apps)
-    return ProxySpec(listener=listener, upstreams=tuple(upstreams), limits=spec.limits)
+    return ProxySpec(listener=listener, upstreams=tuple(upstreams), settings=spec.proxy)
 
 
 def askable(

@@ -9,7 +9,7 @@ from typing import Protocol
 import msgspec
 
 from lab.core.histogram import Histogram
-from lab.core.model import CgiLimits, Endpoint, Limits, ListenerSpec, Queue, Selection, SiteSpec, Timeouts
+from lab.core.model import CgiLimits, Endpoint, ListenerSpec, ProxySettings, Queue, Selection, SiteSpec, Timeouts
 from lab.core.snapshot import Totals
 
 
@@ -67,9 +67,7 @@ class ProxySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     listener: ListenerSpec = ListenerSpec()
     upstreams: tuple[UpstreamSpec, ...] = ()
-    limits: Limits = Limits()
-    timeouts: Timeouts = Timeouts()
-    """For connections of clients, before a route is known."""
+    settings: ProxySettings = ProxySettings()
 
 
 class RequestView(msgspec.Struct, frozen=True, kw_only=True):

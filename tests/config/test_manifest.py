@@ -74,7 +74,10 @@ WRONG_KEYS = {
         {"listener": {"prt": 1}},
         'listener.prt: found a key that is not known here. Did you mean "port"?',
     ),
-    "limits.bdy": ({"limits": {"bdy": 1}}, 'limits.bdy: found a key that is not known here. Did you mean "body"?'),
+    "proxy.limits.bdy": (
+        {"proxy": {"limits": {"bdy": 1}}},
+        'proxy.limits.bdy: found a key that is not known here. Did you mean "body"?',
+    ),
 }
 
 
@@ -90,6 +93,7 @@ def test_an_unknown_key_of_an_app_is_found_at_every_level(folder: Path, level: s
 
 WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "name": ({"name": "A b"}, 'apps[0].name: found "A b", expected a name of lower-case letters'),
+    "name of the proxy": ({"name": "proxy"}, 'apps[0].name: found "proxy", expected another name'),
     "line feed after a name": ({"name": "a\n"}, 'apps[0].name: found "a\\n", expected'),
     "route without slash": ({"route": "a"}, 'apps[0].route: found "a", expected a path that begins with /'),
     "route with a query": ({"route": "/a?b"}, 'apps[0].route: found "/a?b", expected a path'),
@@ -282,7 +286,7 @@ DAMAGED: dict[str, tuple[bytes, str]] = {
     "not UTF-8": (b'{\n"name": "\xff"}', ":2: found a byte 0xff that is not UTF-8"),
     "a list": (b"[]", "the document: found [], expected an object"),
     "a number": (b"3", "the document: found 3, expected an object"),
-    "not a number": (b'{"limits": {"body": NaN}}', "limits.body: found nan, expected a finite number"),
+    "not a number": (b'{"proxy": {"limits": {"body": NaN}}}', "limits.body: found nan, expected a finite number"),
     "comma at the end": (b'{"version": 1,}', ": not JSON: "),  # at the comma from Python 3.13 on, behind it before
     "overflow": (b'{"version": 1e999}', "version: found inf, expected a finite number"),
     "endless number": (b"1" * 6000, "4300 digits"),

@@ -17,7 +17,7 @@ import uvloop
 
 from lab.core.clock import SystemClock
 from lab.core.events import EventKind, EventRing
-from lab.core.model import Endpoint, Limits, ListenerSpec, Timeouts, Wire, WorkerId
+from lab.core.model import ClientTimeouts, Endpoint, Limits, ListenerSpec, ProxySettings, Timeouts, Wire, WorkerId
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
 from lab.proxy.manager import ProxySpec, UpstreamSpec
 from lab.wire.fastcgi import Aborted, Application, Begun, Body
@@ -225,12 +225,19 @@ class World:
         self._clients: list[Client] = []
         self.endpoints: list[Endpoint] = []
 
-    async def start(self, timeouts: Timeouts | None = None, limits: Limits | None = None, **upstream: object) -> None:
+    async def start(
+        self,
+        timeouts: Timeouts | None = None,
+        limits: Limits | None = None,
+        clients: ClientTimeouts | None = None,
+        **upstream: object,
+    ) -> None:
         """Open the gateway for one app at `/`."""
         timeouts = timeouts or Timeouts()
         spec = UpstreamSpec(app="app", route="/", timeouts=timeouts, **upstream)  # type: ignore[arg-type]
         listener = ListenerSpec(port=0)
-        self.spec = ProxySpec(listener=listener, upstreams=(spec,), timeouts=timeouts, limits=limits or Limits())
+        settings = ProxySettings(limits=limits or Limits(), timeouts=clients or ClientTimeouts())
+        self.spec = ProxySpec(listener=listener, upstreams=(spec,), settings=settings)
         self.url = await self.proxy.start(self.spec)
         self.address = ("127.0.0.1", int(self.url.rpartition(":")[2]))
 

@@ -12,7 +12,7 @@ import pytest
 from lab.core.clock import SystemClock
 from lab.core.errors import PortInUseError
 from lab.core.events import EventRing
-from lab.core.model import ListenerSpec, Queue, Selection, Timeouts
+from lab.core.model import ClientTimeouts, ListenerSpec, Queue, Selection, Timeouts
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
 from lab.proxy.manager import ProxySpec, UpstreamSpec
 
@@ -305,15 +305,15 @@ async def test_a_probe_is_not_kept_waiting_by_an_idle_connection(world):
 
 
 @pytest.mark.parametrize(
-    ("setting", "sent", "status"),
+    ("patience", "sent", "status"),
     [
-        ("request_head", b"GET / HTTP/1.1\r\nHo", 408),
-        ("request_body", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", 408),
-        ("response_head", GET, 504),
+        ({"clients": ClientTimeouts(request_head=0.1)}, b"GET / HTTP/1.1\r\nHo", 408),
+        ({"timeouts": Timeouts(request_body=0.1)}, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc", 408),
+        ({"timeouts": Timeouts(response_head=0.1)}, GET, 504),
     ],
 )
-async def test_24_each_timeout_has_an_answer_of_its_own(world, setting, sent, status):
-    await world.start(timeouts=Timeouts(**{setting: 0.1}))
+async def test_24_each_timeout_has_an_answer_of_its_own(world, patience, sent, status):
+    await world.start(**patience)
     await world.worker(handler=Gate())
     client = await world.client()
     await client.send(sent)
@@ -356,7 +356,7 @@ async def test_24_idle_connections_end_on_both_sides(world):
         await reader.read()
         closed.set()
 
-    await world.start(timeouts=Timeouts(client_idle=0.1, upstream_idle=0.1))
+    await world.start(timeouts=Timeouts(upstream_idle=0.1), clients=ClientTimeouts(idle=0.1))
     await world.worker(handler=handler)
     client = await world.client()
     await client.send(GET)
@@ -595,7 +595,7 @@ async def test_28_a_client_that_leaves_is_abandoned_and_frees_what_it_held(world
 
 
 async def test_24_a_client_that_never_takes_the_end_of_its_answer_is_hung_up_on(world):
-    await world.start(timeouts=Timeouts(client_idle=0.2))
+    await world.start(clients=ClientTimeouts(idle=0.2))
     await world.worker(b"HTTP/1.1 200 OK\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 8_000_000)
     client = await world.client()
     client.writer.transport.pause_reading()

@@ -190,6 +190,17 @@ async def test_set_changes_how_many_workers_there_are(lab: Lab) -> None:
     assert (await until_ready(lab, 3)).apps[0].max_workers == 3
 
 
+async def test_set_changes_settings_of_the_proxy_itself(lab: Lab) -> None:
+    since = (await lab.snapshot()).events_next
+    (told,) = await lab.set("proxy", {"limits.body": "10"})
+    assert (told.app, told.key, told.after) == ("proxy", "limits.body", "10")
+    assert (await lab.spec()).proxy.limits.body == 10
+    event = await until_event(lab, EventKind.SETTING, since)
+    assert (event.app, event.text) == (None, f"proxy: limits.body is 10, was {told.before}")
+    with pytest.raises(NotPossibleError, match=r"which the proxy does not have.*limits"):
+        await lab.set("proxy", {"limit.body": "10"})
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

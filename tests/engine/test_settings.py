@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.errors import NotPossibleError
-from lab.core.model import AppSpec, Contract, Metric, PhpSettings, Selection, SiteSpec
+from lab.core.model import AppSpec, Contract, Metric, PhpSettings, ProxySettings, Selection, SiteSpec
 from lab.core.states import Policy
 from lab.engine.settings import change, listing
 
@@ -101,6 +101,12 @@ def test_everything_that_is_listed_can_be_set_to_what_it_is() -> None:
     assert "name" not in listed
     assert (listed["max_workers"], listed["site.root"], listed["php.ini.memory_limit"]) == ("2", "/www", "64M")
     assert change(app, listed)[0] == app
+
+
+def test_settings_of_the_proxy_are_listed_and_set_like_those_of_an_app() -> None:
+    listed = dict(listing(ProxySettings()))
+    assert listed["timeouts.idle"] == "60"
+    assert change(ProxySettings(), listed)[0] == ProxySettings()
 
 
 @given(st.text(), st.text())

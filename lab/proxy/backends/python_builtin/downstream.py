@@ -79,7 +79,7 @@ class Downstream(asyncio.Protocol, Timed):
         self.peer = self.address[0]
         self.own = self.address in self._gateway.own_addresses
         self._gateway.downstreams.add(self)
-        self._arm(self._gateway.spec.timeouts.client_idle)
+        self._arm(self._gateway.spec.settings.timeouts.idle)
 
     def data_received(self, data: bytes) -> None:
         if self._state is _READY:
@@ -148,7 +148,7 @@ class Downstream(asyncio.Protocol, Timed):
             self._close()
             return
         self._state = _READY
-        self._arm(self._gateway.spec.timeouts.client_idle)
+        self._arm(self._gateway.spec.settings.timeouts.idle)
         self.resume_reading()
         if self._unread and not self._serving:
             self._serve()
@@ -182,7 +182,7 @@ class Downstream(asyncio.Protocol, Timed):
         self._serving = True
         while self._unread and self._state is _READY and not self.blocked:
             try:
-                request = parse_request(self._unread, self._gateway.spec.limits)
+                request = parse_request(self._unread, self._gateway.spec.settings.limits)
             except BadMessageError as bad:
                 self._refuse(problems.bad_message(bad.status, bad.detail))
                 break
@@ -204,7 +204,7 @@ class Downstream(asyncio.Protocol, Timed):
     def _await_head(self) -> None:
         if not self._head_begun:
             self._head_begun = True
-            self._arm(self._gateway.spec.timeouts.request_head)
+            self._arm(self._gateway.spec.settings.timeouts.request_head)
 
     def _refuse(self, problem: problems.Problem) -> None:
         """Answer what could not become a request."""
@@ -221,7 +221,7 @@ class Downstream(asyncio.Protocol, Timed):
             self._state = _CLOSING
             self._gateway.outbox.flush()
             self.transport.close()
-            self._arm(self._gateway.spec.timeouts.client_idle)
+            self._arm(self._gateway.spec.settings.timeouts.idle)
 
     def _linger(self) -> None:
         self._state = _LINGERING

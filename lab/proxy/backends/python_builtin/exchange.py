@@ -141,8 +141,8 @@ class Exchange(Timed):
             self.fail(problems.bad_message(bad.status, bad.detail))
             return b""
         self._uploaded += len(payload)
-        if self._uploaded > self._gateway.spec.limits.body:
-            self.fail(problems.body_too_large(self._gateway.spec.limits.body))
+        if self._uploaded > self._gateway.spec.settings.limits.body:
+            self.fail(problems.body_too_large(self._gateway.spec.settings.limits.body))
             return b""
         if upload.done:
             self.upload, self.trailers = None, upload.trailers
@@ -331,7 +331,7 @@ class Exchange(Timed):
     def _begin_upload(self, length: int, data: bytes) -> bytes:
         self.upload = incoming(length, 400)
         self._uploaded = 0
-        limit = self._gateway.spec.limits.body
+        limit = self._gateway.spec.settings.limits.body
         if length > limit:
             self.fail(problems.body_too_large(limit))
             return b""
@@ -353,7 +353,7 @@ class Exchange(Timed):
 
     def _collect(self) -> None:
         """Wait for the end of a body in chunks, within a bound; then it has a length, and its turn comes."""
-        limit = self._gateway.spec.limits.cgi_buffer
+        limit = self._gateway.spec.settings.limits.cgi_buffer
         if len(self.held) > limit:
             self.fail(problems.length_required(limit))
         elif self.upload is None:
