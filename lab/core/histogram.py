@@ -34,11 +34,13 @@ def _middle(index: int) -> float:
 class Histogram:
     """Counts of durations. Quantiles are within 2 % of the true value."""
 
-    __slots__ = ("counts", "total")
+    __slots__ = ("counts", "sum", "total")
 
     def __init__(self) -> None:
         self.counts: list[int] = [0] * SIZE
         self.total = 0
+        self.sum = 0.0
+        """Seconds, of all durations together."""
 
     def record(self, seconds: float) -> None:
         """Count one duration. Negative ones count as 0, those over 134 s as 134 s."""
@@ -50,17 +52,20 @@ class Histogram:
         shift = us.bit_length() - 6
         self.counts[us if shift <= 0 else (shift << 5) + (us >> shift)] += 1
         self.total += 1
+        self.sum += seconds
 
     def merge(self, other: Self) -> None:
         """Add everything that `other` counted."""
         self.counts = list(map(add, self.counts, other.counts))
         self.total += other.total
+        self.sum += other.sum
 
     def since(self, earlier: "Histogram") -> "Histogram":
         """What was counted after `earlier` was copied from this one."""
         difference = Histogram()
         difference.counts = list(map(sub, self.counts, earlier.counts))
         difference.total = self.total - earlier.total
+        difference.sum = self.sum - earlier.sum
         return difference
 
     def copy(self) -> "Histogram":
@@ -68,7 +73,16 @@ class Histogram:
         twin = Histogram()
         twin.counts = self.counts.copy()
         twin.total = self.total
+        twin.sum = self.sum
         return twin
+
+    def below(self, *bounds_us: int) -> list[int]:
+        """How many durations were shorter than each of `bounds_us`, ascending powers of two of microseconds.
+
+        Exact: the buckets end at powers of two.
+        """
+        running = [0, *accumulate(self.counts)]
+        return [running[_index(bound)] for bound in bounds_us]
 
     def quantile(self, q: float) -> float | None:
         """The value, in seconds, that a share `q` (0 to 1) of all durations does not exceed; None when empty."""

@@ -41,10 +41,11 @@ class Counters:
         self.accepted = self.in_flight = self.retries = 0
         self.answered = self.failed = self.shed = self.abandoned = 0
 
-    def begin(self) -> None:
-        """A request was accepted."""
-        self.accepted += 1
+    def begin(self) -> int:
+        """A request was accepted. Returns its number, counted from 1."""
         self.in_flight += 1
+        number = self.accepted = self.accepted + 1
+        return number
 
     def end(self, outcome: Outcome) -> None:
         """It ended."""
@@ -113,3 +114,67 @@ class Latency:
 
     def _passed(self) -> Histogram:
         return self.total.since(self._marks[0][1])
+
+
+class Tally(Latency):
+    """What passed at one place (a route, an app, a worker): durations with their stages, status classes, bytes.
+
+    Most requests find a place and a connection at once, and most answers come in one piece. So a stage is recorded only
+    for requests that had it, and what the others spent there, nothing, follows from the totals. This keeps four exact
+    distributions for the price of one.
+    """
+
+    __slots__ = ("_connect", "_early", "_late", "_queue", "classes", "received", "sent")
+
+    def __init__(self, now: float) -> None:
+        super().__init__(now)
+        self.classes = [0] * 10
+        """Requests by the first digit of the status that the client was sent. 0: by none, because it broke off."""
+        self.received = 0
+        """Bytes of requests' bodies."""
+        self.sent = 0
+        """Bytes of responses' bodies."""
+        self._queue: Histogram | None = None
+        self._connect: Histogram | None = None
+        self._early: Histogram | None = None
+        """Of answers that came in pieces: until the head was there ..."""
+        self._late: Histogram | None = None
+        """... and until their end."""
+
+    def stages(self, queued: float, connecting: float, first: float, took: float) -> None:
+        """Record the stages, in seconds, of a request whose duration `took` was recorded. 0: it had no such stage."""
+        if queued > 0:
+            self._queue = self._queue or Histogram()
+            self._queue.record(queued)
+        if connecting > 0:
+            self._connect = self._connect or Histogram()
+            self._connect.record(connecting)
+        if first > 0:
+            self._early, self._late = self._early or Histogram(), self._late or Histogram()
+            self._early.record(first)
+            self._late.record(took)
+
+    @property
+    def queue(self) -> Histogram:
+        """How long requests waited for a place: a copy."""
+        return self._with_zeros(self._queue)
+
+    @property
+    def connect(self) -> Histogram:
+        """How long they waited for a connection: a copy."""
+        return self._with_zeros(self._connect)
+
+    @property
+    def first_byte(self) -> Histogram:
+        """From the request's acceptance to the head of its answer: a copy."""
+        if self._early is None or self._late is None:
+            return self.total.copy()
+        found = self.total.since(self._late)
+        found.merge(self._early)
+        return found
+
+    def _with_zeros(self, waits: Histogram | None) -> Histogram:
+        found = Histogram() if waits is None else waits.copy()
+        found.counts[0] += self.total.total - found.total
+        found.total = self.total.total
+        return found

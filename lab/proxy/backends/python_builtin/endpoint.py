@@ -10,7 +10,7 @@ from lab.core.errors import LabError
 from lab.core.events import EventKind
 from lab.core.model import Endpoint, Wire
 from lab.proxy import problems
-from lab.proxy.accounting import Latency
+from lab.proxy.accounting import Tally
 from lab.proxy.backends.python_builtin import cgi_process
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects.fastcgi import FastCgiDialect
@@ -45,7 +45,7 @@ class EndpointState:
         self.answered = self.failed = 0
         self.open: dict[Exchange, float] = {}
         """Requests at the worker, oldest first, with the monotonic time of each."""
-        self.latency = Latency(gateway.now())
+        self.latency = Tally(gateway.now())
         self.free_since = gateway.now()
         """Monotonic time at which its last request ended, or at which it came to be known."""
         self._last: tuple[RequestHead, float] | None = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lab.proxy import problems
-from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Latency, Outcome
+from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Outcome, Tally
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects import Answer
 from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, is_dated
@@ -90,15 +90,33 @@ class Exchange(Timed):
         """Endpoints to which there was no connection."""
         self._refused: Problem | None = None
         """What was wrong with the last of them, while nobody else can be tried."""
-        self.latency: Latency | None = None
-        """Where its duration is counted, once an upstream has charge of it."""
+        self.latency: Tally | None = None
+        """Where it is counted, once an upstream has charge of it."""
         self.held = b""
         """The request's body, as far as it came before there was a connection."""
         self.trailers = b""
         """Its trailers."""
+        self.number = 0
+        """Which one it is, counted from 1; the lab's own requests are counted apart."""
+        self.started = 0.0
+        """Monotonic time of its acceptance; so are the next two."""
+        self.asked = 0.0
+        """When the worker was last sent it."""
+        self.first = 0.0
+        """When the head of an answer that comes in pieces was there; 0 for one that came whole."""
+        self.queued = 0.0
+        """Seconds that it waited for a place ..."""
+        self.connecting = 0.0
+        """... and for a connection."""
+        self.status = 0
+        """What the client was sent; 0 while it was sent nothing."""
+        self.uploaded = self.sent = 0
+        """Bytes of its body, and of its answer's."""
         self._gateway = gateway
-        self._started = 0.0
-        self._uploaded = 0
+        self._since = 0.0
+        """When its present wait for a place or a connection began."""
+        self._staged = False
+        """It waited, or is answered in pieces."""
         self._repeatable = True
         self._continued = False
         """The client was told to send its body."""
@@ -118,12 +136,17 @@ class Exchange(Timed):
     def begin(self, request: RequestHead, data: bytes) -> bytes:
         """Accept a request; `data` came right behind its head. Returns what of `data` does not belong to it."""
         gateway = self._gateway
-        self._started = gateway.now()
+        self.started = gateway.now()
         self.phase = _ACCEPTED
         self.request = request
         self._continued = False
         self._interims = self._redirects = 0
-        gateway.counters[self.downstream.own].begin()
+        self.number = gateway.counters[self.downstream.own].begin()
+        self.latency = None
+        self.status = self.uploaded = self.sent = 0
+        if self._staged:
+            self._staged = False
+            self.queued = self.connecting = self.first = 0.0
         if request.length:
             data = self._begin_upload(request.length, data)
         if self.phase is _ACCEPTED:
@@ -140,8 +163,8 @@ class Exchange(Timed):
         except BadMessageError as bad:
             self.fail(problems.bad_message(bad.status, bad.detail))
             return b""
-        self._uploaded += len(payload)
-        if self._uploaded > self._gateway.spec.settings.limits.body:
+        self.uploaded += len(payload)
+        if self.uploaded > self._gateway.spec.settings.limits.body:
             self.fail(problems.body_too_large(self._gateway.spec.settings.limits.body))
             return b""
         if upload.done:
@@ -183,13 +206,16 @@ class Exchange(Timed):
     def wait(self) -> None:
         """There is no place: it stands in the queue now."""
         self.phase = _QUEUED
+        self._staged = True
         timeouts = self.upstream.spec.timeouts
-        self._arm(timeouts.queue if self._refused is None else timeouts.connect)
+        self._wait(timeouts.queue if self._refused is None else timeouts.connect)
 
     def proceed(self, endpoint: "EndpointState") -> None:
         """It was given a place at `endpoint`."""
         self.endpoint = endpoint
-        endpoint.open[self] = self._gateway.now()
+        now = self.asked = endpoint.open[self] = self._gateway.now()
+        if self.phase is _QUEUED:
+            self.queued += now - self._since
         connection = endpoint.connection()
         if connection is None:
             self._connect()
@@ -200,6 +226,9 @@ class Exchange(Timed):
         """It was given a connection: send what there is of the request, head and first body bytes at once."""
         self.connection = connection
         connection.exchange = self
+        if self.phase is _CONNECTING:
+            self.asked = self._gateway.now()
+            self.connecting += self.asked - self._since
         self.phase = _WAITING
         try:
             begin = connection.dialect.request(self)
@@ -221,10 +250,11 @@ class Exchange(Timed):
         Who refuses a connection has just died, more often than not: then the successor is waited for, for as long as a
         connection may take.
         """
-        endpoint = self.endpoint
+        endpoint, now = self.endpoint, self._gateway.now()
         endpoint.failed += 1
         self.tried += (endpoint,)
-        endpoint.ended(self, self._gateway.now())
+        endpoint.ended(self, now)
+        self.connecting += now - self._since
         self.phase = _ACCEPTED
         if self.upstream.untried(self):
             self._gateway.counters[self.downstream.own].retries += 1
@@ -280,8 +310,10 @@ class Exchange(Timed):
         """End with an answer of the gateway's own. `head` lacks the empty line."""
         keep = self._may_keep()
         end = self._gateway.date() + RESPONSE_END[keep, self.request.modern, False]
+        body = b"" if self.request.method == b"HEAD" else body
+        self.status, self.sent = int(head[9:12]), len(body)
         self._end(ANSWERED)
-        self.downstream.write(head + end + (b"" if self.request.method == b"HEAD" else body))
+        self.downstream.write(head + end + body)
         self.downstream.finished(keep)
 
     def fail(self, problem: Problem) -> None:
@@ -291,6 +323,7 @@ class Exchange(Timed):
             return
         self._give_up()
         keep = self._may_keep() and not problem.close
+        self.status = problem.status
         self._end(problem.outcome)
         end = self._gateway.date() + RESPONSE_END[keep, self.request.modern, False]
         self.downstream.write(problem.response(end, self.request.method != b"HEAD"))
@@ -330,7 +363,7 @@ class Exchange(Timed):
 
     def _begin_upload(self, length: int, data: bytes) -> bytes:
         self.upload = incoming(length, 400)
-        self._uploaded = 0
+        self.uploaded = 0
         limit = self._gateway.spec.settings.limits.body
         if length > limit:
             self.fail(problems.body_too_large(limit))
@@ -375,7 +408,6 @@ class Exchange(Timed):
         self.script = None
         self.tried = ()
         self._refused = None
-        self.latency = None
         self._repeatable = True
         routes = self._gateway.routes
         destination = routes.match(self.request.target)
@@ -388,8 +420,9 @@ class Exchange(Timed):
 
     def _connect(self) -> None:
         self.phase = _CONNECTING
+        self._staged = True
         self._connecting = asyncio.get_running_loop().create_task(self.endpoint.connect(self))
-        self._arm(self.upstream.spec.timeouts.connect)
+        self._wait(self.upstream.spec.timeouts.connect)
 
     def _may_repeat(self) -> bool:
         """A connection that was idle may have been given up by the worker just before it was used (RFC 9112 9.3.1)."""
@@ -424,12 +457,16 @@ class Exchange(Timed):
         modern = self.request.modern
         self._keep = self._may_keep() and (modern or head.length >= 0)
         self._chunks = modern and head.length < 0
+        self.status = head.status
         lines = head.lines if is_dated(head.lines) else head.lines + self._gateway.date()
         start = lines + RESPONSE_END[self._keep, modern, self._chunks]
         if download is None:
+            self.sent = len(payload)
             self.downstream.write(start + payload)
             self._complete(head.keep_alive)
         else:
+            self._staged = True
+            self.first = self._gateway.now()
             self._endless = head.length == UNTIL_CLOSE
             self._reusable = head.keep_alive
             self._download = download
@@ -446,6 +483,7 @@ class Exchange(Timed):
     def _pass_on(self, start: bytes, payload: bytes) -> None:
         download = self._download
         self.phase = _RELAYING
+        self.sent += len(payload)
         out = start + (chunk(payload) if self._chunks else payload)
         if download.done and self._chunks:
             out += LAST_CHUNK + download.trailers + b"\r\n"
@@ -459,8 +497,8 @@ class Exchange(Timed):
         """The whole response has gone to the client. If the request has not all come, nobody wants the rest."""
         endpoint = self.endpoint
         took = self._end(ANSWERED)
-        endpoint.latency.record(took)
-        self._leave(reusable, self._started + took)
+        self._count(endpoint.latency, took)
+        self._leave(reusable, self.started + took)
         endpoint.release()
         self.downstream.finished(self._keep)
 
@@ -493,6 +531,7 @@ class Exchange(Timed):
         else:
             self.request = cgi.redirected(self.request, redirect)
             self.held = self.trailers = b""
+            self.latency = None
             self._route()
 
     def _bad_answer(self, bad: BadMessageError) -> None:
@@ -535,13 +574,28 @@ class Exchange(Timed):
         self.deadline = NEVER
         self.held = self.trailers = b""
         self._gateway.counters[self.downstream.own].end(outcome)
-        took = self._gateway.now() - self._started
+        took = self._gateway.now() - self.started
         if self.latency is not None and outcome is not ABANDONED:
-            self.latency.record(took)
+            self._count(self.latency, took)
         return took
+
+    def _count(self, tally: Tally, took: float) -> None:
+        """Count it where it passed."""
+        tally.record(took)
+        tally.classes[self.status // 100] += 1
+        tally.sent += self.sent
+        tally.received += self.uploaded
+        if self._staged:
+            first = self.first and self.first - self.started
+            tally.stages(self.queued, self.connecting, first, took)
 
     def _may_keep(self) -> bool:
         return self.request.keep_alive and self.upload is None and not self._gateway.draining
+
+    def _wait(self, seconds: float) -> None:
+        """Begin to wait for a place or a connection."""
+        self._since = self._gateway.now()
+        self._gateway.wheel.arm(self, self._since + seconds)
 
     def _arm(self, seconds: float) -> None:
         self._gateway.wheel.arm(self, self._gateway.now() + seconds)

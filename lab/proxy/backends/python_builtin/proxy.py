@@ -12,7 +12,7 @@ from lab.core.histogram import Histogram
 from lab.core.model import POOL_STATUS, Endpoint
 from lab.core.snapshot import Totals
 from lab.proxy import problems
-from lab.proxy.accounting import Latency
+from lab.proxy.accounting import Tally
 from lab.proxy.backends.python_builtin.downstream import Downstream
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.files import SiteRoute
@@ -52,7 +52,7 @@ class PythonBuiltinProxy:
         self._upstreams: dict[str, Upstream] = {}
         self._endpoints: dict[Endpoint, EndpointState] = {}
         now = clock.monotonic()
-        self._gone = (Latency(now), Latency(now))
+        self._gone = (Tally(now), Tally(now))
         """Of apps that were removed: everybody's requests, and the lab's own."""
         self._server: asyncio.Server | None = None
         self._marking: asyncio.TimerHandle | None = None

@@ -11,7 +11,7 @@ from lab import plugins
 from lab.core.events import EventKind, EventRing
 from lab.core.model import Endpoint, Queue
 from lab.proxy import problems
-from lab.proxy.accounting import Latency
+from lab.proxy.accounting import Tally
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
@@ -28,7 +28,7 @@ class Upstream:
 
     def __init__(self, spec: UpstreamSpec, gateway: Gateway, events: EventRing) -> None:
         self.spec = spec
-        self.latencies = (Latency(gateway.now()), Latency(gateway.now()))
+        self.latencies = (Tally(gateway.now()), Tally(gateway.now()))
         """Of everybody's requests, and of the lab's own."""
         self._gateway = gateway
         self._events = events
