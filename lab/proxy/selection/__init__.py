@@ -1,7 +1,7 @@
 """Selection policies, one a file. Each is an entry point of the group `cgilab.selection`.
 
-A policy chooses among the endpoints that may take a request now. It keeps no list of its own: what it may choose from
-changes with every worker that dies, so all it needs stands on the candidates.
+A policy chooses among the endpoints that may take a request now. Most keep no list of their own: what there is to
+choose from changes with every worker that dies, and all that they need stands on the candidates.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,13 @@ class Candidate(Protocol):
 C = TypeVar("C", bound=Candidate)
 
 
-class SelectionPolicy(Protocol):
-    """Constructed without arguments, once for each upstream."""
+class SelectionPolicy(Protocol[C]):
+    """Constructed without arguments, once for each upstream.
+
+    A policy that remembers something of endpoints may have further methods: `offered(endpoint)` is called when one has
+    a place for a request, new or again, and `withdrawn(endpoint)` when it has none any more or has left.
+    """
 
     def choose(self, endpoints: Sequence[C], request: RequestHead) -> C:
-        """One of `endpoints`, never empty. Ties go to the one that was chosen longest ago, so that they rotate."""
+        """One of `endpoints`: never empty, in no order, and not to be kept: it changes with the next request."""
         ...

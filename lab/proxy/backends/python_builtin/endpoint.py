@@ -32,6 +32,10 @@ class EndpointState:
         self.endpoint = endpoint
         self.upstream = upstream
         self.places = endpoint.concurrency
+        self.room: float = endpoint.concurrency
+        """The most requests that it may be given: its places, or without end where it has a queue of its own."""
+        self.position = -1
+        """Where it stands among the endpoints that are offered for choice; -1 while it is not, having no place."""
         self.runs_programs = endpoint.wire is not Wire.HTTP
         """It speaks FastCGI or CGI: a request has to be put into variables for it."""
         self.kept = not endpoint.shared and (endpoint.wire is Wire.HTTP or endpoint.concurrency == 1)
@@ -132,6 +136,8 @@ class EndpointState:
         self.in_flight += 1
         if self.in_flight == 1:
             self.upstream.became_busy(self.routed)
+        if self.in_flight >= self.room and self.position >= 0:
+            self.upstream.withdraw_offer(self)
 
     def release(self) -> None:
         """Give a place back: to whoever waits first, if anybody does."""
@@ -139,7 +145,7 @@ class EndpointState:
         if not self.in_flight:
             self.upstream.became_idle(self.routed)
         if self.routed:
-            self.upstream.serve(self)
+            self.upstream.freed(self)
         if not self.in_flight:
             self._tell_drained()
 

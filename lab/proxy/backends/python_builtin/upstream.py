@@ -4,7 +4,9 @@ The queue is served first come, first served, at the instant a place is freed or
 waits while there is a place that it could have.
 """
 
+import math
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from lab import plugins
@@ -33,6 +35,9 @@ class Upstream:
         self._gateway = gateway
         self._events = events
         self._routed: list[EndpointState] = []
+        self._offered: list[EndpointState] = []
+        """Routed endpoints with a place, in no order: each knows its position, so one comes and goes in no time,
+        however many there are."""
         self._queue: OrderedDict[Exchange, None] = OrderedDict()
         self._accepted = 0
         self._longest = 0
@@ -43,13 +48,15 @@ class Upstream:
         self._choices = 0
         self._quiet_until = 0.0
         self._untold = 0
-        self._policy = _policy(spec)
+        self._follow(_policy(spec))
 
     def apply(self, spec: UpstreamSpec) -> None:
         """Follow a new spec. Requests that wait go on waiting, unless the app has become unavailable."""
-        if spec.selection is not self.spec.selection:
-            self._policy = _policy(spec)
-        self.spec = spec
+        before, self.spec = self.spec, spec
+        if spec.selection != before.selection:
+            self._follow(_policy(spec))
+        if spec.queue is not before.queue:
+            self._count_places()
         if spec.unavailable is not None:
             self.close(problems.unavailable(spec.app, spec.unavailable))
 
@@ -63,13 +70,14 @@ class Upstream:
         state.routed = True
         self._routed.append(state)
         self._idle += not state.in_flight
-        while self.serve(state):
-            pass
+        self._count(state)
 
     def remove(self, state: EndpointState) -> None:
         """It may not any more."""
         self._routed.remove(state)
         self._idle -= not state.in_flight
+        if state.position >= 0:
+            self.withdraw_offer(state)
         state.leave()
 
     def claim(self, exchange: Exchange) -> None:
@@ -88,16 +96,13 @@ class Upstream:
             return
         if first and not self._idle:
             self._gateway.on_starved(self.spec.app)
-        if self.spec.queue is Queue.UPSTREAM:
-            candidates = [state for state in self._routed if state.in_flight < state.places]
-        else:
-            candidates = self._routed
+        offered = self._offered
         if exchange.tried:
-            candidates = [state for state in candidates if state not in exchange.tried]
-        if not candidates:
+            offered = [state for state in offered if state not in exchange.tried]
+        if not offered:
             self.wait(exchange)
             return
-        chosen = candidates[0] if len(candidates) == 1 else self._policy.choose(candidates, exchange.request)
+        chosen = offered[0] if len(offered) == 1 else self._choose(offered, exchange.request)
         self._assign(exchange, chosen)
 
     def wait(self, exchange: Exchange) -> None:
@@ -131,7 +136,7 @@ class Upstream:
 
         A request that could not connect to it waits for another endpoint: it would only fail once more.
         """
-        if not self._queue or not self._has_place(state):
+        if not self._queue or state.in_flight >= state.room:
             return False
         exchange = next((waiting for waiting in self._queue if state not in waiting.tried), None)
         if exchange is None:
@@ -139,6 +144,26 @@ class Upstream:
         self.withdraw(exchange)
         # One that is not ready for the place leaves it to the next.
         return self._assign(exchange, state) or self.serve(state)
+
+    def freed(self, state: EndpointState) -> None:
+        """A routed endpoint has a place again: it goes to who waits first, else it is offered to those who come."""
+        if self._queue:
+            self.serve(state)
+        if state.position < 0 and state.routed and state.in_flight < state.room:
+            state.position = len(self._offered)
+            self._offered.append(state)
+            if self._on_offered is not None:
+                self._on_offered(state)
+
+    def withdraw_offer(self, state: EndpointState) -> None:
+        """An endpoint that was offered has no place any more: the last one moves up to its position."""
+        last = self._offered.pop()
+        if last is not state:
+            self._offered[state.position] = last
+            last.position = state.position
+        state.position = -1
+        if self._on_withdrawn is not None:
+            self._on_withdrawn(state)
 
     def became_busy(self, routed: bool) -> None:
         """One of its endpoints has something to do; it is `routed`, or was removed."""
@@ -181,8 +206,29 @@ class Upstream:
             endpoints=endpoints,
         )
 
-    def _has_place(self, state: EndpointState) -> bool:
-        return state.in_flight < state.places or self.spec.queue is Queue.WORKER
+    def _follow(self, policy: SelectionPolicy[EndpointState]) -> None:
+        """Have a policy choose from now on. What it does not ask for costs nothing."""
+        self._choose = policy.choose
+        self._on_offered: Callable[[EndpointState], None] | None = getattr(policy, "offered", None)
+        self._on_withdrawn: Callable[[EndpointState], None] | None = getattr(policy, "withdrawn", None)
+        if self._on_offered is not None:
+            for state in self._offered:
+                self._on_offered(state)
+
+    def _count(self, state: EndpointState) -> None:
+        """See how many requests an endpoint may have open, and offer or withdraw it accordingly."""
+        state.room = state.places if self.spec.queue is Queue.UPSTREAM else math.inf
+        while self.serve(state):
+            pass
+        if state.position < 0:
+            self.freed(state)
+        elif state.in_flight >= state.room:
+            self.withdraw_offer(state)
+
+    def _count_places(self) -> None:
+        """The other kind of queue was asked for."""
+        for state in self._routed:
+            self._count(state)
 
     def _assign(self, exchange: Exchange, state: EndpointState) -> bool:
         """Give a request a place. False when it is not ready for one: it has been answered, or waits for its body."""
@@ -202,6 +248,6 @@ class Upstream:
             self._events.emit(EventKind.NOTE, text, app=self.spec.app)
 
 
-def _policy(spec: UpstreamSpec) -> SelectionPolicy:
-    policy: SelectionPolicy = plugins.load("cgilab.selection", spec.selection)()
+def _policy(spec: UpstreamSpec) -> SelectionPolicy[EndpointState]:
+    policy: SelectionPolicy[EndpointState] = plugins.load("cgilab.selection", spec.selection)()
     return policy
