@@ -40,6 +40,7 @@ http {{
     listen 127.0.0.1:{port};
     location / {{
       proxy_pass http://workers; proxy_http_version 1.1; proxy_set_header Connection "";
+      client_max_body_size 0; proxy_request_buffering off; proxy_max_temp_file_size 0;
       proxy_set_header Host $host; proxy_set_header X-Forwarded-For $remote_addr;
     }}
   }}

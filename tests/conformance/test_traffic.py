@@ -453,6 +453,21 @@ async def test_26_a_client_that_asks_on_and_on_but_never_reads_is_not_read_on_an
     flood.cancel()
 
 
+async def test_26_a_connection_whose_client_takes_no_more_serves_the_next_client(world):
+    size = 60_000
+    await world.start()
+    await world.worker(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size, concurrency=1)
+    slow = await world.client()
+    slow.writer.transport.pause_reading()
+    await slow.send(GET * 1000)
+    await world.standstill(lambda: world.proxy.observe().totals.answered)
+    assert world.proxy.observe().totals.answered < 1000
+    assert await world.get() == 200
+    slow.writer.transport.resume_reading()
+    for _ in range(1000):
+        assert (await slow.response())[0] == 200
+
+
 async def test_26_pipelining_does_not_escape_from_backpressure(world):
     sent = 0
 

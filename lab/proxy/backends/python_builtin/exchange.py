@@ -238,7 +238,8 @@ class Exchange(Timed):
         self._gateway.outbox.send(connection.transport, begin)
         self._arm_transfer()
         if self.upload is not None:
-            self.downstream.resume_reading()
+            if not connection.blocked:
+                self.downstream.resume_reading()
             if not connection.dialect.continues:
                 self._continue()
         if self.downstream.blocked:
@@ -512,6 +513,8 @@ class Exchange(Timed):
             for remark in connection.dialect.remarks():
                 endpoint.tell(remark, connection.pid)
         if reusable and self.upload is None and not connection.blocked:
+            if self.downstream.blocked:
+                connection.transport.resume_reading()  # the next client may take its answer
             endpoint.keep(connection)
         else:
             connection.discard()

@@ -3,9 +3,17 @@
 A write on loopback wakes the process at the other end, and waking one that sleeps costs more than the write. Written in
 one burst, the first wakes the worker and the others find it awake; and pieces for the same peer leave together.
 Measured with two workers and 32 clients, in turns: 38 to 40 us of CPU a request without this, 32 us with it.
+
+A long piece goes at once: nobody is woken needlessly by it, and a body that is held back would only be put together by
+copying it again and again, while the peer's pause comes too late. In one turn libuv reads 32 times from a socket, up to
+256,000 bytes each: so bodies took 3 s of CPU a GB and 30 MB of memory; written at once, 0.5 s and 0.4 MB (bodies.py).
 """
 
 import asyncio
+from typing import Final
+
+_LONG: Final = 16 * 1024
+"""Bytes. uvloop itself sends at once what is longer than a transport's high-water mark, and else in this turn."""
 
 
 class Outbox:
@@ -17,6 +25,11 @@ class Outbox:
     def send(self, transport: asyncio.Transport, data: bytes) -> None:
         """Send `data` soon, behind what was sent before."""
         waiting = self._waiting
+        if len(data) >= _LONG:
+            before = waiting.pop(transport, b"")
+            if not transport.is_closing():
+                transport.writelines((before, data)) if before else transport.write(data)
+            return
         if not waiting:
             asyncio.get_running_loop().call_soon(self.flush)
         waiting[transport] = waiting[transport] + data if transport in waiting else data

@@ -1,0 +1,85 @@
+"""What an idle keep-alive client costs: resident memory of the proxy's process, with and without the kernel's part.
+
+    tests/bench/idle.py [--json] [--clients 10000]
+
+Each client asks once, so that everything that a request makes exists, and then stays. The kernel's part (sockets,
+descriptors) is not in the process's resident memory; it is the same for every proxy.
+"""
+
+import argparse
+import contextlib
+import json
+import resource
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bodies import head, held_kb
+from proxy import HERE, contenders, free_port, running
+from running import need
+
+_SPARE = 200
+"""Descriptors for everything else."""
+
+
+def room_for(clients: int) -> None:
+    """Raise this process's limit of open files, which children inherit, or end with a clear word."""
+    wanted = clients + _SPARE
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise SystemExit(f"Found a limit of {hard} open files, expected {wanted}: raise it with ulimit -n, as root.")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def grown_kb(pid: int, port: int, clients: int) -> int:
+    """How much the process grows by so many clients that asked once and stay."""
+    with contextlib.ExitStack() as stack:
+
+        def visit() -> None:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.sendall(b"GET /0 HTTP/1.1\r\nHost: bench\r\n\r\n")
+            head(connection)
+
+        for _ in range(50):
+            visit()
+        before = held_kb(pid, "VmRSS")
+        for _ in range(clients):
+            visit()
+        time.sleep(0.2)  # idle is what they are from now on
+        return held_kb(pid, "VmRSS") - before
+
+
+def measure(clients: int) -> dict[str, object]:
+    """Bytes a client, of both proxies."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        worker = free_port()
+        stack.enter_context(running(1, [sys.executable, str(HERE / "sink.py"), str(worker)], worker))
+        found: dict[str, object] = {"clients": clients}
+        for proxy, (argv, port) in contenders(Path(name), [worker]).items():
+            if proxy == "cgilab":
+                pid = stack.enter_context(running(0, argv, port))
+                found[f"{proxy}_bytes_a_client"] = round(grown_kb(pid, port, clients) * 1024 / clients)
+        return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Measure what an idle keep-alive client costs the built-in proxy.")
+    parser.add_argument("--json", action="store_true", help="one JSON document")
+    parser.add_argument("--clients", type=int, default=10_000)
+    given = parser.parse_args()
+    need("taskset")
+    room_for(given.clients)
+    document = measure(given.clients)
+    if given.json:
+        print(json.dumps(document))
+        return
+    for name, value in document.items():
+        print(f"{name}: {value}")
+
+
+if __name__ == "__main__":
+    main()
