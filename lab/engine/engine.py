@@ -16,6 +16,7 @@ from lab.core.clock import Clock
 from lab.core.errors import NoLabError, NotPossibleError, PortInUseError, ReadOnlyError, UnknownTargetError
 from lab.core.events import Event, EventBatch, EventKind, EventRing
 from lab.core.model import PROXY, AppSpec, ListenerSpec
+from lab.core.program import CgiProgram, StartCgi
 from lab.core.snapshot import LabSnapshot
 from lab.core.states import Policy
 from lab.core.tasks import background
@@ -33,7 +34,7 @@ from lab.engine.slow_requests import SlowRequests
 from lab.engine.traffic import OwnTraffic
 from lab.engine.upstreams import askable, front, proxy_spec
 from lab.pool.manager import PoolManager, PoolView, Routing
-from lab.proxy.manager import CgiProgram, OnStarved, ProxyManager, ProxySpec, ProxyView, StartCgi
+from lab.proxy.manager import OnStarved, ProxyManager, ProxySpec, ProxyView
 
 MAX_WORKERS = 1000
 _SNAPSHOT_AGE = 0.1

@@ -27,7 +27,7 @@ from lab.pool.spawner import Order, Spawner
 
 
 class CgiRun:
-    """One process that answers one request: a `CgiProcess`. Whoever has it closes the pipes."""
+    """One process that answers one request: a `CgiProgram`. Whoever has it closes the pipes."""
 
     def __init__(self, process: Process, stdin: int, stdout: int) -> None:
         self._process = process
@@ -41,8 +41,12 @@ class CgiRun:
     def kill(self) -> None:
         self._process.signal(signal.SIGKILL, group=True)
 
-    async def wait(self) -> int:
-        return await self._process.wait()
+    def on_end(self, tell: Callable[[int], None]) -> None:
+        self._process.on_end(tell)
+
+    async def wait(self) -> None:
+        """Until it has ended."""
+        await self._process.wait()
 
 
 class CgiPool:
@@ -66,7 +70,7 @@ class CgiPool:
         self._building = False
         self._endpoint: Endpoint | None = None
         """Where requests are let in; None while none may start."""
-        self._running: dict[CgiRun, asyncio.Task[None]] = {}
+        self._running: set[CgiRun] = set()
         self._ending: asyncio.Task[None] | None = None
 
     # -- desired state
@@ -119,12 +123,9 @@ class CgiPool:
         if self._complaints is None:
             self._complaints = Capture(self._output)
         run = await _started(self._with.spawner, self._program, env, self._complaints.fd)
-        self._running[run] = background(self._until_ended(run))
+        self._running.add(run)
+        run.on_end(lambda status: self._running.discard(run))
         return run
-
-    async def _until_ended(self, run: CgiRun) -> None:
-        await run.wait()
-        del self._running[run]
 
     async def _end(self, endpoint: Endpoint | None) -> None:
         """What is in flight may finish within the time that workers have to drain."""
@@ -133,7 +134,7 @@ class CgiPool:
         while self._running:
             for run in self._running:
                 run.kill()
-            await asyncio.wait(self._running.values())
+            await asyncio.gather(*(run.wait() for run in self._running))
         if self._complaints is not None:
             self._complaints.release()
             self._complaints.finish()
@@ -189,6 +190,7 @@ async def _started(spawner: Spawner, program: Program, env: dict[str, str], comp
         argv=program.command(Binding(program.contract)),
         env=env | dict(program.env),
         bare=True,
+        brief=True,
         cwd=str((Path(script) if script else program.source).parent),
         fds={0: its_input, 1: its_output, 2: complaints},
         limits=program.limits,

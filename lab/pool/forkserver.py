@@ -3,8 +3,8 @@
 It runs apart from the lab, as `python -I -S forkserver.py`, so it is single-threaded (fork is safe), small (fork is
 fast) and alive when the lab is killed. It imports nothing but the standard library. It promises:
 
-- Each child leads a session of its own, dies with the server (PR_SET_PDEATHSIG) and has only the descriptors it was
-  given.
+- Each child leads a session of its own and has only the descriptors it was given. It dies with the server, by
+  PR_SET_PDEATHSIG; one that is `brief`, which lives for one request, by the lab, to which the orphans of a server come.
 - Each change the kernel reports (exited, stopped, continued) is told to the lab at once, with the time it was seen.
 - When a child dies, what is left of its process group is killed before the child is reaped, so that the group's
   number cannot have been given to anybody else. So is what left the group (a daemon), known by the name in its
@@ -15,8 +15,8 @@ fast) and alive when the lab is killed. It imports nothing but the standard libr
 The socket (descriptor 3, SOCK_SEQPACKET) carries one JSON object a message, descriptors by SCM_RIGHTS.
 
     lab -> server   {"do": "fork", "id", "argv", "cwd", "fds": [numbers in the child], "env", "bare": is env all,
-                     "name", "own_pid": variable to hold its PID, "nice", "limits": [[resource, soft, hard]]} + those
-                     descriptors
+                     "brief": lives for one request, "name", "own_pid": variable to hold its PID, "nice",
+                     "limits": [[resource, soft, hard]]} + those descriptors
                     {"do": "signal", "pid", "number"}                         to the process group that `pid` leads
     server -> lab   {"told": "forked", "id", "pid", "at"} + a pidfd           {"told": "refused", "id", "errno"}
                     {"told": "exited", "pid", "status", "at"}                 {"told": "orphans", "count"}
@@ -93,6 +93,7 @@ class ForkServer:
         """What a child gets that is not `bare`."""
         self._dead: set[bytes] = set()
         """Environment entries of dead children that may have left daemons behind."""
+        self._home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._awake, alarm = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(alarm, warn_on_full_buffer=False)
@@ -118,43 +119,45 @@ class ForkServer:
             raise EOFError
         order = json.loads(message)
         if order["do"] == "fork":
-            self._fork(order, fds)
+            self._make(order, fds)
         elif order["pid"] in self._leaders:
             _signal_group(order["pid"], order["number"])
 
-    def _fork(self, order: dict[str, Any], fds: list[int]) -> None:
-        """Fork and wait for the exec. A failure to get that far is told as `refused`, never as an exit.
-
-        What can be done before the fork is done there: in the child, each page of memory that is touched is copied.
-        """
+    def _make(self, order: dict[str, Any], fds: list[int]) -> None:
+        """Make a child. A failure to get as far as its program is told as `refused`, never as an exit."""
         if not order["bare"]:
             order["env"] = self._environment | order["env"]
         if order["name"]:
             order["env"][NAME] = order["name"]
-        outcome, verdict = os.pipe2(os.O_CLOEXEC)
-        parent = os.getpid()
+        cheaply = order["brief"] and not order["limits"] and not order["nice"]
         at = time.monotonic()
         try:
-            pid = os.fork()
+            pid = self._spawn(order, fds) if cheaply else _fork(order, fds)
         except OSError as error:
-            pid, failed = 0, str(error.errno)
-        else:
-            if pid == 0:
-                _become(order, fds, verdict, parent)
-            failed = ""
-        for fd in (verdict, *fds):
-            os.close(fd)
-        failed = failed or os.read(outcome, 16).decode()
-        os.close(outcome)
-        if failed:
-            if pid:
-                os.waitpid(pid, 0)
-            self._tell({"told": "refused", "id": order["id"], "errno": int(failed)})
+            self._tell({"told": "refused", "id": order["id"], "errno": error.errno})
+        except ValueError:  # such as a null byte in an argument
+            self._tell({"told": "refused", "id": order["id"], "errno": errno.EINVAL})
         else:
             self._leaders[pid] = order["name"]
             handle = os.pidfd_open(pid)
             self._tell({"told": "forked", "id": order["id"], "pid": pid, "at": at}, handle)
             os.close(handle)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _spawn(self, order: dict[str, Any], fds: list[int]) -> int:
+        """A child made as by vfork(2): nothing of this process is copied for it, which is most of what a fork costs.
+
+        Nothing of ours runs in it before its program does, so it has no limits and no signal for when its parent dies.
+        """
+        targets = [(os.POSIX_SPAWN_DUP2, fd, target) for fd, target in zip(fds, order["fds"], strict=True)]
+        try:
+            if order["cwd"] is not None:
+                os.chdir(order["cwd"])
+            return os.posix_spawnp(order["argv"][0], order["argv"], order["env"], file_actions=targets, setsid=True)
+        finally:
+            os.fchdir(self._home)
 
     def _reap(self) -> None:
         orphans = 0
@@ -215,6 +218,29 @@ def _next_change() -> os.waitid_result | None:
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WSTOPPED | os.WCONTINUED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return None
+
+
+def _fork(order: dict[str, Any], fds: list[int]) -> int:
+    """Fork and wait for the exec; returns the PID. Raises `OSError` when it does not get that far.
+
+    What can be done before the fork is done there: in the child, each page of memory that is touched is copied.
+    """
+    outcome, verdict = os.pipe2(os.O_CLOEXEC)
+    parent = os.getpid()
+    try:
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _become(order, fds, verdict, parent)
+        finally:
+            os.close(verdict)
+        failed = os.read(outcome, 16)
+    finally:
+        os.close(outcome)
+    if failed:
+        os.waitpid(pid, 0)
+        raise OSError(int(failed), "exec")
+    return pid
 
 
 def _become(order: dict[str, Any], fds: list[int], verdict: int, parent: int) -> NoReturn:

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from lab.core.model import AppSpec, Contract, Endpoint, WorkerId
+from lab.core.program import CgiProgram
 from lab.core.states import WorkerState
 
 
@@ -100,31 +101,6 @@ class AppView(msgspec.Struct, frozen=True, kw_only=True):
     """Names of invariants that this pool has broken, as `core.snapshot.Invariants` has them; empty is well."""
 
 
-class CgiProcess(Protocol):
-    """One CGI program that answers one request. Its pipes are the caller's from here on."""
-
-    @property
-    def pid(self) -> int: ...
-
-    @property
-    def stdin(self) -> int:
-        """The writing end of its standard input: a descriptor that the caller closes."""
-        ...
-
-    @property
-    def stdout(self) -> int:
-        """The reading end of its standard output: a descriptor that the caller closes."""
-        ...
-
-    def kill(self) -> None:
-        """SIGKILL to its whole group. Does nothing when it is gone."""
-        ...
-
-    async def wait(self) -> int:
-        """Its exit status as `os.waitstatus_to_exitcode` has it: negative for a signal."""
-        ...
-
-
 class PoolView(msgspec.Struct, frozen=True, kw_only=True):
     """All pools as they are."""
 
@@ -202,11 +178,8 @@ class PoolManager(Protocol):
         """What a worker is doing now; empty when it has no process, or where a backend cannot look."""
         ...
 
-    async def cgi(self, app: str, env: dict[str, str]) -> CgiProcess:
-        """Start the program of an app whose contract is `cgi`, with exactly this environment.
-
-        Raises `UnavailableError` when it cannot be started.
-        """
+    async def cgi(self, app: str, env: dict[str, str]) -> CgiProgram:
+        """Start the program of an app whose contract is `cgi`, with exactly this environment: a `StartCgi`."""
         ...
 
     async def run(

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,16 +46,20 @@ class Process:
 
     @classmethod
     async def start(cls, spawner: Spawner, order: Order, report: "Lines | None" = None, log: Log | None = None) -> Self:
-        """Start what is ordered. Raises `UnavailableError` when it cannot be executed.
+        """Start what is ordered. Raises `UnavailableError` when it cannot be executed. Where it is cancelled, the
+        process is killed as soon as it exists.
 
         What is left in `report` is read before `wait` returns.
         """
         process = cls(report, log)
         spawner.fork(order, process)
         try:
-            await asyncio.shield(process._child)
+            await process._child  # it is cancelled with its caller: see `forked`
         except asyncio.CancelledError:
-            process._child.add_done_callback(_end_unwanted)
+            if (
+                not process._child.cancelled() and process._child.exception() is None
+            ):  # it came in this turn of the loop
+                process.signal(signal.SIGKILL, group=True)
             raise
         except OSError as error:
             raise UnavailableError(f"Cannot start {order.argv[0]}: {error}.", "Check that it is installed.") from None
@@ -76,6 +81,10 @@ class Process:
         """Its exit status as `os.waitstatus_to_exitcode` has it: negative for a signal."""
         return await asyncio.shield(self._status)
 
+    def on_end(self, tell: Callable[[int], None]) -> None:
+        """Have `tell` called with its exit status, soon after it has ended."""
+        self._status.add_done_callback(lambda status: tell(status.result()))
+
     async def last_words(self) -> str:
         """The last lines that it wrote to its log, in one; empty if it wrote none."""
         return await asyncio.to_thread(self._log.last_words) if self._log is not None else ""
@@ -83,10 +92,14 @@ class Process:
     # -- Watcher
 
     def forked(self, child: Child) -> None:
-        self._child.set_result(child)
+        if self._child.cancelled():
+            child.signal_group(signal.SIGKILL)
+        else:
+            self._child.set_result(child)
 
     def refused(self, reason: str) -> None:
-        self._child.set_exception(OSError(reason))
+        if not self._child.cancelled():
+            self._child.set_exception(OSError(reason))
 
     def exited(self, status: int, at: float) -> None:
         if self._report is not None:
@@ -147,8 +160,3 @@ class Lines:
             self._pipe = -1
             if self._rest:
                 self._on_line(self._rest.decode(errors="replace"))
-
-
-def _end_unwanted(child: "asyncio.Future[Child]") -> None:
-    if child.exception() is None:
-        child.result().signal_group(9)

@@ -49,6 +49,8 @@ class Order:
     """Added to the lab's own environment."""
     bare: bool = False
     """`env` is all of the environment."""
+    brief: bool = False
+    """It lives for one request, so it is made in the cheapest way: see `forkserver`."""
     name: str = ""
     """In its environment as CGILAB_WORKER. When it ends, whatever else has this name is ended too, even a daemon."""
     own_pid: str = ""
@@ -56,7 +58,7 @@ class Order:
     cwd: str | None = None
     """Its working directory; None means the lab's."""
     fds: Mapping[int, int] = field(default_factory=dict)
-    """From numbers in the process to descriptors here. They are duplicated at once: the caller may close its own."""
+    """From numbers in the process to descriptors here. They are handed over at once: the caller may close its own."""
     limits: ResourceLimits = field(default_factory=ResourceLimits)
 
 
@@ -189,6 +191,7 @@ class Spawner:
             "argv": list(order.argv),
             "env": dict(order.env),
             "bare": order.bare,
+            "brief": order.brief,
             "name": order.name,
             "own_pid": order.own_pid,
             "cwd": order.cwd,
@@ -196,10 +199,9 @@ class Spawner:
             "limits": _limits(order.limits),
             "nice": order.limits.nice,
         }
-        encoded, handed = _encoded(message), _duplicates(order.fds.values())
+        self._post(_encoded(message), tuple(order.fds.values()))
         self._waiting[self._next_id] = watcher
         self._next_id += 1
-        self._post(encoded, handed)
 
     async def close(self) -> None:
         """Hang up: the fork server kills every process that is left and ends. Returns when it is gone."""
@@ -242,25 +244,31 @@ class Spawner:
         self._post(_encoded(message), ())
 
     def _post(self, message: bytes, fds: tuple[int, ...]) -> None:
-        self._outbox.append((message, fds))
-        if len(self._outbox) == 1:
-            self._flush()
+        """Send it now, or as soon as the socket takes it: then with duplicates of the descriptors."""
+        if self._outbox or not self._sent(message, fds):
+            self._outbox.append((message, _duplicates(fds)))
 
     def _flush(self) -> None:
-        if self._socket is None or self._loop is None:
-            return
         while self._outbox:
             message, fds = self._outbox[0]
-            try:
-                socket.send_fds(self._socket, [message], fds)
-            except BlockingIOError:
-                self._loop.add_writer(self._socket, self._flush)
-                return
-            except OSError:  # the other end is gone: the reader sees the end of file and replaces it
+            if not self._sent(message, fds):
                 return
             _close_all(fds)
             self._outbox.popleft()
-        self._loop.remove_writer(self._socket)
+        if self._socket is not None and self._loop is not None:
+            self._loop.remove_writer(self._socket)
+
+    def _sent(self, message: bytes, fds: tuple[int, ...]) -> bool:
+        if self._socket is None or self._loop is None:
+            return False
+        try:
+            socket.send_fds(self._socket, [message], fds)
+        except BlockingIOError:
+            self._loop.add_writer(self._socket, self._flush)
+            return False
+        except OSError:  # the other end is gone: the reader sees the end of file and replaces it
+            return False
+        return True
 
     def _receive(self) -> None:
         while self._socket is not None:

@@ -3,7 +3,7 @@
 The proxy knows endpoints, never processes. Which endpoints an upstream has, the engine tells it.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -11,35 +11,6 @@ import msgspec
 from lab.core.histogram import Histogram
 from lab.core.model import CgiLimits, Endpoint, ListenerSpec, ProxySettings, Queue, Selection, SiteSpec, Timeouts
 from lab.core.snapshot import Totals
-
-
-class CgiProgram(Protocol):
-    """A CGI program that was started for one request. What the pool starts fits it; the proxy knows no pool."""
-
-    @property
-    def pid(self) -> int: ...
-
-    @property
-    def stdin(self) -> int:
-        """The writing end of its standard input: a descriptor that the proxy closes."""
-        ...
-
-    @property
-    def stdout(self) -> int:
-        """The reading end of its standard output: a descriptor that the proxy closes."""
-        ...
-
-    def kill(self) -> None:
-        """End it and everything it started. Does nothing when it is gone."""
-        ...
-
-    async def wait(self) -> int:
-        """Its exit status as `os.waitstatus_to_exitcode` has it: negative for a signal."""
-        ...
-
-
-StartCgi = Callable[[str, dict[str, str]], Awaitable[CgiProgram]]
-"""Start an app's program with exactly this environment. Raises `UnavailableError`."""
 
 OnStarved = Callable[[str], None]
 """Called with an app's name when a request for it finds no idle endpoint."""

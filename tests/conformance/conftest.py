@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -140,19 +139,19 @@ class Program:
 
     def __init__(self, process: subprocess.Popen[bytes], stdin: int, stdout: int) -> None:
         self.pid, self.stdin, self.stdout = process.pid, stdin, stdout
-        self._ended = asyncio.ensure_future(asyncio.to_thread(process.wait))
+        self.ended = asyncio.ensure_future(asyncio.to_thread(process.wait))
 
     @property
     def alive(self) -> bool:
-        return not self._ended.done()
+        return not self.ended.done()
 
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             if self.alive:
                 os.killpg(self.pid, signal.SIGKILL)
 
-    async def wait(self) -> int:
-        return await asyncio.shield(self._ended)
+    def on_end(self, tell: Callable[[int], None]) -> None:
+        self.ended.add_done_callback(lambda ended: tell(ended.result()))
 
 
 class Client:
@@ -265,11 +264,13 @@ class World:
         return self.add(wire=Wire.CGI, concurrency=8)
 
     async def _start_cgi(self, app: str, env: dict[str, str]) -> Program:
+        return self._spawn(env)  # at once: there is nothing to cancel
+
+    def _spawn(self, env: dict[str, str]) -> Program:
         theirs_in, stdin = os.pipe()
         stdout, theirs_out = os.pipe()
         argv = (sys.executable, "-IS", "-c", self.source)
-        spawn = partial(subprocess.Popen, argv, stdin=theirs_in, stdout=theirs_out, env=env, start_new_session=True)
-        process = await asyncio.to_thread(spawn)
+        process = subprocess.Popen(argv, stdin=theirs_in, stdout=theirs_out, env=env, start_new_session=True)
         os.close(theirs_in)
         os.close(theirs_out)
         self.programs.append(Program(process, stdin, stdout))
@@ -358,7 +359,7 @@ class World:
             await worker.stop()
         for program in self.programs:
             program.kill()
-            await program.wait()
+            await program.ended
 
 
 @pytest.fixture

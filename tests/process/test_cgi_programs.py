@@ -11,7 +11,8 @@ import pytest
 from lab.core.errors import UnavailableError
 from lab.core.events import EventKind
 from lab.core.model import AppSpec, Contract, ResourceLimits, Wire, WorkerId
-from lab.pool.manager import CgiProcess
+from lab.core.program import CgiProgram
+from lab.pool import forkserver
 from tests.process.conftest import Bench
 
 TELLS_ITS_ENVIRONMENT = """
@@ -32,12 +33,19 @@ async def routed(bench: Bench, spec: AppSpec) -> None:
     await bench.until(lambda: bool(bench.routes.routed))
 
 
-async def answer(run: CgiProcess, body: bytes = b"") -> str:
+async def answer(run: CgiProgram, body: bytes = b"") -> str:
     """Write the body and read to the end, as a proxy does."""
     os.write(run.stdin, body)
     os.close(run.stdin)
     with os.fdopen(run.stdout, "rb") as stdout:
         return (await asyncio.to_thread(stdout.read)).decode()
+
+
+async def ended(run: CgiProgram) -> int:
+    """Its exit status."""
+    status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    run.on_end(status.set_result)
+    return await status
 
 
 async def test_an_app_without_workers_has_one_endpoint_with_room_for_max_workers(bench):
@@ -63,7 +71,7 @@ async def test_a_program_gets_exactly_the_environment_it_is_given_and_its_apps_o
     assert folder == str(script.parent)
     assert descriptors == ["0", "1", "2", "3"]  # 3 is how it looks
     assert body == "a body"
-    assert await run.wait() == 0
+    assert await ended(run) == 0
 
 
 async def test_what_a_program_complains_of_goes_to_the_apps_log(bench):
@@ -71,7 +79,7 @@ async def test_what_a_program_complains_of_goes_to_the_apps_log(bench):
     for count in (1, 2):
         run = await bench.pool.cgi("app", ENV)
         assert await answer(run) == "out\n"
-        assert await run.wait() == 3
+        assert await ended(run) == 3
         await bench.until(lambda count=count: bench.pool.output("app", 0) == ("it hurts",) * count)
 
 
@@ -82,16 +90,57 @@ async def test_a_killed_run_takes_everything_with_it_that_it_started(bench):
     await bench.until(lambda: children.read_text() != "")
     child = int(children.read_text())
     run.kill()
-    assert await run.wait() == -signal.SIGKILL
+    assert await ended(run) == -signal.SIGKILL
     run.kill()
     await bench.until(lambda: not Path(f"/proc/{child}").exists())
     os.close(run.stdin)
     assert await answer_of_nobody(run) == b""
 
 
-async def answer_of_nobody(run: CgiProcess) -> bytes:
+async def answer_of_nobody(run: CgiProgram) -> bytes:
     with os.fdopen(run.stdout, "rb") as stdout:
         return await asyncio.to_thread(stdout.read)
+
+
+async def test_a_run_whose_request_is_given_up_while_it_starts_leaves_no_process_and_no_descriptor(bench):
+    await routed(bench, app(bench, NEVER_ENDS))
+    await answer_of_nobody_after_kill(await bench.pool.cgi("app", ENV))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    starting = asyncio.ensure_future(bench.pool.cgi("app", ENV))
+    await asyncio.sleep(0)  # it is asked for now
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await (later := asyncio.ensure_future(bench.pool.cgi("app", ENV)))  # told of after the one that nobody wants
+    await bench.until(lambda: forkserver.children(bench.spawner.pid) == [later.result().pid])
+    await answer_of_nobody_after_kill(later.result())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+async def answer_of_nobody_after_kill(run: CgiProgram) -> None:
+    run.kill()
+    assert await ended(run) == -signal.SIGKILL
+    os.close(run.stdin)
+    os.close(run.stdout)
+
+
+async def test_a_run_in_a_folder_that_is_gone_is_refused_and_the_next_one_starts_where_the_lab_is(bench):
+    await routed(bench, app(bench, TELLS_ITS_ENVIRONMENT))
+    with pytest.raises(UnavailableError, match="No such file"):
+        await bench.pool.cgi("app", ENV | {"SCRIPT_FILENAME": str(bench.folder / "gone" / "one.py")})
+    await answer(await bench.pool.cgi("app", ENV))
+    process = await bench.pool.run("pwd", ("pwd", "-P"), {}, None, lambda line: None)
+    await process.wait()
+    assert await process.last_words() == os.path.realpath(".")
+
+
+async def test_when_the_fork_server_dies_its_runs_do_too(bench):
+    await routed(bench, app(bench, NEVER_ENDS))
+    run = await bench.pool.cgi("app", ENV)
+    os.kill(bench.spawner.pid, signal.SIGKILL)
+    assert await asyncio.wait_for(ended(run), 10) == -signal.SIGKILL
+    os.close(run.stdin)
+    os.close(run.stdout)
 
 
 async def test_an_app_that_is_removed_lets_its_runs_finish_and_then_kills_them(bench):
@@ -105,7 +154,7 @@ async def test_an_app_that_is_removed_lets_its_runs_finish_and_then_kills_them(b
     assert not bench.routes.routed
     with pytest.raises(UnavailableError):
         await bench.pool.cgi("app", ENV)
-    assert await asyncio.wait_for(run.wait(), 5) == -signal.SIGKILL
+    assert await asyncio.wait_for(ended(run), 5) == -signal.SIGKILL
     os.close(run.stdin)
     os.close(run.stdout)
 
@@ -137,7 +186,7 @@ async def test_a_program_that_cannot_be_prepared_makes_its_app_unavailable(bench
 
 async def test_too_much_environment_is_refused_and_leaves_no_descriptor_open(bench):
     await routed(bench, app(bench, "pass\n"))
-    await (await bench.pool.cgi("app", ENV)).wait()
+    await ended(await bench.pool.cgi("app", ENV))
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(UnavailableError, match="expected at most"):
         await bench.pool.cgi("app", ENV | {"HTTP_X": "x" * 200_000})

@@ -14,10 +14,11 @@ from lab.core.clock import Clock
 from lab.core.errors import UnavailableError, UnknownTargetError
 from lab.core.events import EventKind, EventRing
 from lab.core.model import AppSpec, Contract, WorkerId
+from lab.core.program import CgiProgram
 from lab.pool import forkserver, php, procfs, stacks
 from lab.pool.build import Builder
 from lab.pool.cgi_programs import CgiPool
-from lab.pool.manager import CgiProcess, PoolManager, PoolView, Routing, RunningProcess, Stack
+from lab.pool.manager import PoolManager, PoolView, Routing, RunningProcess, Stack
 from lab.pool.notices import Notices
 from lab.pool.output import SlotOutput
 from lab.pool.process import Lines, Log, Process
@@ -126,7 +127,7 @@ class PythonBuiltinPool:
         pid = runner.view().pid if runner is not None else None
         return await stacks.look(pid, self._spawner) if pid is not None else Stack()
 
-    async def cgi(self, app: str, env: dict[str, str]) -> CgiProcess:
+    async def cgi(self, app: str, env: dict[str, str]) -> CgiProgram:
         if app not in self._programs:
             raise UnavailableError(f"{app} has no CGI program any more.")
         return await self._programs[app].run(env)

@@ -7,15 +7,13 @@ only a moment: a program that closes its output and goes on working must not kee
 
 import asyncio
 import os
-from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from lab.core.model import CgiLimits
-from lab.core.tasks import background
+from lab.core.program import CgiProgram
 from lab.proxy import problems
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects.cgi import CgiDialect, how_it_ended
-from lab.proxy.manager import CgiProgram
 from lab.wire import cgi
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ class CgiConnection(WorkerConnection):
         """It has closed its output."""
         self.connection_made(Pipes(self, program, length))
         self._wheel.arm(self, self._overdue)
-        self._waiting = background(self._wait())
+        program.on_end(self._program_ended)
 
     def eof_received(self) -> None:
         self._silent = True
@@ -86,8 +84,7 @@ class CgiConnection(WorkerConnection):
         if self.exchange is not None:
             self.exchange.received(b"")
 
-    async def _wait(self) -> None:
-        status = await self._program.wait()
+    def _program_ended(self, status: int) -> None:
         answered, self._speech.exit_status = self._speech.ended, status
         if self._silent and not answered:
             self._over()
@@ -194,7 +191,7 @@ async def start(endpoint: "EndpointState", exchange: "Exchange", gateway: "Gatew
     """Start a program for one request. Raises `LabError`, and `BadMessageError` for what it cannot be told."""
     always = cgi.constants(exchange.port, exchange.root)
     environment = _environment(always + exchange.variables(authorized=False))
-    program = await _started(gateway.start_cgi(endpoint.endpoint.app, environment))
+    program = await gateway.start_cgi(endpoint.endpoint.app, environment)
     return CgiConnection(endpoint, gateway, program, endpoint.upstream.spec.cgi, exchange.request.length)
 
 
@@ -202,22 +199,3 @@ def _environment(variables: cgi.Variables) -> dict[str, str]:
     """A CGI program's whole environment: what the lab's own has besides is none of its business."""
     found = {os.fsdecode(name): os.fsdecode(value) for name, value in variables}
     return found | {"PATH": os.environ.get("PATH", os.defpath)}
-
-
-async def _started(start: Awaitable[CgiProgram]) -> CgiProgram:
-    """A program that is being started. If its client leaves meanwhile, it is killed as soon as it is there."""
-    starting = asyncio.ensure_future(start)
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        starting.add_done_callback(_unwanted)
-        raise
-
-
-def _unwanted(starting: "asyncio.Future[CgiProgram]") -> None:
-    if starting.cancelled() or starting.exception() is not None:
-        return
-    program = starting.result()
-    program.kill()
-    os.close(program.stdin)
-    os.close(program.stdout)

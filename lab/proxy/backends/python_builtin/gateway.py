@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from lab.core.clock import Clock
 from lab.core.errors import UnavailableError
+from lab.core.program import CgiProgram, StartCgi
 from lab.proxy import problems
 from lab.proxy.accounting import Counters
 from lab.proxy.backends.python_builtin.forwarding import DateField
 from lab.proxy.backends.python_builtin.outbox import Outbox
-from lab.proxy.manager import CgiProgram, OnStarved, ProxySpec, StartCgi
+from lab.proxy.manager import OnStarved, ProxySpec
 from lab.proxy.problems import head
 from lab.proxy.routes import Routes
 from lab.proxy.timeouts import TimerWheel

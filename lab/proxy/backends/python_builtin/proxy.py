@@ -10,6 +10,7 @@ from lab.core.errors import UnknownTargetError
 from lab.core.events import EventRing
 from lab.core.histogram import Histogram
 from lab.core.model import POOL_STATUS, Endpoint
+from lab.core.program import StartCgi
 from lab.core.snapshot import Totals
 from lab.proxy import problems
 from lab.proxy.accounting import Tally
@@ -19,7 +20,7 @@ from lab.proxy.backends.python_builtin.files import SiteRoute
 from lab.proxy.backends.python_builtin.gateway import Destination, Gateway, StatusPage, StatusRoute, ignore, no_cgi
 from lab.proxy.backends.python_builtin.listener import listen
 from lab.proxy.backends.python_builtin.upstream import Upstream
-from lab.proxy.manager import OnStarved, ProxyManager, ProxySpec, ProxyView, RequestView, StartCgi
+from lab.proxy.manager import OnStarved, ProxyManager, ProxySpec, ProxyView, RequestView
 from lab.proxy.routes import Routes
 
 _DRAIN = 5.0
