@@ -132,8 +132,8 @@ class Liveness(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Is a READY worker still answering? The health path is asked regularly, one request in flight at most."""
 
     interval: Seconds = 0.5
-    """Between two questions to one worker. It grows with the pool, so that no more than 50 are asked a second in all:
-    500 workers are asked every 10 s."""
+    """Between two questions to one worker. It grows with the pool, so that no more than 40 are asked a second in all:
+    500 workers are asked every 12.5 s."""
     timeout: Seconds = 0.5
     fall: Some = 2
     """Failed probes in a row until UNHEALTHY."""

@@ -84,6 +84,8 @@ class Engine:
         self._started = clock.monotonic()
         self._listener = ""
         self._latest: LabSnapshot | None = None
+        self._may_be_asked: list[tuple[str, str]] | None = None
+        """Until the next event: nothing that it goes by changes without one, and a big pool takes long to look at."""
         self._stack = AsyncExitStack()
         self._stack.push_async_callback(self._pool.close)
         self._waiters: set[asyncio.Future[None]] = set()
@@ -304,7 +306,7 @@ class Engine:
 
     async def _become(self, spec: LabSpec) -> None:
         self._spec = spec
-        self._latest = None
+        self._latest = self._may_be_asked = None
         self._services.apply(spec.processes, spec.apps)
         await self._proxy.apply(self._proxy_spec(spec.listener))
         await self._apply_apps()
@@ -384,6 +386,7 @@ class Engine:
         return status_page.render(query, self._spec, *self._views(), self._slow.counts, self._clock, self._started)
 
     def _on_event(self, event: Event) -> None:
+        self._may_be_asked = None
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -396,7 +399,9 @@ class Engine:
         task.add_done_callback(self._reapplying.discard)
 
     def _askable(self) -> list[tuple[str, str]]:
-        return askable(self._spec.apps, self._pool.observe(), self._services.waits_for)
+        if self._may_be_asked is None:
+            self._may_be_asked = askable(self._spec.apps, self._pool.observe(), self._services.waits_for)
+        return self._may_be_asked
 
     def _writable(self) -> None:
         if self._closing:

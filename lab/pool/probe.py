@@ -94,6 +94,8 @@ class Probe:
         self._refused = self._socket.connect_ex(address)
         self._question: Question
         self._unsent = b""
+        self._writing = False
+        """It waits for room to send the rest."""
         self._answer = bytearray()
         self._heard: Callable[[str], None] | None = None
         self.over = False
@@ -139,7 +141,8 @@ class Probe:
         self.over, self._heard = True, None
         if self._socket.fileno() >= 0:
             self._loop.remove_reader(self._socket)
-            self._loop.remove_writer(self._socket)
+            if self._writing:
+                self._loop.remove_writer(self._socket)
             self._socket.close()
 
     # -- inside
@@ -153,10 +156,13 @@ class Probe:
             self._loop.call_soon(self._failed, error)
             return
         if self._unsent:
+            self._writing = True
             self._loop.add_writer(self._socket, self._send)
-        else:
+            return
+        if self._writing:  # as a rule the first try sends it all: it is short, and the kernel connects at once
+            self._writing = False
             self._loop.remove_writer(self._socket)
-            self._loop.add_reader(self._socket, self._receive)
+        self._loop.add_reader(self._socket, self._receive)
 
     def _receive(self) -> None:
         try:

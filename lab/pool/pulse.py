@@ -15,7 +15,7 @@ from lab.pool.manager import Routing
 from lab.pool.probe import Probe, Question
 from lab.pool.sockets import Binding, Sockets
 
-PROBES_A_SECOND = 50
+PROBES_A_SECOND = 40
 """The most that one pool asks in all: with more workers than fit, each is asked less often. A question takes 0.15 to
 0.3 ms of the lab, most of it in the kernel, so that a crowd at rest costs about 1 % of a core."""
 

@@ -101,8 +101,9 @@ class Latency:
         self._marks: deque[tuple[float, Histogram]] = deque([(now, Histogram())], maxlen=WINDOW + 1)
 
     def mark(self, now: float) -> None:
-        """Remember what was counted until `now`."""
-        self._marks.append((now, self.total.copy()))
+        """Remember what was counted until `now`. Where nothing was, no copy is made: most of a crowd is idle."""
+        last = self._marks[-1][1]
+        self._marks.append((now, last if last.total == self.total.total else self.total.copy()))
 
     def recent(self, now: float, *others: "Latency") -> Recent:
         """This window, with that of `others` merged in."""
@@ -113,7 +114,8 @@ class Latency:
         return Recent(passed, now - since)
 
     def _passed(self) -> Histogram:
-        return self.total.since(self._marks[0][1])
+        first = self._marks[0][1]
+        return self.total.since(first) if self.total.total > first.total else Histogram()
 
 
 class Tally(Latency):
