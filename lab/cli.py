@@ -111,6 +111,26 @@ def events(name: str, as_json: bool, follow: bool, since: int) -> None:
     _speak(name, show)
 
 
+@cgilab.command()
+@click.argument("identity", metavar="[ID]", required=False)
+@_name
+@_json
+@click.option("--slow", is_flag=True, help="Only those that took long.")
+def trace(identity: str | None, name: str, as_json: bool, slow: bool) -> None:
+    """What happened to one request, and where its time went; without ID, the newest that were kept, one a line.
+
+    Slow, failed, refused and retried requests are kept, and as many of the others as `trace_sample` says:
+    `cgilab set proxy trace_sample=1` keeps all.
+    """
+    from lab import report
+
+    async def show(remote: "RemoteLab") -> None:
+        for line in await report.traces(remote, identity, slow=slow, as_json=as_json):
+            click.echo(line)
+
+    _speak(name, show)
+
+
 def _short(name: str, *words: str) -> None:
     """Run one command of the lab's own language, the one that `:` takes on the screen, on a lab that runs."""
     from lab.engine.commands import execute

@@ -10,6 +10,8 @@ import msgspec
 
 from lab.core.events import Event, EventBatch, EventKind
 from lab.core.snapshot import AppSnapshot, LabSnapshot, ServiceSnapshot, WorkerSnapshot
+from lab.core.trace import Why
+from lab.engine import timeline
 from lab.engine.lab import Lab
 from lab.engine.remote import RemoteLab
 from lab.load import results, runner
@@ -69,6 +71,14 @@ async def batches(lab: RemoteLab, since: int, *, follow: bool) -> AsyncIterator[
             return
         yield batch
         since = batch.next
+
+
+async def traces(lab: Lab, identity: str | None, *, slow: bool, as_json: bool) -> list[str]:
+    """`trace`: one request's time-line, or the newest that were kept. Raises `UnknownTargetError`."""
+    if as_json:
+        found = await timeline.found(lab, identity, Why.SLOW if slow else None)
+        return [msgspec.json.encode(trace).decode() for trace in found]
+    return await timeline.told(lab, identity, Why.SLOW if slow else None)
 
 
 async def load(lab: Lab, profile: Profile, html: Path | None, *, as_json: bool) -> int:

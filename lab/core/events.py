@@ -55,6 +55,10 @@ class EventKind(StrEnum):
     SLOW = "request.slow"
     """A request takes longer than `slow_request`: `data.method`, `data.target`, `data.seconds`, `data.stack` (what the
     worker was doing, as lines) and `data.seen_by` (`py-spy` or `kernel`)."""
+    TOOK_LONG = "request.took_long"
+    """A request ended that took as long as the proxy's setting `slow` says: `data.trace` (for `cgilab trace`),
+    `data.status`, `data.seconds`, and where they went: `data.prepare`, `data.queue`, `data.connect`, `data.worker`,
+    `data.transfer`. Told once a second at most."""
     CGI = "cgi.failed"
     """A CGI process broke a rule or a limit: `text` says which."""
     SERVICE = "service.state"

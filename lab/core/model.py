@@ -182,6 +182,11 @@ class ProxySettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     limits: Limits = Limits()
     timeouts: ClientTimeouts = ClientTimeouts()
+    slow: Seconds = 1.0
+    """A request that takes so long is told in an event, and its trace is kept; 0 means never."""
+    trace_sample: Count = 0
+    """Of so many requests the trace of one is kept, whatever becomes of it: 1 keeps all, 0 none. Those of slow, failed,
+    shed and retried ones always are."""
 
 
 class ResourceLimits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,6 +20,7 @@ from lab.core.program import CgiProgram, StartCgi
 from lab.core.snapshot import LabSnapshot
 from lab.core.states import Policy
 from lab.core.tasks import background
+from lab.core.trace import Trace, Why
 from lab.engine import invariants, observe, settings, status_page, targets
 from lab.engine.admission import admit, check_paths
 from lab.engine.defects import Defects
@@ -184,6 +185,9 @@ class Engine:
     async def output(self, app: str, slot: int) -> tuple[str, ...]:
         self._spec.known(app)
         return self._pool.output(app, slot)
+
+    async def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
+        return self._proxy.traces(identity, why, limit)
 
     # -- changing
 

@@ -12,6 +12,7 @@ from lab.core.errors import UnknownTargetError
 from lab.core.events import EventBatch
 from lab.core.model import AppSpec, ListenerSpec, ProxySettings, ServiceSpec
 from lab.core.snapshot import LabSnapshot
+from lab.core.trace import Trace, Why
 
 DEADLINE = 10.0
 """Seconds that a command may take."""
@@ -175,6 +176,11 @@ class Lab(Protocol):
 
     async def output(self, app: str, slot: int) -> tuple[str, ...]:
         """The last lines that the slot's workers wrote to stdout and stderr, oldest first."""
+        ...
+
+    async def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
+        """What happened to requests, newest first: of all traces that were kept, of those kept for `why`, or the one
+        called `identity` (none, when it is not kept). At most `limit`."""
         ...
 
     async def start_process(self, process: ProcessSpec) -> int:

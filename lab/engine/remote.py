@@ -12,6 +12,7 @@ import msgspec
 from lab.core.errors import DeadlineError, LabError, NoLabError, ProtocolError
 from lab.core.events import EventBatch
 from lab.core.snapshot import LabSnapshot
+from lab.core.trace import Trace, Why
 from lab.engine import protocol
 from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
 
@@ -91,6 +92,9 @@ class RemoteLab:
 
     async def output(self, app: str, slot: int) -> tuple[str, ...]:
         return await self._call(tuple[str, ...], "output", app=app, slot=slot)
+
+    async def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
+        return await self._call(tuple[Trace, ...], "traces", identity=identity, why=why, limit=limit)
 
     async def start_process(self, process: ProcessSpec) -> int:
         return await self._call(int, "start_process", process=process)

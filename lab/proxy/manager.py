@@ -11,6 +11,7 @@ import msgspec
 from lab.core.histogram import Histogram
 from lab.core.model import CgiLimits, Endpoint, ListenerSpec, ProxySettings, Queue, Selection, SiteSpec, Timeouts
 from lab.core.snapshot import Totals
+from lab.core.trace import Trace, Why
 
 OnStarved = Callable[[str], None]
 """Called with an app's name when a request for it finds no idle endpoint."""
@@ -159,6 +160,10 @@ class ProxyManager(Protocol):
 
     def latencies(self, app: str | None = None) -> Histogram:
         """Total latency of requests since the start, without the lab's own, of one app or of all: a copy."""
+        ...
+
+    def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
+        """The newest traces that were kept, newest first: all, the one called `identity`, or those kept for `why`."""
         ...
 
     async def close(self) -> None:

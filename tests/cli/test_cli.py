@@ -115,6 +115,22 @@ def test_status_json_has_the_published_shape(run: Run, up: object) -> None:
     assert all(status["invariants"].values())
 
 
+def test_p29_trace_shows_where_the_time_of_a_request_went(run: Run, up: object) -> None:
+    assert "trace_sample=1" in run("trace", "--name", "cli").stdout
+    assert run("set", "proxy", "trace_sample=1", "--name", "cli").returncode == 0
+    until_listed = time.monotonic() + 20  # the lab asks itself some times a second
+    while not (listed := run("trace", "--json", "--name", "cli").stdout.splitlines()):
+        assert time.monotonic() < until_listed
+    newest = json.loads(listed[0])
+    validate(newest, "core/trace")
+    told = run("trace", newest["id"], "--name", "cli").stdout
+    assert f"{newest['method']} {newest['target']}" in told
+    assert f"{newest['attempts'][0]['worker']} (pid {newest['attempts'][0]['pid']}) had it" in told
+    unknown = run("trace", "nobody", "--name", "cli")
+    assert unknown.returncode == 2
+    assert "trace_sample=1" in unknown.stderr
+
+
 def test_status_for_people_names_each_worker(run: Run, up: object) -> None:
     pids = [
         str(worker["pid"])

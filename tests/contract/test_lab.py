@@ -14,6 +14,7 @@ from lab.core.errors import NotPossibleError, ProtocolError, ReadOnlyError, Unkn
 from lab.core.events import Event, EventKind
 from lab.core.model import AppSpec, ListenerSpec, PoolSettings
 from lab.core.snapshot import LabSnapshot
+from lab.core.trace import Why
 from lab.engine.lab import Lab, LabSpec, ProcessSpec
 from lab.engine.remote import RemoteLab
 
@@ -78,6 +79,18 @@ async def test_snapshot_shows_each_worker_with_the_pid_that_answers(lab: Lab) ->
     assert {answer.status for answer in answers} == {200}
     assert {answer.pid for answer in answers} == shown
     assert '"query"' in answers[0].body
+
+
+async def test_p29_what_happened_to_a_request_can_be_asked_for(lab: Lab) -> None:
+    await until_ready(lab)
+    await lab.set("proxy", {"trace_sample": "1"})
+    answer = await lab.request("search", "/api/search?q=http")
+    (trace,) = await lab.traces(why=Why.SAMPLED)
+    assert (trace.target, trace.status, trace.own, trace.app) == ("/api/search?q=http", 200, True, "search")
+    assert [attempt.pid for attempt in trace.attempts] == [answer.pid]
+    assert await lab.traces(trace.id) == (trace,)
+    assert await lab.traces("unknown") == ()
+    assert await lab.traces(why=Why.FAILED) == ()
 
 
 async def test_own_requests_are_counted_apart(lab: Lab) -> None:

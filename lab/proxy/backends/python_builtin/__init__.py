@@ -11,6 +11,7 @@
     forwarding.py   what a head gains on its way
     listener.py     the listening socket, and who else holds the port
     outbox.py       what is written in one turn of the loop leaves together
+    recorder.py     what is remembered of a request that has ended
     gateway.py      what all of these share
     proxy.py        `PythonBuiltinProxy`, which fulfils the contract with them
 

@@ -96,6 +96,11 @@ class Exchange(Timed):
         """The request's body, as far as it came before there was a connection."""
         self.trailers = b""
         """Its trailers."""
+        self.problem: Problem | None = None
+        """What the gateway answered in a worker's place."""
+        self.retried = False
+        self.noted = False
+        """It will be remembered, however long it takes."""
         self.number = 0
         """Which one it is, counted from 1; the lab's own requests are counted apart."""
         self.started = 0.0
@@ -143,6 +148,10 @@ class Exchange(Timed):
         self._interims = self._redirects = 0
         self.number = gateway.counters[self.downstream.own].begin()
         self.latency = None
+        if self.noted:
+            self.problem, self.retried = None, False
+        self.noted = not self.number % gateway.recorder.sample
+        self.asked = 0.0
         self.status = self.uploaded = self.sent = 0
         if self._staged:
             self._staged = False
@@ -258,7 +267,7 @@ class Exchange(Timed):
         self.connecting += now - self._since
         self.phase = _ACCEPTED
         if self.upstream.untried(self):
-            self._gateway.counters[self.downstream.own].retries += 1
+            self._retry()
             self.upstream.admit(self)
         elif refused:
             self._refused = problem
@@ -299,7 +308,7 @@ class Exchange(Timed):
                 self._break_off()
         elif self._may_repeat():
             self._repeatable = False
-            self._gateway.counters[self.downstream.own].retries += 1
+            self._retry()
             self._connect()
         else:
             begun = self.connection.dialect.begun
@@ -324,7 +333,7 @@ class Exchange(Timed):
             return
         self._give_up()
         keep = self._may_keep() and not problem.close
-        self.status = problem.status
+        self.status, self.problem, self.noted = problem.status, problem, True
         self._end(problem.outcome)
         end = self._gateway.date() + RESPONSE_END[keep, self.request.modern, False]
         self.downstream.write(problem.response(end, self.request.method != b"HEAD"))
@@ -418,6 +427,11 @@ class Exchange(Timed):
             self.answer(problems.OPTIONS, b"")
         else:
             self.fail(problems.no_route(routes.prefixes))
+
+    def _retry(self) -> None:
+        """It is tried once more."""
+        self.retried = self.noted = True
+        self._gateway.counters[self.downstream.own].retries += 1
 
     def _connect(self) -> None:
         self.phase = _CONNECTING
@@ -554,6 +568,7 @@ class Exchange(Timed):
             self._complete(reusable=False)
             return
         self.endpoint.failed += 1
+        self.noted = True
         self._give_up()
         self._end(FAILED)
         self.downstream.reset()
@@ -562,13 +577,16 @@ class Exchange(Timed):
         """Let go of whatever the phase holds."""
         phase, self.phase = self.phase, _ACCEPTED
         if phase is _QUEUED:
+            self.queued += self._gateway.now() - self._since
             self.upstream.withdraw(self)
         elif phase not in (_ACCEPTED, _COLLECTING, _IDLE):
+            now = self._gateway.now()
             if phase is _CONNECTING:
+                self.connecting += now - self._since
                 self._connecting.cancel()
             else:
                 self.connection.discard()
-            self.endpoint.ended(self, self._gateway.now())
+            self.endpoint.ended(self, now)
             self.endpoint.release()
 
     def _end(self, outcome: Outcome) -> float:
@@ -580,6 +598,8 @@ class Exchange(Timed):
         took = self._gateway.now() - self.started
         if self.latency is not None and outcome is not ABANDONED:
             self._count(self.latency, took)
+        if self.noted or took >= self._gateway.recorder.patience:
+            self._gateway.recorder.ended(self, outcome, took)
         return took
 
     def _count(self, tally: Tally, took: float) -> None:

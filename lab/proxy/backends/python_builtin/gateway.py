@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from lab.core.clock import Clock
 from lab.core.errors import UnavailableError
+from lab.core.events import EventRing
 from lab.core.program import CgiProgram, StartCgi
 from lab.proxy import problems
 from lab.proxy.accounting import Counters
 from lab.proxy.backends.python_builtin.forwarding import DateField
 from lab.proxy.backends.python_builtin.outbox import Outbox
+from lab.proxy.backends.python_builtin.recorder import Recorder
 from lab.proxy.manager import OnStarved, ProxySpec
 from lab.proxy.problems import head
 from lab.proxy.routes import Routes
@@ -36,8 +38,9 @@ class Destination(Protocol):
 class Gateway:
     """One per proxy. Counters come in pairs, indexed by whether a request is the lab's own."""
 
-    def __init__(self, clock: Clock, start_cgi: StartCgi, on_starved: OnStarved) -> None:
+    def __init__(self, clock: Clock, events: EventRing, start_cgi: StartCgi, on_starved: OnStarved) -> None:
         self.now = clock.monotonic
+        self.recorder = Recorder(clock, events)
         self.start_cgi = start_cgi
         self.on_starved = on_starved
         self.wheel = TimerWheel(clock)

@@ -12,6 +12,7 @@ from lab.core.histogram import Histogram
 from lab.core.model import POOL_STATUS, Endpoint
 from lab.core.program import StartCgi
 from lab.core.snapshot import Totals
+from lab.core.trace import Trace, Why
 from lab.proxy import problems
 from lab.proxy.accounting import Tally
 from lab.proxy.backends.python_builtin.downstream import Downstream
@@ -48,7 +49,7 @@ class PythonBuiltinProxy:
         self.status_page = status_page
         self._clock = clock
         self._events = events
-        self._gateway = Gateway(clock, start_cgi, on_starved)
+        self._gateway = Gateway(clock, events, start_cgi, on_starved)
         self._disk = ThreadPoolExecutor(_READERS, thread_name_prefix="site-files")
         self._upstreams: dict[str, Upstream] = {}
         self._endpoints: dict[Endpoint, EndpointState] = {}
@@ -75,6 +76,7 @@ class PythonBuiltinProxy:
     async def apply(self, spec: ProxySpec) -> None:
         """Follow a new spec. Requests of an app that is gone and still wait are told so; those in flight finish."""
         self._gateway.spec = spec
+        self._gateway.recorder.follow(spec.settings)
         for upstream in spec.upstreams:
             if upstream.app in self._upstreams:
                 self._upstreams[upstream.app].apply(upstream)
@@ -158,6 +160,9 @@ class PythonBuiltinProxy:
         for upstream in self._upstreams.values():
             merged.merge(upstream.latencies[0].total)
         return merged
+
+    def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
+        return self._gateway.recorder.traces.read(identity, why, limit)
 
     async def close(self) -> None:
         """Stop accepting, give requests in flight 5 s, then hang up on everybody."""

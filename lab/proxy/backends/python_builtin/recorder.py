@@ -1,0 +1,136 @@
+"""What is remembered of a request when it has ended: its trace, a line in the slow log.
+
+While a request passes, its exchange only keeps times and numbers that it needs anyway. Words are made of them here, and
+only for requests that somebody will ask about; of all others the hot path knows after two comparisons that they are
+none.
+"""
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from lab.core.clock import Clock
+from lab.core.events import EventKind, EventRing
+from lab.core.model import ProxySettings
+from lab.core.printable import printable
+from lab.core.trace import Attempt, Trace, Why
+from lab.proxy.accounting import FAILED, SHED, Outcome
+from lab.proxy.trace import Traces
+
+if TYPE_CHECKING:
+    from lab.proxy.backends.python_builtin.endpoint import EndpointState
+    from lab.proxy.backends.python_builtin.exchange import Exchange
+
+_NEVER: Final = 1 << 62
+"""No request has a number that this divides."""
+
+_TELL_EVERY: Final = 1.0
+"""Seconds between two lines of the slow log."""
+
+_LONGEST: Final = 2048
+"""Bytes of a target that are kept."""
+
+
+class Recorder:
+    """Decides what to remember, and remembers it."""
+
+    def __init__(self, clock: Clock, events: EventRing) -> None:
+        self.patience = math.inf
+        """A request that takes at least so many seconds is slow."""
+        self.sample = _NEVER
+        """One of so many requests is remembered, whatever becomes of it."""
+        self.traces = Traces()
+        self._clock = clock
+        self._events = events
+        self._quiet_until = -math.inf
+        self._untold = 0
+
+    def follow(self, settings: ProxySettings) -> None:
+        """Go by these settings from now on."""
+        self.patience = settings.slow or math.inf
+        self.sample = settings.trace_sample or _NEVER
+
+    def ended(self, exchange: "Exchange", outcome: Outcome, took: float) -> None:
+        """A request ended that is slow, failed, was retried or is of the sample."""
+        reasons = self._reasons(exchange, outcome, took)
+        now = exchange.started + took
+        if reasons and self.traces.wanted(reasons, now):
+            trace = self._trace(exchange, outcome, took, reasons)
+            self.traces.keep(trace)
+            if took >= self.patience:
+                self._tell(trace, now)
+
+    def _reasons(self, exchange: "Exchange", outcome: Outcome, took: float) -> tuple[Why, ...]:
+        found = (
+            (Why.SLOW, took >= self.patience),
+            (Why.FAILED, outcome is FAILED),
+            (Why.SHED, outcome is SHED),
+            (Why.RETRIED, exchange.retried),
+            (Why.SAMPLED, not exchange.number % self.sample),
+        )
+        return tuple(why for why, holds in found if holds)
+
+    def _trace(self, exchange: "Exchange", outcome: Outcome, took: float, reasons: tuple[Why, ...]) -> Trace:
+        request, problem = exchange.request, exchange.problem
+        own = exchange.downstream.own
+        end = exchange.started + took
+        head = exchange.first or end
+        asked = exchange.asked or end
+        return Trace(
+            id=self.traces.identity(exchange.number, own),
+            at=self._clock.wall() - took,
+            own=own,
+            client=exchange.downstream.peer,
+            method=request.method.decode(),
+            target=printable(request.target, _LONGEST),
+            route=exchange.upstream.spec.app if exchange.latency else "",
+            app=exchange.upstream.spec.app if exchange.latency else "",
+            status=exchange.status,
+            outcome=outcome,
+            kept=reasons,
+            prepare_s=max(0.0, asked - exchange.started - exchange.queued - exchange.connecting),
+            queue_s=exchange.queued,
+            connect_s=exchange.connecting,
+            worker_s=head - asked,
+            transfer_s=end - head,
+            total_s=took,
+            received=exchange.uploaded,
+            sent=exchange.sent,
+            attempts=_attempts(exchange),
+            detail=problem.detail if problem is not None else "",
+        )
+
+    def _tell(self, trace: Trace, now: float) -> None:
+        """A line in the slow log, at most one a second: what takes long takes long for many at once."""
+        if now < self._quiet_until:
+            self._untold += 1
+            return
+        more = f" ({self._untold} more like this were not told)" if self._untold else ""
+        self._quiet_until, self._untold = now + _TELL_EVERY, 0
+        stages = {
+            "prepare": trace.prepare_s,
+            "queue": trace.queue_s,
+            "connect": trace.connect_s,
+            "worker": trace.worker_s,
+            "transfer": trace.transfer_s,
+        }
+        spent = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in stages.items() if seconds >= 0.0005)
+        text = f"{trace.method} {trace.target} took {trace.total_s:.3f} s ({spent}), trace {trace.id}{more}"
+        data = {"trace": trace.id, "seconds": trace.total_s, "status": trace.status, **stages}
+        self._events.emit(EventKind.TOOK_LONG, text, app=trace.app or None, data=data)
+
+
+def _attempts(exchange: "Exchange") -> tuple[Attempt, ...]:
+    """Everybody who was asked, the last one last."""
+    if exchange.latency is None:
+        return ()
+    failed = [_attempt(state, state.endpoint.pid, "no connection") for state in exchange.tried]
+    if not exchange.asked or (exchange.tried and exchange.endpoint is exchange.tried[-1]):
+        return tuple(failed)
+    why = exchange.problem.detail if exchange.problem is not None else ""
+    connected = exchange.connection.endpoint is exchange.endpoint
+    pid = exchange.connection.pid if connected else exchange.endpoint.endpoint.pid
+    return (*failed, _attempt(exchange.endpoint, pid, why))
+
+
+def _attempt(state: "EndpointState", pid: int | None, failure: str) -> Attempt:
+    return Attempt(worker=str(state.endpoint.worker), endpoint=str(state.endpoint), pid=pid, failure=failure)

@@ -1,0 +1,138 @@
+"""Points 28 and 29 through the gateway: what a request's trace says, and what is counted of its stages."""
+
+import asyncio
+import contextlib
+import socket
+
+import msgspec
+
+from lab.core.events import EventKind
+from lab.core.model import Timeouts
+from lab.core.trace import Why
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def settings(world, **changed):
+    """Change settings of the running proxy."""
+    spec = world.spec.settings
+    world.spec = msgspec.structs.replace(world.spec, settings=msgspec.structs.replace(spec, **changed))
+    await world.proxy.apply(world.spec)
+
+
+def late(seconds):
+    """A worker's handler that takes its time for each request."""
+
+    async def handler(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                await asyncio.sleep(seconds)
+                writer.write(OK)
+
+    return handler
+
+
+async def test_p29_a_slow_request_is_traced_with_where_its_time_went(world):
+    await world.start()
+    await settings(world, slow=0.1)
+    await world.worker(handler=late(0.15), concurrency=1)
+    assert await asyncio.gather(world.get("/a?b=1"), world.get("/a?b=1")) == [200, 200]
+    second, first = world.proxy.traces(why=Why.SLOW)
+    assert {first.target, second.target} == {"/a?b=1"}
+    assert first.queue_s == 0
+    assert second.queue_s >= 0.14
+    assert first.connect_s > 0
+    assert min(first.worker_s, second.worker_s) >= 0.14
+    for trace in (first, second):
+        stages = (trace.prepare_s, trace.queue_s, trace.connect_s, trace.worker_s, trace.transfer_s)
+        assert abs(sum(stages) - trace.total_s) < 1e-6
+        assert (trace.status, trace.outcome, trace.sent) == (200, "answered", 2)
+        assert [(one.worker, one.failure) for one in trace.attempts] == [("app/0", "")]
+    assert world.proxy.traces(second.id) == (second,)
+
+
+async def test_p29_the_slow_log_tells_once_a_second_and_names_the_trace(world):
+    await world.start()
+    await settings(world, slow=0.05)
+    await world.worker(handler=late(0.06))
+    await asyncio.gather(*(world.get() for _ in range(5)))
+    told = [event for event in world.events.read().events if event.kind is EventKind.TOOK_LONG]
+    assert len(told) == 1
+    (kept,) = world.proxy.traces(told[0].data["trace"])
+    assert told[0].data["worker"] == kept.worker_s
+    assert told[0].app == "app"
+
+
+async def test_p29_a_quick_request_leaves_no_trace_unless_sampled(world):
+    await world.start()
+    await world.worker()
+    for _ in range(4):
+        assert await world.get() == 200
+    assert world.proxy.traces() == ()
+    await settings(world, trace_sample=2)
+    for _ in range(4):
+        assert await world.get() == 200
+    assert [trace.kept for trace in world.proxy.traces()] == [(Why.SAMPLED,)] * 2
+
+
+async def test_p29_a_request_without_answer_tells_who_was_tried_and_what_the_client_was_told(world):
+    await world.start(timeouts=Timeouts(connect=0.3))
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        world.route(nobody.getsockname()[1])
+        world.route(nobody.getsockname()[1])
+        assert await world.get() == 502
+    (trace,) = world.proxy.traces(why=Why.FAILED)
+    assert trace.kept == (Why.FAILED, Why.RETRIED)
+    assert {one.worker for one in trace.attempts} == {"app/0", "app/1"}
+    assert all(one.failure for one in trace.attempts)
+    assert "refused" in trace.detail
+    assert trace.total_s >= trace.queue_s >= 0.29
+
+
+async def test_p29_a_retried_request_tells_the_one_that_failed_and_the_one_that_answered(world):
+    await world.start()
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        world.route(nobody.getsockname()[1])
+        await world.worker()
+        assert await world.get() == 200
+    (trace,) = world.proxy.traces()
+    assert trace.kept == (Why.RETRIED,)
+    failed, answered = trace.attempts
+    assert (failed.worker, answered.worker) == ("app/0", "app/1")
+    assert failed.failure
+    assert not answered.failure
+
+
+async def test_p29_a_shed_request_and_one_without_route_are_told_apart(world):
+    await world.start(queue_length=0)
+    assert await world.get() == 503
+    (trace,) = world.proxy.traces()
+    assert (trace.kept, trace.outcome, trace.status, trace.attempts) == ((Why.SHED,), "shed", 503, ())
+
+
+async def test_p29_nothing_of_a_request_clings_to_the_next_on_its_connection(world):
+    await world.start()
+    await settings(world, trace_sample=1, slow=0)
+    gone = asyncio.Event()
+
+    async def handler(reader, writer):
+        request = await reader.readuntil(b"\r\n\r\n")
+        if b"/bad" in request:
+            writer.write(b"nonsense\r\n\r\n")
+        else:
+            writer.write(OK)
+        gone.set()
+        await reader.read()
+
+    await world.worker(handler=handler)
+    client = await world.client()
+    for path, status in ((b"/bad", 502), (b"/good", 200)):
+        await client.send(GET.replace(b"/", path, 1))
+        assert (await client.response())[0] == status
+    good, bad = world.proxy.traces()
+    assert (good.status, good.detail, good.kept) == (200, "", (Why.SAMPLED,))
+    assert (bad.status, bad.kept) == (502, (Why.FAILED, Why.SAMPLED))
+    assert bad.detail
