@@ -33,6 +33,24 @@ Version = Annotated[str, Meta(pattern=r"^(\d+(\.\d+)*)?(?!\n)$", description="A 
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Niceness = Annotated[int, Meta(ge=0, le=19)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
+HostPattern = Annotated[
+    str,
+    Meta(
+        pattern=r"^((\*\.)?[0-9A-Za-z_\-]+(\.[0-9A-Za-z_\-]+)*|\[[0-9A-Fa-f:.]+\])?(?!\n)$",
+        description="A host such as example.org, or *.example.org, without a port.",
+    ),
+]
+Method = Annotated[
+    str, Meta(pattern=r"^[A-Z][A-Z0-9\-]*(?!\n)$", description="A method in capital letters, such as GET.")
+]
+Rewritten = Annotated[
+    str,
+    Meta(
+        pattern=r'^(/[!"$->@-~]*)?(?!\n)$',
+        description="A path that begins with /, without ?, # and spaces; or nothing.",
+    ),
+]
 
 
 PROXY = "proxy"
@@ -306,6 +324,34 @@ class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     site: SiteSpec | None = None
     php: PhpSettings = PhpSettings()
     cgi: CgiLimits = CgiLimits()
+
+
+class RouteSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which requests go to which apps, and how they are told there.
+
+    Of all routes that take a request the one with the highest priority gets it; among equals the longest path, then
+    the most conditions (host, methods, each field), then a host without `*`. An app's own `route` is the short form:
+    a route called like its app, with this path, no condition and priority 0, that leads to this app alone.
+    """
+
+    name: Name
+    apps: Annotated[dict[Name, Weight], Meta(min_length=1)]
+    """Apps that it leads to, with their weights: `{"search": 90, "search-next": 10}` gives each tenth request to the
+    second. Shares are exact; an app that is unavailable or has no endpoint gets none while another one has."""
+    path: Route = "/"
+    """A prefix, as an app's route is one. It is compared with the path as it was sent, percent-encoding and all."""
+    host: HostPattern = ""
+    """What clients call the lab, whatever the port: `*.example.org` is every name below example.org, at any depth."""
+    methods: tuple[Method, ...] = ()
+    """Exactly these; none given means all. HEAD has to be named beside GET."""
+    headers: dict[str, str] = {}
+    """Fields that a request has to have, each with this value; `*` means any value."""
+    priority: Annotated[int, Meta(ge=-1000, le=1000)] = 0
+    strip_prefix: bool = False
+    """Workers that speak HTTP get the path without `path`. FastCGI and CGI programs are told it as always, as
+    SCRIPT_NAME. Location fields of answers are not changed."""
+    rewrite: Rewritten = ""
+    """What stands in place of `path` when the request goes on, as though the client had asked for that."""
 
 
 class Restart(StrEnum):

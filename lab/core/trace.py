@@ -52,6 +52,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     client: str
     method: str
     target: str
+    """As the client sent it; its route may have rewritten it."""
     route: str
     """Empty when none matched."""
     app: str

@@ -5,7 +5,9 @@ at every instant. Nothing here allocates while a request passes: integers are ad
 """
 
 from collections import deque
+from collections.abc import Sequence
 from enum import StrEnum
+from operator import add
 from typing import Final
 
 from lab.core.histogram import Histogram
@@ -175,8 +177,45 @@ class Tally(Latency):
         found.merge(self._early)
         return found
 
+    def absorb(self, other: "Tally") -> None:
+        """Add all that `other` counted, as though it had been here long ago: the last ten seconds stay as they are."""
+        for counted in {self.total, *(mark for _, mark in self._marks)}:
+            counted.merge(other.total)
+        self._add_stages(other)
+
+    @classmethod
+    def together(cls, tallies: Sequence["Tally"]) -> "Tally":
+        """What several counted, as one; the only one of them itself."""
+        if len(tallies) == 1:
+            return tallies[0]
+        merged = cls(min(tally._marks[0][0] for tally in tallies))
+        for tally in tallies:
+            merged.total.merge(tally.total)
+            merged._marks[0][1].merge(tally._marks[0][1])
+            merged._add_stages(tally)
+        return merged
+
+    def _add_stages(self, other: "Tally") -> None:
+        """Everything but the durations."""
+        self.classes = list(map(add, self.classes, other.classes))
+        self.received += other.received
+        self.sent += other.sent
+        self._queue = _merged(self._queue, other._queue)
+        self._connect = _merged(self._connect, other._connect)
+        self._early = _merged(self._early, other._early)
+        self._late = _merged(self._late, other._late)
+
     def _with_zeros(self, waits: Histogram | None) -> Histogram:
         found = Histogram() if waits is None else waits.copy()
         found.counts[0] += self.total.total - found.total
         found.total = self.total.total
         return found
+
+
+def _merged(one: Histogram | None, other: Histogram | None) -> Histogram | None:
+    if other is None:
+        return one
+    merged = other.copy()
+    if one is not None:
+        merged.merge(one)
+    return merged

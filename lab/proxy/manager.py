@@ -9,7 +9,17 @@ from typing import Protocol
 import msgspec
 
 from lab.core.histogram import Histogram
-from lab.core.model import CgiLimits, Endpoint, ListenerSpec, ProxySettings, Queue, Selection, SiteSpec, Timeouts
+from lab.core.model import (
+    CgiLimits,
+    Endpoint,
+    ListenerSpec,
+    ProxySettings,
+    Queue,
+    RouteSpec,
+    Selection,
+    SiteSpec,
+    Timeouts,
+)
 from lab.core.snapshot import Totals
 from lab.core.trace import Trace, Why
 
@@ -39,6 +49,8 @@ class ProxySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     listener: ListenerSpec = ListenerSpec()
     upstreams: tuple[UpstreamSpec, ...] = ()
+    routes: tuple[RouteSpec, ...] = ()
+    """Beside those that upstreams have by themselves, which are called like their apps."""
     settings: ProxySettings = ProxySettings()
 
 
@@ -85,6 +97,36 @@ class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[EndpointView, ...]
 
 
+class LeadView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a route sends to one of its apps."""
+
+    app: str
+    weight: int
+    accepted: int
+    """Requests since the app and the route are there."""
+    share: float | None
+    """Of the route's requests of the last ten seconds, 0 to 1; None when there were none."""
+
+
+class RouteView(msgspec.Struct, frozen=True, kw_only=True):
+    """Traffic on one route. Rate and latencies are over the last ten seconds; the lab's own requests are included."""
+
+    name: str
+    takes: str
+    """Which requests, in one line."""
+    implied: bool
+    """It is the short form: an app's own."""
+    accepted: int
+    in_flight: int
+    classes: tuple[int, ...]
+    """Requests by the first digit of their status; the first counts answers that broke off."""
+    rps: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    leads: tuple[LeadView, ...]
+
+
 class ProxyView(msgspec.Struct, frozen=True, kw_only=True):
     """All traffic."""
 
@@ -92,6 +134,7 @@ class ProxyView(msgspec.Struct, frozen=True, kw_only=True):
     """Without the lab's own requests."""
     own: Totals
     upstreams: tuple[UpstreamView, ...]
+    routes: tuple[RouteView, ...]
     connections: int
     """Open connections of clients."""
 

@@ -78,9 +78,13 @@ def length_required(limit: int) -> Problem:
 
 
 @lru_cache(maxsize=64)
-def no_route(prefixes: tuple[str, ...]) -> Problem:
-    known = ", ".join(prefixes) or "none: this lab has no app"
-    return Problem(404, "No app has this path.", f"Paths of apps: {known}.")
+def no_route(prefixes: tuple[str, ...], *, known: bool) -> Problem:
+    """`known`: a route has this path, and asks for something besides."""
+    if known:
+        detail = "No route takes this request: those that have its path ask for another host, method or field."
+        return Problem(404, detail, "Look at the conditions: cgilab status lists routes.")
+    paths = ", ".join(prefixes) or "none: this lab has no app"
+    return Problem(404, "No app has this path.", f"Paths of apps: {paths}.")
 
 
 @lru_cache(maxsize=64)

@@ -180,6 +180,17 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
     return ResponseHead(status, length, keep_alive and length != UNTIL_CLOSE, lines, end)
 
 
+def retargeted(request: RequestHead, target: bytes) -> RequestHead:
+    """The same request for another target, in origin-form; its fields stay as they are."""
+    return msgspec.structs.replace(request, target=target, lines=with_target(request, target))
+
+
+def with_target(request: RequestHead, target: bytes) -> bytes:
+    """The lines of a request with another target."""
+    lines = request.lines
+    return b"%b %b HTTP/1.1\r\n%b" % (request.method, target, lines[lines.index(b"\n") + 1 :])
+
+
 def _host(value: bytes, before: bytes | None) -> bytes:
     if before is not None:
         raise BadMessageError(400, "Host was given twice; expected once (RFC 9112 3.2).")

@@ -17,6 +17,7 @@ import msgspec
 
 from lab.proxy import problems
 from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Outcome, Tally
+from lab.proxy.backends.python_builtin.branch import NOWHERE
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects import Answer
 from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, is_dated
@@ -25,7 +26,7 @@ from lab.proxy.problems import Problem
 from lab.proxy.timeouts import NEVER, Timed
 from lab.wire import cgi
 from lab.wire.bodies import LAST_CHUNK, Body, chunk, incoming
-from lab.wire.http1 import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, BadMessageError, RequestHead, ResponseHead
+from lab.wire.http1 import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, BadMessageError, RequestHead, ResponseHead, retargeted
 
 if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.downstream import Downstream
@@ -90,6 +91,10 @@ class Exchange(Timed):
         """Endpoints to which there was no connection."""
         self._refused: Problem | None = None
         """What was wrong with the last of them, while nobody else can be tried."""
+        self.route = NOWHERE
+        """The way that it takes, once it was found."""
+        self.original = b""
+        """The target that the client sent, if the request goes on with another one; empty for nearly all."""
         self.latency: Tally | None = None
         """Where it is counted, once an upstream has charge of it."""
         self.held = b""
@@ -152,6 +157,8 @@ class Exchange(Timed):
             self.problem, self.retried = None, False
         self.noted = not self.number % gateway.recorder.sample
         self.asked = 0.0
+        self.route = NOWHERE
+        self.original = b""
         self.status = self.uploaded = self.sent = 0
         if self._staged:
             self._staged = False
@@ -188,7 +195,7 @@ class Exchange(Timed):
         False: it has been answered, or waits for its body and will be admitted again.
         """
         try:
-            self.script = self.script or self.upstream.script(self.request.target)
+            self.script = self.script or self.upstream.script(self.route.base, self.request.target)
         except BadMessageError as bad:
             self.fail(problems.bad_message(bad.status, bad.detail))
             return False
@@ -211,6 +218,11 @@ class Exchange(Timed):
         assert self.script is not None
         authority, client = self._gateway.authority, self.downstream.address
         return cgi.variables(self.request, self.script, authority, client, authorized=authorized)
+
+    def rewrite(self, target: bytes) -> None:
+        """Go on as though the client had asked for `target`."""
+        self.original = self.original or self.request.target
+        self.request = retargeted(self.request, target)
 
     def wait(self) -> None:
         """There is no place: it stands in the queue now."""
@@ -349,6 +361,8 @@ class Exchange(Timed):
         """The client left."""
         if self.phase is not _IDLE:
             self._give_up()
+            if self.latency is not None:
+                self.route.unanswered += 1
             self._end(ABANDONED)
 
     def expired(self) -> None:
@@ -420,13 +434,14 @@ class Exchange(Timed):
         self._refused = None
         self._repeatable = True
         routes = self._gateway.routes
-        destination = routes.match(self.request.target)
-        if destination is not None:
-            destination.admit(self)
+        route = routes.match(self.request)
+        if route is not None:
+            self.route = route
+            route.destination.admit(self)
         elif self.request.target == b"*":
             self.answer(problems.OPTIONS, b"")
         else:
-            self.fail(problems.no_route(routes.prefixes))
+            self.fail(problems.no_route(routes.prefixes, known=routes.knows(self.request.target)))
 
     def _retry(self) -> None:
         """It is tried once more."""
@@ -546,9 +561,11 @@ class Exchange(Timed):
         elif self._redirects > _REDIRECT_LIMIT:
             self.fail(problems.redirects_too_often(self.upstream.spec.app, _REDIRECT_LIMIT))
         else:
+            self.original = self.original or self.request.target
             self.request = cgi.redirected(self.request, redirect)
             self.held = self.trailers = b""
             self.latency = None
+            self.route.unanswered += 1
             self._route()
 
     def _bad_answer(self, bad: BadMessageError) -> None:

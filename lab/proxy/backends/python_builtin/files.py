@@ -41,10 +41,12 @@ _METHODS: Final = (b"GET", b"HEAD")
 
 
 class SiteRoute:
-    """Where the route of an app with a site leads."""
+    """Where a route to an app with a site leads."""
 
-    def __init__(self, upstream: Upstream, gateway: Gateway, disk: Executor) -> None:
+    def __init__(self, upstream: Upstream, base: str, gateway: Gateway, disk: Executor) -> None:
+        """`base` is the part of a path that stands for the site's root."""
         self._upstream = upstream
+        self._base = base
         self._gateway = gateway
         self._disk = disk
         self._files = _Files(Endpoint(upstream.spec.app, WorkerId(upstream.spec.app, 0, 0)), upstream, gateway)
@@ -57,7 +59,7 @@ class SiteRoute:
         if script is not None and self._gateway.now() < until:
             self._run(exchange, script)
             return
-        look = partial(_look, self._upstream.spec, path.decode(), exchange.request)
+        look = partial(_look, self._upstream.spec, self._base, path.decode(), exchange.request)
         looking = asyncio.get_running_loop().run_in_executor(self._disk, look)
         looking.add_done_callback(partial(self._found, exchange, exchange.request))
 
@@ -199,10 +201,10 @@ class FileTransport(asyncio.Transport):
             self._protocol.connection_lost(OSError("The file ended before its length."))
 
 
-def _look(spec: UpstreamSpec, path: str, request: RequestHead) -> Found:
+def _look(spec: UpstreamSpec, base: str, path: str, request: RequestHead) -> Found:
     """Everything the disk has to say about a request. Runs in a thread."""
     assert spec.site is not None
-    found = site.resolve(spec.site, spec.route, path)
+    found = site.resolve(spec.site, base, path)
     if isinstance(found, Refused):
         return Problem(found.status, found.why)
     if isinstance(found, site.Script):

@@ -20,6 +20,7 @@ from lab.proxy.routes import Routes
 from lab.proxy.timeouts import TimerWheel
 
 if TYPE_CHECKING:
+    from lab.proxy.backends.python_builtin.branch import Branch
     from lab.proxy.backends.python_builtin.downstream import Downstream
     from lab.proxy.backends.python_builtin.exchange import Exchange
 
@@ -47,7 +48,7 @@ class Gateway:
         self.outbox = Outbox()
         self.date = DateField(clock)
         self.spec = ProxySpec()
-        self.routes: Routes[Destination] = Routes(())
+        self.routes: Routes[Branch] = Routes()
         self.authority = b""
         """Host and port of the listener, for clients that named none."""
         self.port = 0

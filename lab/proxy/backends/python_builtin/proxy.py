@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -9,19 +10,20 @@ from lab.core.clock import Clock
 from lab.core.errors import UnknownTargetError
 from lab.core.events import EventRing
 from lab.core.histogram import Histogram
-from lab.core.model import POOL_STATUS, Endpoint
+from lab.core.model import POOL_STATUS, Endpoint, RouteSpec
 from lab.core.program import StartCgi
 from lab.core.snapshot import Totals
 from lab.core.trace import Trace, Why
 from lab.proxy import problems
 from lab.proxy.accounting import Tally
+from lab.proxy.backends.python_builtin.branch import Branch, RouteState, base, implied, view
 from lab.proxy.backends.python_builtin.downstream import Downstream
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.files import SiteRoute
 from lab.proxy.backends.python_builtin.gateway import Destination, Gateway, StatusPage, StatusRoute, ignore, no_cgi
 from lab.proxy.backends.python_builtin.listener import listen
 from lab.proxy.backends.python_builtin.upstream import Upstream
-from lab.proxy.manager import OnStarved, ProxyManager, ProxySpec, ProxyView, RequestView
+from lab.proxy.manager import OnStarved, ProxyManager, ProxySpec, ProxyView, RequestView, RouteView
 from lab.proxy.routes import Routes
 
 _DRAIN = 5.0
@@ -52,6 +54,8 @@ class PythonBuiltinProxy:
         self._gateway = Gateway(clock, events, start_cgi, on_starved)
         self._disk = ThreadPoolExecutor(_READERS, thread_name_prefix="site-files")
         self._upstreams: dict[str, Upstream] = {}
+        self._routes: dict[str, RouteState] = {}
+        """Those that were written down, by name."""
         self._endpoints: dict[Endpoint, EndpointState] = {}
         now = clock.monotonic()
         self._gone = (Tally(now), Tally(now))
@@ -84,10 +88,7 @@ class PythonBuiltinProxy:
                 self._upstreams[upstream.app] = Upstream(upstream, self._gateway, self._events)
         for app in self._upstreams.keys() - {upstream.app for upstream in spec.upstreams}:
             self._drop(app)
-        routes = [(one.spec.route, self._destination(one)) for one in self._upstreams.values()]
-        if self.status_page is not None:
-            routes.append((POOL_STATUS, StatusRoute(self.status_page)))
-        self._gateway.routes = Routes(routes)
+        self._lay(spec.routes)
 
     def add(self, endpoint: Endpoint) -> None:
         """Route to an endpoint. Raises `UnknownTargetError` for an app that is not in the spec. Twice is once."""
@@ -149,6 +150,7 @@ class PythonBuiltinProxy:
                 upstream.view(tuple(state.view(now) for state in endpoints[app]), now)
                 for app, upstream in self._upstreams.items()
             ),
+            routes=tuple(self._route_views(now)),
             connections=len(self._gateway.downstreams),
         )
 
@@ -187,8 +189,42 @@ class PythonBuiltinProxy:
         if self._marking is not None:
             self._marking.cancel()
 
-    def _destination(self, upstream: Upstream) -> Destination:
-        return upstream if upstream.spec.site is None else SiteRoute(upstream, self._gateway, self._disk)
+    def _lay(self, specs: Sequence[RouteSpec]) -> None:
+        """Have requests follow these routes, and those of the apps themselves."""
+        known, self._routes = self._routes, {}
+        for spec in specs:
+            state = known.get(spec.name) or RouteState(spec, self._gateway.on_starved, self._clock.monotonic())
+            self._routes[spec.name] = state
+            state.branches = {app: branch for app, branch in state.branches.items() if app in self._upstreams}
+            state.branches |= {app: self._branch(spec, self._upstreams[app]) for app in spec.apps}
+            state.apply(spec)
+        table = [(state.spec, state.entry) for state in self._routes.values()]
+        for upstream in self._upstreams.values():
+            spec = implied(upstream.spec)
+            table.append((spec, self._branch(spec, upstream)))
+        pages = [] if self.status_page is None else [(POOL_STATUS, self._page(StatusRoute(self.status_page)))]
+        self._gateway.routes = Routes(table, pages)
+
+    def _branch(self, route: RouteSpec, upstream: Upstream) -> Branch:
+        """The way from a route to an app, laid where the route says."""
+        branch = upstream.branch_of(route.name)
+        branch.base = base(route, upstream.spec.route)
+        branch.upstream = branch.destination = upstream
+        if upstream.spec.site is not None:
+            branch.destination = SiteRoute(upstream, branch.base, self._gateway, self._disk)
+        return branch
+
+    def _page(self, page: Destination) -> Branch:
+        branch = Branch(POOL_STATUS, "", self._clock.monotonic())
+        branch.destination = page
+        return branch
+
+    def _route_views(self, now: float) -> Iterator[RouteView]:
+        """Those that were written down, then those of the apps."""
+        for state in self._routes.values():
+            yield state.view(now)
+        for upstream in self._upstreams.values():
+            yield view(implied(upstream.spec), [upstream.branch], [upstream.branch], now)
 
     def _upstream(self, app: str) -> Upstream:
         if app not in self._upstreams:
@@ -212,8 +248,8 @@ class PythonBuiltinProxy:
         """Forget an app, but for the endpoints that still have something in flight: `drained` waits for it."""
         upstream = self._upstreams.pop(app)
         upstream.close(problems.unavailable(app, "it was removed."))
-        for gone, latency in zip(self._gone, upstream.latencies, strict=True):
-            gone.total.merge(latency.total)
+        for gone, tally in zip(self._gone, upstream.latencies, strict=True):
+            gone.absorb(tally)
         for endpoint, state in self._endpoints.items():
             if state.upstream is upstream:
                 self.remove(endpoint)
@@ -232,8 +268,7 @@ class PythonBuiltinProxy:
         now = self._clock.monotonic()
         self._forget_homeless()
         for upstream in self._upstreams.values():
-            for latency in upstream.latencies:
-                latency.mark(now)
+            upstream.mark(now, {upstream.spec.app, *self._routes})
         for state in self._endpoints.values():
             state.latency.mark(now)
         for latency in self._gone:

@@ -6,7 +6,7 @@ waits while there is a place that it could have.
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
 from lab import plugins
@@ -14,6 +14,7 @@ from lab.core.events import EventKind, EventRing
 from lab.core.model import Endpoint, Queue
 from lab.proxy import problems
 from lab.proxy.accounting import Tally
+from lab.proxy.backends.python_builtin.branch import Branch
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
@@ -30,8 +31,12 @@ class Upstream:
 
     def __init__(self, spec: UpstreamSpec, gateway: Gateway, events: EventRing) -> None:
         self.spec = spec
-        self.latencies = (Tally(gateway.now()), Tally(gateway.now()))
-        """Of everybody's requests, and of the lab's own."""
+        self.branch = Branch(spec.app, spec.app, gateway.now())
+        """What comes by its own route."""
+        self._branches = {spec.app: self.branch}
+        """By the names of routes that lead here, or did a moment ago."""
+        self._past: Branch | None = None
+        """What came by routes that are gone."""
         self._gateway = gateway
         self._events = events
         self._routed: list[EndpointState] = []
@@ -39,7 +44,6 @@ class Upstream:
         """Routed endpoints with a place, in no order: each knows its position, so one comes and goes in no time,
         however many there are."""
         self._queue: OrderedDict[Exchange, None] = OrderedDict()
-        self._accepted = 0
         self._longest = 0
         self._active = self._most_active = 0
         self._idle = 0
@@ -59,6 +63,33 @@ class Upstream:
             self._count_places()
         if spec.unavailable is not None:
             self.close(problems.unavailable(spec.app, spec.unavailable))
+
+    def branch_of(self, route: str) -> Branch:
+        """Where the requests are counted that come here by a route, new or as it was."""
+        branch = self._branches.get(route)
+        if branch is None:
+            branch = self._branches[route] = Branch(route, self.spec.app, self._gateway.now())
+        return branch
+
+    def mark(self, now: float, routes: Container[str]) -> None:
+        """Remember what was counted until `now`; once a second. Of `routes` that are gone only the sum is kept."""
+        gone = [name for name, branch in self._branches.items() if name not in routes and not branch.in_flight]
+        for name in gone:
+            self._past = self._past or Branch("", self.spec.app, now)
+            self._past.absorb(self._branches.pop(name))
+        for branch in self._all_branches():
+            branch.mark(now)
+
+    @property
+    def latencies(self) -> tuple[Tally, Tally]:
+        """Everybody's requests, and the lab's own, by whichever route they came: to be read."""
+        everybody, own = zip(*(branch.tallies for branch in self._all_branches()), strict=True)
+        return Tally.together(everybody), Tally.together(own)
+
+    @property
+    def ready(self) -> bool:
+        """There is an endpoint that requests may be sent to."""
+        return bool(self._routed) and self.spec.unavailable is None
 
     def close(self, problem: problems.Problem) -> None:
         """Answer everybody who waits with `problem`."""
@@ -83,8 +114,9 @@ class Upstream:
     def claim(self, exchange: Exchange) -> None:
         """Count a request as one of this app's, whoever answers it."""
         exchange.upstream = self
-        self._accepted += 1
-        exchange.latency = self.latencies[exchange.downstream.own]
+        branch = exchange.route
+        branch.accepted += 1
+        exchange.latency = branch.tallies[exchange.downstream.own]
 
     def admit(self, exchange: Exchange) -> None:
         """Send a request to an endpoint, or let it wait, or shed it."""
@@ -115,9 +147,12 @@ class Upstream:
         self._longest = max(self._longest, len(self._queue))
         exchange.wait()
 
-    def script(self, target: bytes) -> cgi.Script:
-        """The program that answers `target`, for an app without a site. Raises `BadMessageError` for a bad path."""
-        return cgi.script_below(self.spec.script, self.spec.route, target)
+    def script(self, base: str, target: bytes) -> cgi.Script:
+        """The program that answers `target`, for an app without a site. `base` is the part of it that leads here.
+
+        Raises `BadMessageError` for a bad path.
+        """
+        return cgi.script_below(self.spec.script, base, target)
 
     def tell(self, kind: EventKind, endpoint: Endpoint, detail: str, pid: int | None) -> None:
         """Emit an event about a program, at most one a second."""
@@ -192,10 +227,11 @@ class Upstream:
 
     def view(self, endpoints: tuple[EndpointView, ...], now: float) -> UpstreamView:
         """What is known of its traffic."""
-        recent = self.latencies[0].recent(now, self.latencies[1])
+        everybody, own = self.latencies
+        recent = everybody.recent(now, own)
         return UpstreamView(
             app=self.spec.app,
-            accepted=self._accepted,
+            accepted=sum(branch.accepted for branch in self._all_branches()),
             queue=len(self._queue),
             max_queue=self._longest,
             max_active=self._most_active,
@@ -205,6 +241,9 @@ class Upstream:
             p99_ms=recent.p99_ms,
             endpoints=endpoints,
         )
+
+    def _all_branches(self) -> list[Branch]:
+        return [*self._branches.values(), *((self._past,) if self._past is not None else ())]
 
     def _follow(self, policy: SelectionPolicy[EndpointState]) -> None:
         """Have a policy choose from now on. What it does not ask for costs nothing."""

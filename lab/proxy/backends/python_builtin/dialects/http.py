@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Final
 
 from lab.proxy.backends.python_builtin.dialects import NO_REMARKS, Answer
+from lab.proxy.routes import replaced
 from lab.wire.bodies import LAST_CHUNK, Body, chunk, incoming
-from lab.wire.http1 import CHUNKED, parse_response
+from lab.wire.http1 import CHUNKED, parse_response, with_target
 
 if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.exchange import Exchange
@@ -34,7 +35,10 @@ class HttpDialect:
         body = exchange.held
         if self._chunked:
             body = chunk(body) + (LAST_CHUNK + exchange.trailers + b"\r\n" if exchange.upload is None else b"")
-        return request.lines + exchange.downstream.end_of(request) + body
+        lines, strip = request.lines, exchange.route.strip
+        if strip:
+            lines = with_target(request, replaced(request.target, strip, b""))
+        return lines + exchange.downstream.end_of(request) + body
 
     def upload(self, payload: bytes, body: Body) -> bytes:
         if not self._chunked:
