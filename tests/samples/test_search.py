@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -334,6 +335,27 @@ def test_sigterm_lets_a_request_finish_that_has_begun(start: Any, language: str)
         client.sendall(ASK[-5:])
         assert client.rest().startswith(b"HTTP/1.1 200 OK")
     assert worker.process.wait(30) == 0
+
+
+@pytest.mark.parametrize("language", SERVING)
+def test_sigterm_ends_it_also_while_clients_keep_coming(start: Any, language: str) -> None:
+    worker = start(f"search-{language}")
+    ended = threading.Event()
+
+    def keep_coming() -> None:
+        while not ended.is_set():
+            worker.connects()
+
+    clients = [threading.Thread(target=keep_coming) for _ in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        worker.process.terminate()
+        assert worker.process.wait(60) == 0
+    finally:
+        ended.set()
+        for client in clients:
+            client.join()
 
 
 def test_it_lives_on_when_it_was_frozen_and_thawed(worker: Any) -> None:

@@ -20,7 +20,7 @@ use JSON::PP;
 use POSIX qw(strftime);
 use Socket qw(SHUT_WR);
 
-use constant {RESULTS => 5, HEAD => 8192, OUT => 65_536};
+use constant {RESULTS => 5, HEAD => 8192, OUT => 65_536, BACKLOG => 511};
 
 my $json  = JSON::PP->new->utf8->allow_nonref;
 my @facts = do {
@@ -129,12 +129,12 @@ sub admit {
 # A new listening socket at a path or a port.
 sub listen_at {
     my ($place) = @_;
-    return IO::Socket::UNIX->new(Local => $place, Listen => 511) if $place =~ m{\A/};
+    return IO::Socket::UNIX->new(Local => $place, Listen => BACKLOG) if $place =~ m{\A/};
     if ($place !~ /\A[0-9]{1,5}\z/ || $place < 1 || $place > 65_535) {
         warn "search: found port '$place', expected 1 to 65535; usage: search.pl PORT\n";
         exit 2;
     }
-    return IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $place, ReuseAddr => 1, Listen => 511);
+    return IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $place, ReuseAddr => 1, Listen => BACKLOG);
 }
 
 if ($ENV{GATEWAY_INTERFACE}) {    # RFC 3875: the answer goes to standard output, and the process ends
@@ -161,9 +161,10 @@ until ($stopping && !%clients) {
     }
     next if $stopping || !$asked;
 
-    # Who waits in the backlog of a socket of our own is taken in first; an inherited one stays open elsewhere: there
-    # the next worker takes them. Then what came is answered, and who is silent let go.
-    1 while !$inherited && admit($listener);
+    # Who waits in the backlog of a socket of our own is taken in first, and no more than fit there: who keeps coming
+    # must not keep it from its end. An inherited one stays open elsewhere: there the next worker takes them. Then what
+    # came is answered, and who is silent let go.
+    for (1 .. BACKLOG) { last if $inherited || !admit($listener) }
     $stopping = 1;
     $readers->remove($listener);
     close $listener;

@@ -157,10 +157,12 @@ def main() -> None:
     sys.stderr.write(f"search: pid {os.getpid()} listens at {'descriptor 3' if inherited else place}\n")
     while noticed not in select.select([listener, noticed], [], [])[0]:
         admit(listener)
-    # Who waits in the backlog of a socket of our own is taken in first; an inherited one stays open elsewhere, and the
-    # next worker takes them. The threads go on with what they have begun: Python waits for all of them.
-    while not inherited and admit(listener):
-        pass
+    # Who waits in the backlog of a socket of our own is taken in first, and no more than fit there: who keeps coming
+    # must not keep it from its end. An inherited one stays open elsewhere, and the next worker takes them. The threads
+    # go on with what they have begun: Python waits for all of them.
+    for _ in range(0 if inherited else socket.SOMAXCONN):
+        if not admit(listener):
+            break
     listener.close()
     stopping.set()
     for client in tuple(idle):

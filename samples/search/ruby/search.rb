@@ -128,9 +128,9 @@ admit = lambda do
 end
 admit.call until IO.select([listener, noticed]).first.include?(noticed)
 
-# Who waits in the backlog of a socket of our own is taken in first; an inherited one stays open elsewhere: there the
-# next worker takes them.
-nil while !inherited && admit.call
+# Who waits in the backlog of a socket of our own is taken in first, and no more than fit there: who keeps coming must
+# not keep it from its end. An inherited one stays open elsewhere: there the next worker takes them.
+Socket::SOMAXCONN.times { break if inherited || !admit.call }
 listener.close
 GOING_ON.close
 (Thread.list - [Thread.main]).each(&:join)
