@@ -101,7 +101,7 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
         return None
     method, target, digit = match.groups()
     start, fields, end = match.start(1), match.end(3) + 2, match.end()
-    if end > limits.request_line or data.count(b"\n", fields, end) > limits.fields:
+    if end > limits.request_line or end > limits.head or data.count(b"\n", fields, end) > limits.fields:
         _check_limits(data, start, end, limits)
     modern = digit == b"1"
     host = length = None

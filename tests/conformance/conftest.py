@@ -61,7 +61,7 @@ class Worker:
 
     async def start(self) -> None:
         self._writers: list[asyncio.StreamWriter] = []
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

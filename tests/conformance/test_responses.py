@@ -1,7 +1,6 @@
-"""Response framing, rules 8, 10, 11, 12 and 14: what a worker says, and what the client gets to see of it."""
+"""Point 10 where the order of events matters (see test_tables.py for the rest), and the date of an answer."""
 
 import asyncio
-from dataclasses import dataclass
 
 import pytest
 
@@ -9,155 +8,6 @@ from lab.core.clock import ManualClock
 from lab.proxy.backends.python_builtin.forwarding import DateField
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@dataclass(frozen=True)
-class Bad:
-    """What a worker must not say: the client gets one 502 that names the endpoint, and goes on."""
-
-    rule: str
-    raw: bytes
-
-
-BAD = [
-    Bad("10 length and coding", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok"),
-    Bad("10 length twice", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok"),
-    Bad("10 length is no number", b"HTTP/1.1 200 OK\r\nContent-Length: two\r\n\r\nok"),
-    Bad("10 unknown coding", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok"),
-    Bad("10 coding in HTTP/1.0", b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
-    Bad("10 bad first chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0x2\r\nok\r\n0\r\n\r\n"),
-    Bad("10 not HTTP", b"hello world, I am no server\r\n\r\n"),
-    Bad("10 bad status", b"HTTP/1.1 2000 OK\r\n\r\n"),
-    Bad("10 bad version", b"HTTP/2.0 200 OK\r\n\r\n"),
-    Bad("10 bare LF", b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok"),
-    Bad("10 bare LF in fields", b"HTTP/1.1 200 OK\r\nA: b\nContent-Length: 2\r\n\r\nok"),
-    Bad("10 NUL in a field", b"HTTP/1.1 200 OK\r\nA: b\x00\r\nContent-Length: 2\r\n\r\nok"),
-    Bad("10 long head", b"HTTP/1.1 200 OK\r\n" + b"A: " + b"b" * 70000),
-    Bad("10 switch of protocols that nobody asked for", b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: a\r\n\r\n"),
-    Bad("11 obs-fold", b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 2\r\n\r\nok"),
-    Bad("12 connection names length", b"HTTP/1.1 200 OK\r\nConnection: content-length\r\nContent-Length: 2\r\n\r\nok"),
-]
-
-
-@pytest.mark.parametrize("case", BAD, ids=lambda case: case.rule)
-async def test_a_bad_answer_becomes_one_502_and_its_connection_is_not_used_again(world, case):
-    await world.start()
-    worker = await world.worker(case.raw)
-    client = await world.client()
-    for connections in (1, 2):
-        await client.send(GET)
-        status, head, body = await client.response()
-        assert status == 502
-        assert b"application/problem+json" in head
-        assert f"127.0.0.1:{worker.port}".encode() in body
-        assert worker.connections == connections
-    assert world.proxy.observe().totals.failed == 2
-
-
-@dataclass(frozen=True)
-class Good:
-    """What a worker may say, and what the client gets."""
-
-    rule: str
-    raw: bytes
-    body: bytes
-    seen: bytes = b""
-    unseen: bytes = b"\x00"
-    hangs_up: bool = False
-    status: int = 200
-
-
-GOOD = [
-    Good("8 by count", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok"),
-    Good(
-        "8 chunked",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;x\r\no\r\n1\r\nk\r\n0\r\nT: u\r\n\r\n",
-        b"ok",
-        seen=b"\r\nTransfer-Encoding: chunked\r\n",
-    ),
-    Good(
-        "8 until close", b"HTTP/1.1 200 OK\r\n\r\nok", b"ok", seen=b"\r\nTransfer-Encoding: chunked\r\n", hangs_up=True
-    ),
-    Good("8 HTTP/1.0 until close", b"HTTP/1.0 200 OK\r\n\r\nok", b"ok", seen=b"HTTP/1.1 200 OK\r\n", hangs_up=True),
-    Good(
-        "8 connection close",
-        b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
-        b"ok",
-        unseen=b"Connection",
-        hangs_up=True,
-    ),
-    Good(
-        "10 no body with 204",
-        b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
-        b"",
-        status=204,
-        unseen=b"Content-Length",
-    ),
-    Good(
-        "10 no body with 304",
-        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
-        b"",
-        status=304,
-        seen=b"Content-Length: 9",
-    ),
-    Good(
-        "10 interim response",
-        b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-        b"",
-        status=102,
-    ),
-    Good(
-        "11 space before the colon",
-        b"HTTP/1.1 200 OK\r\nA : b\r\nContent-Length \t: 2\r\n\r\nok",
-        b"ok",
-        seen=b"\r\nA: b\r\n",
-    ),
-    Good(
-        "12 hop-by-hop fields",
-        b"HTTP/1.1 200 OK\r\nKeep-Alive: 5\r\nConnection: x\r\nX: y\r\nContent-Length: 2\r\n\r\nok",
-        b"ok",
-        unseen=b"X: y",
-    ),
-    Good("13 via", b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nok", b"ok", seen=b"Via: 1.1 cgilab\r\n"),
-]
-
-
-@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.rule)
-@pytest.mark.parametrize("piece", [100_000, 7, 1])
-async def test_a_good_answer_reaches_the_client_however_it_is_cut(world, case, piece):
-    async def handler(reader, writer):
-        while await reader.readuntil(b"\r\n\r\n"):
-            for begin in range(0, len(case.raw), piece):
-                writer.write(case.raw[begin : begin + piece])
-                await writer.drain()
-                await asyncio.sleep(0)
-            if case.hangs_up:
-                break
-
-    await world.start()
-    await world.worker(handler=handler)
-    client = await world.client()
-    for _ in range(2):
-        await client.send(GET)
-        status, head, body = await client.response()
-        assert status == case.status
-        assert body == case.body
-        assert case.seen in head
-        assert case.unseen not in head
-        if status < 200:
-            assert (await client.response())[0] == 200
-    await world.until(lambda: world.proxy.observe().totals.answered == 2)
-
-
-async def test_10_no_body_for_head(world):
-    await world.start()
-    await world.worker(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-    client = await world.client()
-    for _ in range(2):
-        await client.send(b"HEAD / HTTP/1.1\r\nHost: x\r\n\r\n")
-        status, head, _ = await client.response(to_head=True)
-        assert status == 200
-        assert b"Content-Length: 1000" in head
 
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])
@@ -227,18 +77,6 @@ async def test_10_interim_responses_without_end_become_a_502(world):
     while (status := (await client.response())[0]) == 102:
         interims += 1
     assert (status, interims) == (502, 32)
-
-
-async def test_10_a_second_answer_to_one_request_is_thrown_away(world):
-    await world.start()
-    once = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-    worker = await world.worker(once + once)
-    client = await world.client()
-    for connections in (1, 2):
-        await client.send(GET)
-        assert (await client.response())[2] == b"ok"
-        assert worker.connections == connections
-    assert world.proxy.observe().totals.answered == 2
 
 
 @pytest.mark.parametrize(
