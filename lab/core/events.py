@@ -37,6 +37,13 @@ class EventKind(StrEnum):
     """An endpoint entered its upstream: requests may reach it."""
     ENDPOINT_OUT = "endpoint.out"
     """An endpoint left its upstream."""
+    ENDPOINT_HEALTH = "endpoint.health"
+    """The proxy thinks otherwise of an endpoint: `data.from` and `data.to` are `healthy`, `unhealthy` or `ejected`;
+    `text` says why."""
+    PANIC = "upstream.panic"
+    """Too few endpoints of an app are well, so that all of them are used again, or no longer: `data.on`."""
+    BREAKER = "upstream.breaker"
+    """An app's circuit breaker changed: `data.from`, `data.to` (closed, open, half_open); `text` says why."""
     SCALED = "app.scaled"
     """The wanted number of workers changed: `data.from`, `data.to`."""
     APP_STATUS = "app.status"

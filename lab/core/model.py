@@ -292,6 +292,93 @@ class ScalingSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """After a change no shrinking for so long."""
 
 
+class HealthCheck(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The proxy's own question to each worker: it decides where requests go, and knows no process. (The pool's liveness
+    probe is another one: it decides which process is replaced.) A worker without a free place is not asked."""
+
+    interval: Seconds = 0.0
+    """Between two questions to one worker; 0 means: do not ask."""
+    path: Annotated[
+        str,
+        Meta(pattern=r'^(/[!"$-~]*)?(?!\n)$', description="A path that begins with /, or nothing: the app's health."),
+    ] = ""
+    """What is asked for; empty means the app's `health`. A FastCGI worker is asked by FCGI_GET_VALUES instead."""
+    timeout: Seconds = 1.0
+    rise: Some = 2
+    """Right answers in a row until requests are sent again. The first answer of all counts at once."""
+    fall: Some = 3
+    """Wrong ones in a row until no more are sent. The first answer of all counts at once."""
+
+
+class OutlierSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ejection: a worker that fails requests, or clearly more of them than the others, is sent none for a while, as
+    Envoy's outlier detection does. Failures are connections refused or broken off, timeouts, and answers that cannot be
+    passed on."""
+
+    consecutive_errors: Count = 0
+    """So many failures in a row eject a worker; 0 means never."""
+    server_errors: bool = False
+    """A worker's own answers of 500 and above count as failures, too."""
+    success_rate_factor: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    """Eject who succeeds less often than the mean minus so many standard deviations, such as 1.9; 0 means never."""
+    interval: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
+    """Between two comparisons of success rates."""
+    min_hosts: Some = 5
+    """Success rates are compared when so many workers ..."""
+    min_requests: Some = 100
+    """... were sent so many requests each within the interval."""
+    base_ejection: Seconds = 30.0
+    """How long the first ejection lasts. The second lasts twice as long, the third three times; each interval in which
+    a worker was not ejected takes one back."""
+    max_ejection: Seconds = 300.0
+    max_ejected_percent: Percent = 50.0
+    """Of an app's workers, no more are ejected at once."""
+
+
+class BreakerSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Circuit breaker: an app that fails is left alone for a while, and its clients are told at once instead of being
+    kept waiting. Then one request goes through as a probe, and what becomes of it decides."""
+
+    failures: Count = 0
+    """So many failures within `window` open it; 0 means: do not count."""
+    failure_rate: Percent = 0.0
+    """So many percent of at least `min_requests` requests within `window` open it; 0 means: do not compare."""
+    min_requests: Some = 20
+    server_errors: bool = False
+    """A worker's own answers of 500 and above count as failures, too."""
+    window: Annotated[float, Meta(ge=0.1, le=3600)] = 10.0
+    open_for: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0
+    """How long everybody is answered with 503 before the probe."""
+    max_requests: Count = 0
+    """The most requests that workers may have at once; a further one is answered with 503. 0 means no limit."""
+    max_connections: Count = 0
+    """The most connections to workers, idle ones included; a request that would need another is answered with 503.
+    0 means no limit. (How many may wait is `queue_length`.)"""
+
+
+RetryCondition = Annotated[
+    str,
+    Meta(pattern=r"^(connect|reset|timeout|[45][0-9][0-9])(?!\n)$", description="connect, reset, timeout or a status."),
+]
+
+
+class RetrySpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which requests are tried again, at another worker where there is one. What was sent is sent again only if its
+    method is idempotent (RFC 9110 9.2.2) and all of its body is still held: up to 64 KiB."""
+
+    on: tuple[RetryCondition, ...] = ("connect",)
+    """`connect`: no connection could be made, so nothing was sent. `reset`: the worker hung up without an answer.
+    `timeout`: no answer came within `timeouts.response_head`. A status such as 502 or 503: the worker answered so."""
+    attempts: Annotated[int, Meta(ge=1, le=10)] = 3
+    """How often one request is sent at most, the first time included. Connections that fail send nothing, so they count
+    only against the budget."""
+    budget_percent: Percent = 20.0
+    """Within ten seconds, no more than so many percent of the requests are tried again ..."""
+    budget_per_second: Annotated[float, Meta(ge=0, le=10**6)] = 10.0
+    """... and so many a second besides, so that an app with few requests has retries, too. Without a bound, retries
+    multiply the load exactly when workers fail because of it."""
+
+
 class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One app: a program, how many of it, and where its requests come from."""
 
@@ -317,6 +404,13 @@ class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeouts: Timeouts = Timeouts()
     slow_request: Seconds = 0.0
     """A request that takes longer is told in an event with what the worker was doing; 0 means never."""
+    health_check: HealthCheck = HealthCheck()
+    outliers: OutlierSpec = OutlierSpec()
+    panic_percent: Percent = 0.0
+    """When fewer of the workers than this are well and not ejected, requests are sent to all of them again: those that
+    are left could not bear the load of the others. 0 means: only when none is left."""
+    breaker: BreakerSpec = BreakerSpec()
+    retries: RetrySpec = RetrySpec()
     resources: ResourceLimits = ResourceLimits()
     scaling: ScalingSpec | None = None
     needs: tuple[Name, ...] = ()

@@ -61,6 +61,11 @@ PHP_FPM = "php-fpm"
 _PHP = frozenset({"php", PHP_FPM})
 _OF_THE_PROCESS = frozenset({Metric.CPU, Metric.MEMORY})
 _SCRIPTED = frozenset({Contract.FASTCGI, Contract.CGI})
+_UNTOLD = {
+    Contract.HTTP_SHARED: "on http-shared only the kernel knows which worker serves which request",
+    Contract.CGI: "a CGI process serves one request and ends",
+}
+"""Why workers cannot be told apart."""
 _SET_BY_THE_LAB = frozenset({"PORT", "SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "NOTIFY_SOCKET"})
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _INI_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
@@ -115,6 +120,7 @@ def of_app(app: AppSpec, languages: Languages) -> Iterator[Finding]:
         found = f"found {quoted(contract)}, expected {_one_of(contracts)}"
         yield "protocol", f"{found}: that is how programs in {app.language} get their socket."
     yield from _contract(app, contract)
+    yield from _routing(app, contract)
     if contract is not Contract.CGI:
         yield from _POLICIES[app.pool.policy](app)
     if app.site is not None:
@@ -256,6 +262,22 @@ def _workerless(app: AppSpec) -> Iterator[Finding]:
         yield "queue", f"found {quoted(app.queue)}, expected {quoted(Queue.UPSTREAM)}: {why}, so none has a queue."
     if app.scaling is not None:
         yield "scaling", f"found rules for scaling, expected none: {why}, so there are no workers to add."
+
+
+def _routing(app: AppSpec, contract: Contract) -> Iterator[Finding]:
+    """What decides where requests go needs workers that can be told apart."""
+    check, outliers = app.health_check, app.outliers
+    ejects = bool(outliers.consecutive_errors or outliers.success_rate_factor)
+    if why := _UNTOLD.get(contract):
+        if check.interval:
+            yield "health_check.interval", f"found {check.interval:g}, expected 0: {why}."
+        if ejects:
+            yield "outliers", f"found an ejection of workers, expected none: {why}."
+    if check.interval and not check.timeout:
+        yield "health_check.timeout", "found 0, expected more: no worker can answer in no time."
+    if outliers.base_ejection > outliers.max_ejection:
+        found = f"found {outliers.base_ejection:g}, expected at most {outliers.max_ejection:g}, which is max_ejection"
+        yield "outliers.base_ejection", f"{found}: ejections grow from the one to the other."
 
 
 def _static(app: AppSpec) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import sys
 import msgspec
 
 from lab.core.schema import published
-from lab.core.states import ServiceState, WorkerState
+from lab.core.states import BreakerState, EndpointHealth, ServiceState, WorkerState
 
 
 class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +43,24 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is not serving, in one sentence; empty when it is."""
     standby: bool = False
     """READY, and kept out of the upstream until another worker dies."""
+    health: EndpointHealth = EndpointHealth.HEALTHY
+    """What the proxy thinks of it, by its own checks and by the requests that it failed."""
+    health_why: str = ""
+    """Why it is not healthy, as the end of a sentence about it; empty when it is."""
+    ejected_for_s: float | None = None
+    """Seconds until it is sent requests again, while it is ejected."""
+
+
+class BreakerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """An app's circuit breaker."""
+
+    state: BreakerState
+    why: str = ""
+    """Why it is not closed, as a sentence; empty when it is."""
+    probe_in_s: float | None = None
+    """Seconds until one request may pass as a probe, while it is open."""
+    opened: int = 0
+    """How often it has opened since the lab began."""
 
 
 class ScalingSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +98,14 @@ class AppSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """The most workers that the policy may ask for."""
     scaling: ScalingSnapshot | None = None
     """None without autoscaling."""
+    breaker: BreakerSnapshot | None = None
+    """None without a circuit breaker."""
+    retries: int = 0
+    """How often a request was tried again, since the lab began."""
+    retries_left: int | None = None
+    """How many more the retry budget allows now; None where there is nobody to ask."""
+    panic: bool = False
+    """Too few endpoints are well, so requests are sent to all of them."""
     max_reached: int = 0
     """How often the pool came to `max_workers` and could have used more."""
     slow_requests: int = 0

@@ -48,6 +48,27 @@ DELIBERATE = frozenset({Cause.SCALED_DOWN, Cause.RECYCLED, Cause.STOPPED, Cause.
 """Ends that the pool's settings, or a person, asked the pool for: no fault, and no alarm."""
 
 
+class EndpointHealth(StrEnum):
+    """What the proxy thinks of an endpoint in its upstream. It goes by answers alone and knows no process."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    """It failed the proxy's health check."""
+    EJECTED = "ejected"
+    """It failed requests, and is sent none until its time is over."""
+
+
+class BreakerState(StrEnum):
+    """A circuit breaker's."""
+
+    CLOSED = "closed"
+    """Requests pass."""
+    OPEN = "open"
+    """Every request is answered with 503 at once."""
+    HALF_OPEN = "half_open"
+    """One request passes as a probe; the others are answered with 503."""
+
+
 class Policy(StrEnum):
     """How many workers a pool keeps. Names and meaning as in PHP-FPM."""
 

@@ -12,7 +12,7 @@ from lab.core.snapshot import (
     Traffic,
     WorkerSnapshot,
 )
-from lab.core.states import Policy
+from lab.core.states import EndpointHealth, Policy
 from lab.engine.lab import LabSpec
 from lab.pool.manager import AppView, PoolView, WorkerView
 from lab.proxy.manager import EndpointView, ProxyView, UpstreamView
@@ -85,6 +85,10 @@ def _app(
         min_workers=_fewest(spec.pool),
         max_workers=spec.pool.max_workers,
         scaling=_scaling(spec.scaling),
+        breaker=upstream.breaker if upstream else None,
+        retries=upstream.retries if upstream else 0,
+        retries_left=upstream.retries_left if upstream else None,
+        panic=upstream.panic if upstream else False,
         max_reached=view.max_reached,
         slow_requests=slow,
         waits_for=waits_for,
@@ -115,7 +119,7 @@ def _worker(
         state=view.state,
         stopped=view.stopped,
         endpoint=str(view.endpoint) if view.endpoint else None,
-        routed=routed(view.worker),
+        routed=routed(view.worker) and (traffic is None or traffic.offered),
         requests=(traffic.answered if traffic else 0) if measured else None,
         in_flight=(traffic.in_flight if traffic else 0) if measured else None,
         restarts=view.restarts,
@@ -128,4 +132,7 @@ def _worker(
         retry_in_s=max(0.0, view.retry_at - now) if view.retry_at is not None else None,
         why=view.why,
         standby=view.standby,
+        health=traffic.health if traffic else EndpointHealth.HEALTHY,
+        health_why=traffic.health_why if traffic else "",
+        ejected_for_s=traffic.ejected_for_s if traffic else None,
     )

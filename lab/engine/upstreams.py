@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from lab.core.model import AppSpec, ListenerSpec
 from lab.engine.lab import LabSpec
 from lab.pool.manager import PoolView
@@ -48,6 +50,11 @@ def _upstream(app: AppSpec, unavailable: str | None) -> UpstreamSpec:
         queue=app.queue,
         queue_length=app.queue_length,
         timeouts=app.timeouts,
+        health_check=msgspec.structs.replace(app.health_check, path=app.health_check.path or app.health),
+        outliers=app.outliers,
+        panic_percent=app.panic_percent,
+        breaker=app.breaker,
+        retries=app.retries,
         site=app.site,
         script=app.source,
         cgi=app.cgi,

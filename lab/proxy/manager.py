@@ -10,17 +10,34 @@ import msgspec
 
 from lab.core.histogram import Histogram
 from lab.core.model import (
+<<<<<<< HEAD
     CgiLimits,
     Endpoint,
     ListenerSpec,
     ProxySettings,
     Queue,
     RouteSpec,
+=======
+    BreakerSpec,
+    CgiLimits,
+    Endpoint,
+    HealthCheck,
+    ListenerSpec,
+    OutlierSpec,
+    ProxySettings,
+    Queue,
+    RetrySpec,
+>>>>>>> c950fb4 (Decide about health, ejection, breakers and retries without I/O)
     Selection,
     SiteSpec,
     Timeouts,
 )
+<<<<<<< HEAD
 from lab.core.snapshot import Totals
+=======
+from lab.core.snapshot import BreakerSnapshot, Totals
+from lab.core.states import EndpointHealth
+>>>>>>> c950fb4 (Decide about health, ejection, breakers and retries without I/O)
 from lab.core.trace import Trace, Why
 
 OnStarved = Callable[[str], None]
@@ -36,6 +53,12 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     queue: Queue = Queue.UPSTREAM
     queue_length: int = 512
     timeouts: Timeouts = Timeouts()
+    health_check: HealthCheck = HealthCheck()
+    """Its path is that of the question, never empty while there is an interval."""
+    outliers: OutlierSpec = OutlierSpec()
+    panic_percent: float = 0.0
+    breaker: BreakerSpec = BreakerSpec()
+    retries: RetrySpec = RetrySpec()
     site: SiteSpec | None = None
     script: str = ""
     """SCRIPT_FILENAME for FastCGI and CGI apps without a site: the program that answers everything below the route."""
@@ -77,6 +100,11 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float | None
     p99_ms: float | None
     request: RequestView | None = None
+    offered: bool = True
+    """The balancer may choose it, once it is in its upstream."""
+    health: EndpointHealth = EndpointHealth.HEALTHY
+    health_why: str = ""
+    ejected_for_s: float | None = None
 
 
 class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +123,11 @@ class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):
     p95_ms: float | None
     p99_ms: float | None
     endpoints: tuple[EndpointView, ...]
+    breaker: BreakerSnapshot | None = None
+    """None without a circuit breaker."""
+    retries: int = 0
+    retries_left: int | None = None
+    panic: bool = False
 
 
 class LeadView(msgspec.Struct, frozen=True, kw_only=True):

@@ -104,6 +104,26 @@ def queue_timeout(app: str, seconds: float, workers: int) -> Problem:
     return Problem(503, f"For {seconds:g} s {why}.", "Try again, or give it more workers.", Outcome.SHED, retry_after=1)
 
 
+@lru_cache(maxsize=64)
+def breaker_open(app: str, seconds: int) -> Problem:
+    """`seconds` until one request passes as a probe; 0 while one is under way."""
+    detail = f"{app} has failed too often, so it is left alone for a while (its circuit breaker is open)."
+    wait = max(1, seconds)
+    return Problem(503, detail, f"Try again in {wait} s.", Outcome.SHED, retry_after=wait)
+
+
+@lru_cache(maxsize=64)
+def too_many_requests(app: str, limit: int) -> Problem:
+    detail = f"Workers of {app} have {limit} requests at once, and may have no more."
+    return Problem(503, detail, "Try again, or raise breaker.max_requests.", Outcome.SHED, retry_after=1)
+
+
+@lru_cache(maxsize=64)
+def too_many_connections(app: str, limit: int) -> Problem:
+    detail = f"There are {limit} connections to workers of {app}, all in use, and may be no more."
+    return Problem(503, detail, "Try again, or raise breaker.max_connections.", Outcome.SHED, retry_after=1)
+
+
 def _gateway(status: int, detail: str, remedy: str = "") -> Problem:
     return Problem(status, detail, remedy, Outcome.FAILED)
 

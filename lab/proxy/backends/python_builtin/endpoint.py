@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lab.core.errors import LabError
 from lab.core.events import EventKind
 from lab.core.model import Endpoint, Wire
+from lab.core.states import EndpointHealth
 from lab.proxy import problems
 from lab.proxy.accounting import Tally
 from lab.proxy.backends.python_builtin import cgi_process
@@ -17,7 +18,9 @@ from lab.proxy.backends.python_builtin.dialects.fastcgi import FastCgiDialect
 from lab.proxy.backends.python_builtin.dialects.http import HttpDialect
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
+from lab.proxy.health import Health
 from lab.proxy.manager import EndpointView, RequestView
+from lab.proxy.outliers import Record
 from lab.proxy.timeouts import NEVER
 from lab.wire.http1 import BadMessageError, RequestHead
 
@@ -45,7 +48,15 @@ class EndpointState:
         """Requests open to it, probes included."""
         self.chosen = 0
         self.routed = False
-        """It may be chosen."""
+        """It is in its upstream."""
+        self.eligible = False
+        """It may be chosen: it is routed, and not held back for its health."""
+        self.health = Health()
+        """What its answers to the proxy's own questions say."""
+        self.record: Record | None = None
+        """What the requests that it had say; None while nobody asks."""
+        self.judged = EndpointHealth.HEALTHY
+        """What is thought of it by both."""
         self.answered = self.failed = 0
         self.open: dict[Exchange, float] = {}
         """Requests at the worker, oldest first, with the monotonic time of each."""
@@ -135,7 +146,7 @@ class EndpointState:
         """One of its places is taken."""
         self.in_flight += 1
         if self.in_flight == 1:
-            self.upstream.became_busy(self.routed)
+            self.upstream.became_busy(self.eligible)
         if self.in_flight >= self.room and self.position >= 0:
             self.upstream.withdraw_offer(self)
 
@@ -143,7 +154,7 @@ class EndpointState:
         """Give a place back: to whoever waits first, if anybody does."""
         self.in_flight -= 1
         if not self.in_flight:
-            self.upstream.became_idle(self.routed)
+            self.upstream.became_idle(self.eligible)
         if self.routed:
             self.upstream.freed(self)
         if not self.in_flight:
@@ -151,7 +162,7 @@ class EndpointState:
 
     def leave(self) -> None:
         """Be chosen no more; hang up the idle connections."""
-        self.routed = False
+        self.routed = self.eligible = False
         for connection in self._idle.copy():
             connection.discard()
 
@@ -172,6 +183,7 @@ class EndpointState:
     def view(self, now: float) -> EndpointView:
         """What is known of its traffic."""
         recent = self.latency.recent(now)
+        record = self.record
         return EndpointView(
             endpoint=self.endpoint,
             in_flight=self.in_flight,
@@ -181,6 +193,10 @@ class EndpointState:
             p50_ms=recent.p50_ms,
             p99_ms=recent.p99_ms,
             request=self.request(now),
+            offered=self.eligible,
+            health=self.judged,
+            health_why=self._why(),
+            ejected_for_s=max(0.0, record.until - now) if record is not None and record.ejected else None,
         )
 
     def request(self, now: float) -> RequestView | None:
@@ -189,6 +205,24 @@ class EndpointState:
             exchange, began = next(iter(self.open.items()))
             return _request_view(exchange.request, now - began, in_flight=True)
         return self._last and _request_view(*self._last, in_flight=False)
+
+    @property
+    def connections(self) -> int:
+        """Connections to it, and those that are being made: each request has one."""
+        return self.in_flight + len(self._idle)
+
+    def spare(self) -> bool:
+        """Hang up the connection that was idle longest. False when all are in use."""
+        if self._idle:
+            self._idle[0].discard()
+            return True
+        return False
+
+    def _why(self) -> str:
+        """Why it is not healthy, as the end of a sentence about it."""
+        if self.record is not None and self.record.ejected:
+            return self.record.why
+        return "" if self.health.healthy else self.health.why
 
     async def _open(self) -> WorkerConnection:
         """Connect to the worker. Raises `OSError`."""

@@ -22,7 +22,9 @@ from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects import Answer
 from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, is_dated
 from lab.proxy.backends.python_builtin.gateway import Gateway
+from lab.proxy.breaker import Breaker
 from lab.proxy.problems import Problem
+from lab.proxy.retries import Attempt
 from lab.proxy.timeouts import NEVER, Timed
 from lab.wire import cgi
 from lab.wire.bodies import LAST_CHUNK, Body, chunk, incoming
@@ -88,7 +90,11 @@ class Exchange(Timed):
         self.upload: Body | None = None
         """The request's body, until it has arrived to its end."""
         self.tried: tuple[EndpointState, ...] = ()
-        """Endpoints to which there was no connection."""
+        """Endpoints that are not to have it, because they have failed it."""
+        self.attempts: tuple[Attempt, ...] = ()
+        """What was tried before, and failed."""
+        self.probes: Breaker | None = None
+        """The half-open breaker that waits for what becomes of it."""
         self._refused: Problem | None = None
         """What was wrong with the last of them, while nobody else can be tried."""
         self.route = NOWHERE
@@ -154,7 +160,7 @@ class Exchange(Timed):
         self.number = gateway.counters[self.downstream.own].begin()
         self.latency = None
         if self.noted:
-            self.problem, self.retried = None, False
+            self.problem, self.retried, self.attempts = None, False, ()
         self.noted = not self.number % gateway.recorder.sample
         self.asked = 0.0
         self.route = NOWHERE
@@ -238,10 +244,15 @@ class Exchange(Timed):
         if self.phase is _QUEUED:
             self.queued += now - self._since
         connection = endpoint.connection()
-        if connection is None:
-            self._connect()
-        else:
+        if connection is not None:
             self.connected(connection)
+        elif (problem := self.upstream.guard.no_connection()) is not None:
+            self.phase = _ACCEPTED
+            endpoint.ended(self, now)
+            self.fail(problem)
+            endpoint.release()
+        else:
+            self._connect()
 
     def connected(self, connection: WorkerConnection) -> None:
         """It was given a connection: send what there is of the request, head and first body bytes at once."""
@@ -272,18 +283,22 @@ class Exchange(Timed):
         Who refuses a connection has just died, more often than not: then the successor is waited for, for as long as a
         connection may take.
         """
-        endpoint, now = self.endpoint, self._gateway.now()
-        endpoint.failed += 1
+        endpoint, upstream, now = self.endpoint, self.upstream, self._gateway.now()
         self.tried += (endpoint,)
+        self._note(problem.detail, now - self._since, sent=False)
         endpoint.ended(self, now)
         self.connecting += now - self._since
         self.phase = _ACCEPTED
-        if self.upstream.untried(self):
-            self._retry()
-            self.upstream.admit(self)
-        elif refused:
+        self._blame(problem.detail)
+        elsewhere, guard = upstream.untried(self), upstream.guard
+        if guard.is_open or not guard.retries.connect or not (elsewhere or refused):
+            self.fail(problem)
+        elif not elsewhere:
             self._refused = problem
-            self.upstream.wait(self)
+            upstream.wait(self)
+        elif guard.grants():
+            self._count_retry()
+            upstream.admit(self)
         else:
             self.fail(problem)
         endpoint.release()
@@ -318,13 +333,13 @@ class Exchange(Timed):
                 self._complete(reusable=False)
             else:
                 self._break_off()
-        elif self._may_repeat():
-            self._repeatable = False
-            self._retry()
+        elif self._is_stale():
+            self._note("Its idle connection had been given up.", self._gateway.now() - self.asked, sent=False)
+            self._count_retry()
             self._connect()
         else:
-            begun = self.connection.dialect.begun
-            self.fail_at_worker(problems.died_before_answer(str(self.endpoint.endpoint), begun))
+            problem = problems.died_before_answer(str(self.endpoint.endpoint), self.connection.dialect.begun)
+            self.fail_at_worker(problem, again=self.upstream.guard.retries.reset)
 
     # -- ends
 
@@ -351,11 +366,12 @@ class Exchange(Timed):
         self.downstream.write(problem.response(end, self.request.method != b"HEAD"))
         self.downstream.finished(keep)
 
-    def fail_at_worker(self, problem: Problem) -> None:
-        """As `fail`, for what the worker is to blame for."""
+    def fail_at_worker(self, problem: Problem, again: bool = False) -> None:
+        """As `fail`, for what the worker is to blame for. `again`: it is sent once more, if it may be."""
         if self.phase is not _RELAYING:
-            self.endpoint.failed += 1
-        self.fail(problem)
+            self._blame(problem.detail)
+        if not (again and self._repeat(problem.detail)):
+            self.fail(problem)
 
     def abandon(self) -> None:
         """The client left."""
@@ -379,7 +395,8 @@ class Exchange(Timed):
         elif self.phase is _WAITING and self.upload is not None and not self.connection.blocked:
             self.fail(problems.BODY_TOO_SLOW)
         elif self.phase is _WAITING:
-            self.fail_at_worker(problems.answer_timeout(str(self.endpoint.endpoint), timeouts.response_head))
+            problem = problems.answer_timeout(str(self.endpoint.endpoint), timeouts.response_head)
+            self.fail_at_worker(problem, again=self.upstream.guard.retries.timeout)
         else:
             self._break_off()
 
@@ -396,7 +413,7 @@ class Exchange(Timed):
 
     def _send_on(self, payload: bytes, upload: Body) -> None:
         if self.phase is _WAITING or self.phase is _RELAYING:
-            self._repeatable = False
+            self._keep_sent(payload)
             self._gateway.outbox.send(self.connection.transport, self.connection.dialect.upload(payload, upload))
             return
         self.held += payload
@@ -407,6 +424,14 @@ class Exchange(Timed):
                 self.upstream.admit(self)
         elif self.upload is not None and len(self.held) > _HELD_LIMIT:
             self.downstream.pause_reading()
+
+    def _keep_sent(self, payload: bytes) -> None:
+        """Hold what is sent of the body, as long as it might have to be sent once more."""
+        wanted = self._repeatable and self.phase is _WAITING and self.upstream.guard.retries.repeats
+        if wanted and self.request.method in IDEMPOTENT and len(self.held) + len(payload) <= _HELD_LIMIT:
+            self.held += payload
+        else:
+            self._repeatable, self.held = False, b""
 
     def _collect(self) -> None:
         """Wait for the end of a body in chunks, within a bound; then it has a length, and its turn comes."""
@@ -443,10 +468,45 @@ class Exchange(Timed):
         else:
             self.fail(problems.no_route(routes.prefixes, known=routes.knows(self.request.target)))
 
-    def _retry(self) -> None:
-        """It is tried once more."""
+    def _repeat(self, why: str) -> bool:
+        """Send the request once more, to somebody else if there is anybody. False: it may not be, nothing was done."""
+        endpoint, upstream = self.endpoint, self.upstream
+        sent = 1 + sum(attempt.sent for attempt in self.attempts)
+        if not self._repeatable or self.request.method not in IDEMPOTENT or sent >= upstream.guard.retries.attempts:
+            return False
+        if upstream.guard.is_open or not upstream.guard.grants():
+            return False
+        now = self._gateway.now()
+        self._note(why, now - self.asked, sent=True)
+        self._count_retry()
+        self.tried = upstream.elsewhere(self)
+        self.phase = _ACCEPTED
+        self.connection.discard()
+        endpoint.ended(self, now)
+        upstream.admit(self)
+        endpoint.release()
+        return True
+
+    def _ask_elsewhere(self, status: int) -> bool:
+        """Have somebody else answer, because this answer is one of those that a retry was asked for."""
+        endpoint = self.endpoint
+        repeated = self._repeat(f"It answered with status {status}.")
+        endpoint.failed += repeated
+        return repeated
+
+    def _note(self, why: str, seconds: float, *, sent: bool) -> None:
+        """An attempt has failed after `seconds`; `sent`: the worker may have seen the request."""
         self.retried = self.noted = True
+        self.attempts += (Attempt(self.endpoint.endpoint, why, seconds, sent),)
+
+    def _count_retry(self) -> None:
         self._gateway.counters[self.downstream.own].retries += 1
+
+    def _blame(self, why: str) -> None:
+        """Its endpoint has failed it."""
+        self.endpoint.failed += 1
+        if (watch := self.upstream.watch) is not None:
+            watch.failed(self, why)
 
     def _connect(self) -> None:
         self.phase = _CONNECTING
@@ -454,12 +514,15 @@ class Exchange(Timed):
         self._connecting = asyncio.get_running_loop().create_task(self.endpoint.connect(self))
         self._wait(self.upstream.spec.timeouts.connect)
 
-    def _may_repeat(self) -> bool:
-        """A connection that was idle may have been given up by the worker just before it was used (RFC 9112 9.3.1)."""
-        if not self.connection.reused or not self._repeatable or self.connection.dialect.begun:
+    def _is_stale(self) -> bool:
+        """An idle connection may be given up by the worker just before it is used (RFC 9112 9.3.1). Then the request is
+        sent on a fresh one, if the worker has not begun with it, or may begin with it twice."""
+        connection = self.connection
+        if not connection.reused or not self._repeatable or connection.dialect.begun:
             return False
-        soon = self._gateway.now() - self.endpoint.open[self] < _STALE_WITHIN
-        return soon and self.request.method in IDEMPOTENT
+        if self.request.method in IDEMPOTENT:
+            return self._gateway.now() - self.endpoint.open[self] < _STALE_WITHIN
+        return self._gateway.outbox.holds(connection.transport)
 
     def _interim(self, head: ResponseHead, rest: bytes) -> None:
         """Relay a 1xx response, and look at what follows it."""
@@ -483,6 +546,9 @@ class Exchange(Timed):
             return
         if head.status < 200:
             self._interim(head, payload)
+            return
+        watch = self.upstream.watch
+        if watch is not None and watch.answered(self, head.status) and self._ask_elsewhere(head.status):
             return
         modern = self.request.modern
         self._keep = self._may_keep() and (modern or head.length >= 0)
@@ -551,6 +617,8 @@ class Exchange(Timed):
     def _follow(self, redirect: cgi.LocalRedirect) -> None:
         """Have another path answer in the program's place (RFC 3875 6.2.2)."""
         endpoint = self.endpoint
+        if (watch := self.upstream.watch) is not None:
+            watch.answered(self, 302)
         unread = self.upload is not None
         self._leave(reusable=False, now=self._gateway.now())
         self.phase, self.deadline = _ACCEPTED, NEVER
@@ -584,7 +652,7 @@ class Exchange(Timed):
         if self._download.whole:
             self._complete(reusable=False)
             return
-        self.endpoint.failed += 1
+        self._blame("Its answer broke off.")
         self.noted = True
         self._give_up()
         self._end(FAILED)
@@ -593,6 +661,9 @@ class Exchange(Timed):
     def _give_up(self) -> None:
         """Let go of whatever the phase holds."""
         phase, self.phase = self.phase, _ACCEPTED
+        if self.probes is not None:
+            self.probes.left()
+            self.probes = None
         if phase is _QUEUED:
             self.queued += self._gateway.now() - self._since
             self.upstream.withdraw(self)

@@ -34,6 +34,10 @@ class Outbox:
             asyncio.get_running_loop().call_soon(self.flush)
         waiting[transport] = waiting[transport] + data if transport in waiting else data
 
+    def holds(self, transport: asyncio.Transport) -> bool:
+        """Whether something for it was not sent yet."""
+        return transport in self._waiting
+
     def flush(self) -> None:
         """Send now. A transport that has closed meanwhile takes nothing."""
         waiting, self._waiting = self._waiting, {}

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 from lab.core.clock import Clock
 from lab.core.events import EventKind, EventRing
-from lab.core.model import ProxySettings
+from lab.core.model import Endpoint, ProxySettings
 from lab.core.printable import printable
 from lab.core.trace import Attempt, Trace, Why
 from lab.proxy.accounting import FAILED, SHED, Outcome
 from lab.proxy.trace import Traces
 
 if TYPE_CHECKING:
-    from lab.proxy.backends.python_builtin.endpoint import EndpointState
     from lab.proxy.backends.python_builtin.exchange import Exchange
 
 _NEVER: Final = 1 << 62
@@ -123,14 +122,15 @@ def _attempts(exchange: "Exchange") -> tuple[Attempt, ...]:
     """Everybody who was asked, the last one last."""
     if exchange.latency is None:
         return ()
-    failed = [_attempt(state, state.endpoint.pid, "no connection") for state in exchange.tried]
+    failed = [_attempt(one.endpoint, one.endpoint.pid, one.why, one.seconds) for one in exchange.attempts]
     if not exchange.asked or (exchange.tried and exchange.endpoint is exchange.tried[-1]):
         return tuple(failed)
     why = exchange.problem.detail if exchange.problem is not None else ""
     connected = exchange.connection.endpoint is exchange.endpoint
     pid = exchange.connection.pid if connected else exchange.endpoint.endpoint.pid
-    return (*failed, _attempt(exchange.endpoint, pid, why))
+    return (*failed, _attempt(exchange.endpoint.endpoint, pid, why))
 
 
-def _attempt(state: "EndpointState", pid: int | None, failure: str) -> Attempt:
-    return Attempt(worker=str(state.endpoint.worker), endpoint=str(state.endpoint), pid=pid, failure=failure)
+def _attempt(endpoint: Endpoint, pid: int | None, failure: str, seconds: float | None = None) -> Attempt:
+    worker, address = str(endpoint.worker), str(endpoint)
+    return Attempt(worker=worker, endpoint=address, pid=pid, failure=failure, seconds=seconds)

@@ -18,6 +18,7 @@ from lab.proxy.backends.python_builtin.branch import Branch
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
+from lab.proxy.backends.python_builtin.guard import Guard
 from lab.proxy.manager import EndpointView, UpstreamSpec, UpstreamView
 from lab.proxy.selection import SelectionPolicy
 from lab.wire import cgi
@@ -39,7 +40,7 @@ class Upstream:
         """What came by routes that are gone."""
         self._gateway = gateway
         self._events = events
-        self._routed: list[EndpointState] = []
+        self.routed: list[EndpointState] = []
         self._offered: list[EndpointState] = []
         """Routed endpoints with a place, in no order: each knows its position, so one comes and goes in no time,
         however many there are."""
@@ -47,12 +48,14 @@ class Upstream:
         self._longest = 0
         self._active = self._most_active = 0
         self._idle = 0
-        """Routed endpoints with nothing in flight."""
+        """Endpoints that may be chosen and have nothing in flight."""
         self._full = False
         self._choices = 0
         self._quiet_until = 0.0
         self._untold = 0
         self._follow(_policy(spec))
+        self.guard = Guard(self, gateway, events)
+        self._guard()
 
     def apply(self, spec: UpstreamSpec) -> None:
         """Follow a new spec. Requests that wait go on waiting, unless the app has become unavailable."""
@@ -61,6 +64,8 @@ class Upstream:
             self._follow(_policy(spec))
         if spec.queue is not before.queue:
             self._count_places()
+        self.guard.apply(spec)
+        self._guard()
         if spec.unavailable is not None:
             self.close(problems.unavailable(spec.app, spec.unavailable))
 
@@ -98,18 +103,28 @@ class Upstream:
 
     def add(self, state: EndpointState) -> None:
         """An endpoint may be chosen from now on."""
-        state.routed = True
-        self._routed.append(state)
+        state.routed = state.eligible = True
+        self.routed.append(state)
         self._idle += not state.in_flight
+        self.guard.add(state)
         self._count(state)
 
     def remove(self, state: EndpointState) -> None:
         """It may not any more."""
-        self._routed.remove(state)
-        self._idle -= not state.in_flight
+        self.routed.remove(state)
+        self._idle -= state.eligible and not state.in_flight
         if state.position >= 0:
             self.withdraw_offer(state)
         state.leave()
+        self.guard.remove(state)
+
+    def hold_back(self, state: EndpointState, held: bool) -> None:
+        """Let a routed endpoint get nothing, although it has places; or let it have requests again."""
+        if state.eligible is held:
+            state.eligible = not held
+            if not state.in_flight:
+                self._idle += 1 if state.eligible else -1
+            self._count(state)
 
     def claim(self, exchange: Exchange) -> None:
         """Count a request as one of this app's, whoever answers it."""
@@ -123,6 +138,8 @@ class Upstream:
         first = exchange.latency is None
         if first:
             self.claim(exchange)
+            if self._gate is not None and not self._gate.admit(exchange):
+                return
         if self.spec.unavailable is not None:
             exchange.fail(problems.unavailable(self.spec.app, self.spec.unavailable))
             return
@@ -218,12 +235,41 @@ class Upstream:
 
     def untried(self, exchange: Exchange) -> bool:
         """Whether a request that could not connect has another endpoint to try."""
-        tried = exchange.tried
-        return len(tried) <= len(self._routed) and any(state not in tried for state in self._routed)
+        return any(state not in exchange.tried for state in self.routed if state.eligible)
+
+    def elsewhere(self, exchange: Exchange) -> tuple[EndpointState, ...]:
+        """Where a request that is sent again is not to go: where it has been, as far as there is somewhere else."""
+        last = exchange.endpoint
+        others = [state for state in self.routed if state.eligible and state is not last]
+        tried = (*exchange.tried, last)
+        if any(state not in tried for state in others):
+            return tried
+        return (last,) if others else ()
+
+    @property
+    def accepted(self) -> int:
+        """Requests since the start, the lab's own included."""
+        return self._accepted
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that workers have."""
+        return sum(state.in_flight for state in self.routed)
+
+    @property
+    def connections(self) -> int:
+        """Connections to workers, those that wait for a request included."""
+        return sum(state.connections for state in self.routed)
+
+    def mark(self, now: float) -> None:
+        """A second has passed: remember what was counted until `now`."""
+        for latency in self.latencies:
+            latency.mark(now)
+        self.guard.budget.mark(now, self._accepted)
 
     def queue_timeout(self) -> problems.Problem:
         """What a request is told that waited too long."""
-        return problems.queue_timeout(self.spec.app, self.spec.timeouts.queue, len(self._routed))
+        return problems.queue_timeout(self.spec.app, self.spec.timeouts.queue, len(self.routed))
 
     def view(self, endpoints: tuple[EndpointView, ...], now: float) -> UpstreamView:
         """What is known of its traffic."""
@@ -240,10 +286,22 @@ class Upstream:
             p95_ms=recent.p95_ms,
             p99_ms=recent.p99_ms,
             endpoints=endpoints,
+            breaker=self.guard.breaker_view(now),
+            retries=self.guard.budget.spent,
+            retries_left=self.guard.budget.left(now, self._accepted),
+            panic=self.guard.panic,
         )
 
+<<<<<<< HEAD
     def _all_branches(self) -> list[Branch]:
         return [*self._branches.values(), *((self._past,) if self._past is not None else ())]
+=======
+    def _guard(self) -> None:
+        """Ask and tell the guard only what it has to know: what is off is None, and costs a look at it."""
+        guard = self.guard
+        self._gate = guard if guard.gates else None
+        self.watch = guard if guard.watches else None
+>>>>>>> c950fb4 (Decide about health, ejection, breakers and retries without I/O)
 
     def _follow(self, policy: SelectionPolicy[EndpointState]) -> None:
         """Have a policy choose from now on. What it does not ask for costs nothing."""
@@ -256,7 +314,10 @@ class Upstream:
 
     def _count(self, state: EndpointState) -> None:
         """See how many requests an endpoint may have open, and offer or withdraw it accordingly."""
-        state.room = state.places if self.spec.queue is Queue.UPSTREAM else math.inf
+        if not state.eligible:
+            state.room = 0
+        else:
+            state.room = state.places if self.spec.queue is Queue.UPSTREAM else math.inf
         while self.serve(state):
             pass
         if state.position < 0:
@@ -266,7 +327,7 @@ class Upstream:
 
     def _count_places(self) -> None:
         """The other kind of queue was asked for."""
-        for state in self._routed:
+        for state in self.routed:
             self._count(state)
 
     def _assign(self, exchange: Exchange, state: EndpointState) -> bool:
