@@ -10,14 +10,6 @@ import msgspec
 
 from lab.core.histogram import Histogram
 from lab.core.model import (
-<<<<<<< HEAD
-    CgiLimits,
-    Endpoint,
-    ListenerSpec,
-    ProxySettings,
-    Queue,
-    RouteSpec,
-=======
     BreakerSpec,
     CgiLimits,
     Endpoint,
@@ -27,17 +19,13 @@ from lab.core.model import (
     ProxySettings,
     Queue,
     RetrySpec,
->>>>>>> c950fb4 (Decide about health, ejection, breakers and retries without I/O)
+    RouteSpec,
     Selection,
     SiteSpec,
     Timeouts,
 )
-<<<<<<< HEAD
-from lab.core.snapshot import Totals
-=======
 from lab.core.snapshot import BreakerSnapshot, Totals
 from lab.core.states import EndpointHealth
->>>>>>> c950fb4 (Decide about health, ejection, breakers and retries without I/O)
 from lab.core.trace import Trace, Why
 
 OnStarved = Callable[[str], None]

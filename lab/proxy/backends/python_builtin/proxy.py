@@ -250,14 +250,9 @@ class PythonBuiltinProxy:
         """Forget an app, but for the endpoints that still have something in flight: `drained` waits for it."""
         upstream = self._upstreams.pop(app)
         upstream.close(problems.unavailable(app, "it was removed."))
-<<<<<<< HEAD
+        upstream.guard.close()
         for gone, tally in zip(self._gone, upstream.latencies, strict=True):
             gone.absorb(tally)
-=======
-        upstream.guard.close()
-        for gone, latency in zip(self._gone, upstream.latencies, strict=True):
-            gone.total.merge(latency.total)
->>>>>>> c950fb4 (Decide about health, ejection, breakers and retries without I/O)
         for endpoint, state in self._endpoints.items():
             if state.upstream is upstream:
                 self.remove(endpoint)
@@ -276,11 +271,7 @@ class PythonBuiltinProxy:
         now = self._clock.monotonic()
         self._forget_homeless()
         for upstream in self._upstreams.values():
-<<<<<<< HEAD
             upstream.mark(now, {upstream.spec.app, *self._routes})
-=======
-            upstream.mark(now)
->>>>>>> c950fb4 (Decide about health, ejection, breakers and retries without I/O)
         for state in self._endpoints.values():
             state.latency.mark(now)
         for latency in self._gone:

@@ -84,6 +84,7 @@ class Upstream:
             self._past.absorb(self._branches.pop(name))
         for branch in self._all_branches():
             branch.mark(now)
+        self.guard.budget.mark(now, self.accepted)
 
     @property
     def latencies(self) -> tuple[Tally, Tally]:
@@ -94,7 +95,7 @@ class Upstream:
     @property
     def ready(self) -> bool:
         """There is an endpoint that requests may be sent to."""
-        return bool(self._routed) and self.spec.unavailable is None
+        return bool(self.routed) and self.spec.unavailable is None
 
     def close(self, problem: problems.Problem) -> None:
         """Answer everybody who waits with `problem`."""
@@ -249,7 +250,7 @@ class Upstream:
     @property
     def accepted(self) -> int:
         """Requests since the start, the lab's own included."""
-        return self._accepted
+        return sum(branch.accepted for branch in self._all_branches())
 
     @property
     def in_flight(self) -> int:
@@ -261,12 +262,6 @@ class Upstream:
         """Connections to workers, those that wait for a request included."""
         return sum(state.connections for state in self.routed)
 
-    def mark(self, now: float) -> None:
-        """A second has passed: remember what was counted until `now`."""
-        for latency in self.latencies:
-            latency.mark(now)
-        self.guard.budget.mark(now, self._accepted)
-
     def queue_timeout(self) -> problems.Problem:
         """What a request is told that waited too long."""
         return problems.queue_timeout(self.spec.app, self.spec.timeouts.queue, len(self.routed))
@@ -277,7 +272,7 @@ class Upstream:
         recent = everybody.recent(now, own)
         return UpstreamView(
             app=self.spec.app,
-            accepted=sum(branch.accepted for branch in self._all_branches()),
+            accepted=self.accepted,
             queue=len(self._queue),
             max_queue=self._longest,
             max_active=self._most_active,
@@ -288,20 +283,18 @@ class Upstream:
             endpoints=endpoints,
             breaker=self.guard.breaker_view(now),
             retries=self.guard.budget.spent,
-            retries_left=self.guard.budget.left(now, self._accepted),
+            retries_left=self.guard.budget.left(now, self.accepted),
             panic=self.guard.panic,
         )
 
-<<<<<<< HEAD
     def _all_branches(self) -> list[Branch]:
         return [*self._branches.values(), *((self._past,) if self._past is not None else ())]
-=======
+
     def _guard(self) -> None:
         """Ask and tell the guard only what it has to know: what is off is None, and costs a look at it."""
         guard = self.guard
         self._gate = guard if guard.gates else None
         self.watch = guard if guard.watches else None
->>>>>>> c950fb4 (Decide about health, ejection, breakers and retries without I/O)
 
     def _follow(self, policy: SelectionPolicy[EndpointState]) -> None:
         """Have a policy choose from now on. What it does not ask for costs nothing."""
