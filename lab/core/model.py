@@ -195,11 +195,22 @@ class ClientTimeouts(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """How long a connection stays open without a request."""
 
 
+class Explain(StrEnum):
+    """Which answers say what happened: X-Request-Id, Proxy-Status (RFC 9209) and Server-Timing."""
+
+    OFF = "off"
+    PROBLEMS = "problems"
+    """Those that the gateway makes itself, because something went wrong."""
+    ALL = "all"
+    """Every one; workers are told the X-Request-Id, too."""
+
+
 class ProxySettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the proxy treats all clients and all apps: `proxy` in the manifest, `cgilab set proxy KEY=VALUE`."""
 
     limits: Limits = Limits()
     timeouts: ClientTimeouts = ClientTimeouts()
+    explain: Explain = Explain.PROBLEMS
     slow: Seconds = 1.0
     """A request that takes so long is told in an event, and its trace is kept; 0 means never."""
     trace_sample: Count = 0

@@ -5,7 +5,18 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from http import HTTPStatus
 
+from lab.proxy import explain
 from lab.proxy.accounting import Outcome
+
+_USUAL = {
+    403: "http_request_denied",
+    429: "http_request_denied",
+    502: "http_protocol_error",
+    503: "destination_unavailable",
+    504: "http_response_timeout",
+}
+"""Status to error type of RFC 9209 2.3."""
+_LIMIT = "connection_limit_reached"
 
 
 @dataclass(frozen=True)
@@ -21,10 +32,17 @@ class Problem:
     """Seconds."""
     allow: str = ""
     """With 405: the methods that would be answered (RFC 9110 15.5.6)."""
+    error: str = ""
+    """What Proxy-Status calls it (RFC 9209 2.3); empty for the usual name of its status."""
 
     def response(self, end: bytes, with_body: bool) -> bytes:
         """The whole response. `end` completes its head (see forwarding.py); `with_body` is false for HEAD."""
         return self._head + end + (self._body if with_body else b"")
+
+    def proxy_status(self, next_hop: str) -> bytes:
+        """The Proxy-Status field. `next_hop` is whom the gateway had asked, empty for nobody."""
+        usual = "http_request_error" if self.status < 500 else "proxy_internal_error"
+        return explain.failure(self.error or _USUAL.get(self.status, usual), self.detail, next_hop)
 
     @cached_property
     def _body(self) -> bytes:
@@ -80,11 +98,12 @@ def length_required(limit: int) -> Problem:
 @lru_cache(maxsize=64)
 def no_route(prefixes: tuple[str, ...], *, known: bool) -> Problem:
     """`known`: a route has this path, and asks for something besides."""
+    error = "destination_not_found"
     if known:
         detail = "No route takes this request: those that have its path ask for another host, method or field."
-        return Problem(404, detail, "Look at the conditions: cgilab status lists routes.")
+        return Problem(404, detail, "Look at the conditions: cgilab status lists routes.", error=error)
     paths = ", ".join(prefixes) or "none: this lab has no app"
-    return Problem(404, "No app has this path.", f"Paths of apps: {paths}.")
+    return Problem(404, "No app has this path.", f"Paths of apps: {paths}.", error=error)
 
 
 @lru_cache(maxsize=64)
@@ -95,13 +114,16 @@ def unavailable(app: str, reason: str) -> Problem:
 @lru_cache(maxsize=64)
 def queue_full(app: str, length: int) -> Problem:
     detail = f"Every worker of {app} is busy and {length} requests wait already."
-    return Problem(503, detail, "Try again, or give it more workers.", Outcome.SHED, retry_after=1)
+    remedy = "Try again, or give it more workers."
+    return Problem(503, detail, remedy, Outcome.SHED, retry_after=1, error=_LIMIT)
 
 
 @lru_cache(maxsize=64)
 def queue_timeout(app: str, seconds: float, workers: int) -> Problem:
     why = f"none of the {workers} workers of {app} was free" if workers else f"{app} had no worker that is ready"
-    return Problem(503, f"For {seconds:g} s {why}.", "Try again, or give it more workers.", Outcome.SHED, retry_after=1)
+    error = _LIMIT if workers else "destination_unavailable"
+    remedy = "Try again, or give it more workers."
+    return Problem(503, f"For {seconds:g} s {why}.", remedy, Outcome.SHED, retry_after=1, error=error)
 
 
 @lru_cache(maxsize=64)
@@ -115,33 +137,40 @@ def breaker_open(app: str, seconds: int) -> Problem:
 @lru_cache(maxsize=64)
 def too_many_requests(app: str, limit: int) -> Problem:
     detail = f"Workers of {app} have {limit} requests at once, and may have no more."
-    return Problem(503, detail, "Try again, or raise breaker.max_requests.", Outcome.SHED, retry_after=1)
+    return Problem(503, detail, "Try again, or raise breaker.max_requests.", Outcome.SHED, retry_after=1, error=_LIMIT)
 
 
 @lru_cache(maxsize=64)
 def too_many_connections(app: str, limit: int) -> Problem:
     detail = f"There are {limit} connections to workers of {app}, all in use, and may be no more."
-    return Problem(503, detail, "Try again, or raise breaker.max_connections.", Outcome.SHED, retry_after=1)
+    return Problem(
+        503, detail, "Try again, or raise breaker.max_connections.", Outcome.SHED, retry_after=1, error=_LIMIT
+    )
 
 
-def _gateway(status: int, detail: str, remedy: str = "") -> Problem:
-    return Problem(status, detail, remedy, Outcome.FAILED)
+def _gateway(status: int, detail: str, remedy: str = "", error: str = "") -> Problem:
+    return Problem(status, detail, remedy, Outcome.FAILED, error=error)
 
 
 def connect_failed(endpoint: str, why: str) -> Problem:
-    return _gateway(502, f"No connection to {endpoint}: {why}.", "Look whether the worker lives and listens there.")
+    return _gateway(
+        502,
+        f"No connection to {endpoint}: {why}.",
+        "Look whether the worker lives and listens there.",
+        "connection_refused",
+    )
 
 
 def connect_timeout(endpoint: str, seconds: float) -> Problem:
     remedy = "Its backlog is full, or it is frozen."
-    return _gateway(504, f"{endpoint} did not accept a connection within {seconds:g} s.", remedy)
+    return _gateway(504, f"{endpoint} did not accept a connection within {seconds:g} s.", remedy, "connection_timeout")
 
 
 def died_before_answer(endpoint: str, received: bool) -> Problem:
     when = "in the middle of its response's head" if received else "before it answered"
-    return _gateway(
-        502, f"{endpoint} closed the connection {when}.", "Look at the worker's last output: it may have died."
-    )
+    error = "http_response_incomplete" if received else "connection_terminated"
+    remedy = "Look at the worker's last output: it may have died."
+    return _gateway(502, f"{endpoint} closed the connection {when}.", remedy, error)
 
 
 def bad_answer(endpoint: str, status: int, detail: str) -> Problem:
@@ -149,7 +178,7 @@ def bad_answer(endpoint: str, status: int, detail: str) -> Problem:
 
 
 def start_failed(app: str, why: str) -> Problem:
-    return _gateway(502, f"The CGI program of {app} was not started: {why}")
+    return _gateway(502, f"The CGI program of {app} was not started: {why}", error="destination_unavailable")
 
 
 def cgi_overdue(app: str, seconds: float) -> Problem:
@@ -159,7 +188,8 @@ def cgi_overdue(app: str, seconds: float) -> Problem:
 
 def redirects_too_often(app: str, limit: int) -> Problem:
     detail = f"Programs redirected this request inside the lab more than {limit} times, the last was {app}'s."
-    return _gateway(502, detail, "Look for two that redirect to each other with Location: /path.")
+    remedy = "Look for two that redirect to each other with Location: /path."
+    return _gateway(502, detail, remedy, "proxy_loop_detected")
 
 
 def redirected_early(app: str) -> Problem:

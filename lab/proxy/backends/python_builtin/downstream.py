@@ -211,7 +211,10 @@ class Downstream(asyncio.Protocol, Timed):
         counters = self._gateway.counters[self.own]
         counters.begin()
         counters.end(problem.outcome)
-        self.write(problem.response(self._gateway.date() + RESPONSE_END[False, True, False], with_body=True))
+        end = self._gateway.date() + RESPONSE_END[False, True, False]
+        if self._gateway.recorder.explains_problems:
+            end = problem.proxy_status("") + end
+        self.write(problem.response(end, with_body=True))
         self._linger()
 
     def _close(self) -> None:

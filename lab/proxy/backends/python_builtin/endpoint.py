@@ -34,6 +34,8 @@ class EndpointState:
     def __init__(self, endpoint: Endpoint, upstream: "Upstream", gateway: Gateway) -> None:
         self.endpoint = endpoint
         self.upstream = upstream
+        self.hop, self.who = str(endpoint), str(endpoint.worker)
+        """Its address and its worker, as people name them."""
         self.places = endpoint.concurrency
         self.room: float = endpoint.concurrency
         """The most requests that it may be given: its places, or without end where it has a queue of its own."""

@@ -112,6 +112,8 @@ class Exchange(Timed):
         self.retried = False
         self.noted = False
         """It will be remembered, however long it takes."""
+        self.name = b""
+        """The field line that tells the worker and the client what it is called, if they are told."""
         self.number = 0
         """Which one it is, counted from 1; the lab's own requests are counted apart."""
         self.started = 0.0
@@ -162,6 +164,10 @@ class Exchange(Timed):
         if self.noted:
             self.problem, self.retried, self.attempts = None, False, ()
         self.noted = not self.number % gateway.recorder.sample
+        if gateway.recorder.explains_all:
+            gateway.recorder.baptise(self)
+        elif self.name:
+            self.name = b""
         self.asked = 0.0
         self.route = NOWHERE
         self.original = b""
@@ -210,6 +216,11 @@ class Exchange(Timed):
         return self.request.length != CHUNKED
 
     @property
+    def identity(self) -> str:
+        """What it is called in traces, logs and fields."""
+        return self._gateway.recorder.traces.identity(self.number, self.downstream.own)
+
+    @property
     def port(self) -> int:
         """The listener's."""
         return self._gateway.port
@@ -223,7 +234,8 @@ class Exchange(Timed):
         """What the program that `prepare` found is told. Raises `BadMessageError` for what cannot be told."""
         assert self.script is not None
         authority, client = self._gateway.authority, self.downstream.address
-        return cgi.variables(self.request, self.script, authority, client, authorized=authorized)
+        found = cgi.variables(self.request, self.script, authority, client, authorized=authorized)
+        return [*found, (b"HTTP_X_REQUEST_ID", self.identity.encode())] if self.name else found
 
     def rewrite(self, target: bytes) -> None:
         """Go on as though the client had asked for `target`."""
@@ -350,7 +362,7 @@ class Exchange(Timed):
         body = b"" if self.request.method == b"HEAD" else body
         self.status, self.sent = int(head[9:12]), len(body)
         self._end(ANSWERED)
-        self.downstream.write(head + end + body)
+        self.downstream.write(head + self.name + end + body)
         self.downstream.finished(keep)
 
     def fail(self, problem: Problem) -> None:
@@ -363,6 +375,8 @@ class Exchange(Timed):
         self.status, self.problem, self.noted = problem.status, problem, True
         self._end(problem.outcome)
         end = self._gateway.date() + RESPONSE_END[keep, self.request.modern, False]
+        if self._gateway.recorder.explains_problems:
+            end = self._gateway.recorder.explained_problem(self, problem) + end
         self.downstream.write(problem.response(end, self.request.method != b"HEAD"))
         self.downstream.finished(keep)
 
@@ -555,6 +569,8 @@ class Exchange(Timed):
         self._chunks = modern and head.length < 0
         self.status = head.status
         lines = head.lines if is_dated(head.lines) else head.lines + self._gateway.date()
+        if self.name:
+            lines = self._gateway.recorder.explained(self, lines)
         start = lines + RESPONSE_END[self._keep, modern, self._chunks]
         if download is None:
             self.sent = len(payload)

@@ -109,6 +109,10 @@ class SiteRoute:
 class _Files(EndpointState):
     """A worker that is none, in charge of the long files that are on their way: it has room for all of them."""
 
+    def __init__(self, endpoint: Endpoint, upstream: Upstream, gateway: Gateway) -> None:
+        super().__init__(endpoint, upstream, gateway)
+        self.hop, self.who = "", "the disk"
+
     def release(self) -> None:
         pass
 

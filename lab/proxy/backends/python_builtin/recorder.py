@@ -8,13 +8,18 @@ none.
 import math
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from lab.core.clock import Clock
 from lab.core.events import EventKind, EventRing
-from lab.core.model import Endpoint, ProxySettings
+from lab.core.model import Explain, ProxySettings
 from lab.core.printable import printable
 from lab.core.trace import Attempt, Trace, Why
+from lab.proxy import explain
 from lab.proxy.accounting import FAILED, SHED, Outcome
+from lab.proxy.problems import Problem
 from lab.proxy.trace import Traces
+from lab.wire.headers import without
 
 if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.exchange import Exchange
@@ -37,6 +42,10 @@ class Recorder:
         """A request that takes at least so many seconds is slow."""
         self.sample = _NEVER
         """One of so many requests is remembered, whatever becomes of it."""
+        self.explains_problems = True
+        """Answers of the gateway's own that tell of a problem say what happened."""
+        self.explains_all = False
+        """So does every other answer, and workers are told what a request is called."""
         self.traces = Traces()
         self._clock = clock
         self._events = events
@@ -47,6 +56,35 @@ class Recorder:
         """Go by these settings from now on."""
         self.patience = settings.slow or math.inf
         self.sample = settings.trace_sample or _NEVER
+        self.explains_problems = settings.explain is not Explain.OFF
+        self.explains_all = settings.explain is Explain.ALL
+
+    def baptise(self, exchange: "Exchange") -> None:
+        """Give a request the field line that says what it is called, in place of one that the client made up."""
+        exchange.name = _named(exchange)
+        if explain.REQUEST_ID in exchange.request.lines.lower():
+            lines = without(exchange.request.lines, (explain.REQUEST_ID,))
+            exchange.request = msgspec.structs.replace(exchange.request, lines=lines)
+
+    def explained(self, exchange: "Exchange", lines: bytes) -> bytes:
+        """The head of a worker's answer, with the fields that say what happened until now."""
+        if explain.REQUEST_ID in lines.lower():
+            lines = without(lines, (explain.REQUEST_ID,))
+        endpoint = exchange.endpoint
+        return b"%b%b%b%.3f%b\r\n" % (
+            lines,
+            exchange.name,
+            explain.relayed(endpoint.hop, endpoint.who, exchange.status),
+            (self._clock.monotonic() - exchange.asked) * 1000,
+            explain.waits(exchange.queued, exchange.connecting) if exchange.queued or exchange.connecting else b"",
+        )
+
+    def explained_problem(self, exchange: "Exchange", problem: Problem) -> bytes:
+        """The fields that say what happened to a request that the gateway answers itself."""
+        asked = exchange.asked > 0
+        total = b"Server-Timing: total;dur=%.3f" % ((self._clock.monotonic() - exchange.started) * 1000)
+        timing = total + explain.waits(exchange.queued, exchange.connecting) + b"\r\n"
+        return _named(exchange) + problem.proxy_status(exchange.endpoint.hop if asked else "") + timing
 
     def ended(self, exchange: "Exchange", outcome: Outcome, took: float) -> None:
         """A request ended that is slow, failed, was retried or is of the sample."""
@@ -70,14 +108,13 @@ class Recorder:
 
     def _trace(self, exchange: "Exchange", outcome: Outcome, took: float, reasons: tuple[Why, ...]) -> Trace:
         request, problem = exchange.request, exchange.problem
-        own = exchange.downstream.own
         end = exchange.started + took
         head = exchange.first or end
         asked = exchange.asked or end
         return Trace(
-            id=self.traces.identity(exchange.number, own),
+            id=exchange.identity,
             at=self._clock.wall() - took,
-            own=own,
+            own=exchange.downstream.own,
             client=exchange.downstream.peer,
             method=request.method.decode(),
             target=printable(exchange.original or request.target, _LONGEST),
@@ -118,19 +155,28 @@ class Recorder:
         self._events.emit(EventKind.TOOK_LONG, text, app=trace.app or None, data=data)
 
 
+def _named(exchange: "Exchange") -> bytes:
+    return b"X-Request-Id: %b\r\n" % exchange.identity.encode()
+
+
 def _attempts(exchange: "Exchange") -> tuple[Attempt, ...]:
     """Everybody who was asked, the last one last."""
     if exchange.latency is None:
         return ()
-    failed = [_attempt(one.endpoint, one.endpoint.pid, one.why, one.seconds) for one in exchange.attempts]
+    failed = [
+        Attempt(
+            worker=str(one.endpoint.worker),
+            endpoint=str(one.endpoint),
+            pid=one.endpoint.pid,
+            failure=one.why,
+            seconds=one.seconds,
+        )
+        for one in exchange.attempts
+    ]
     if not exchange.asked or (exchange.tried and exchange.endpoint is exchange.tried[-1]):
         return tuple(failed)
     why = exchange.problem.detail if exchange.problem is not None else ""
     connected = exchange.connection.endpoint is exchange.endpoint
     pid = exchange.connection.pid if connected else exchange.endpoint.endpoint.pid
-    return (*failed, _attempt(exchange.endpoint.endpoint, pid, why))
-
-
-def _attempt(endpoint: Endpoint, pid: int | None, failure: str, seconds: float | None = None) -> Attempt:
-    worker, address = str(endpoint.worker), str(endpoint)
-    return Attempt(worker=worker, endpoint=address, pid=pid, failure=failure, seconds=seconds)
+    last = Attempt(worker=exchange.endpoint.who, endpoint=exchange.endpoint.hop, pid=pid, failure=why)
+    return (*failed, last)

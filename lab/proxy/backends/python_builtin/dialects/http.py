@@ -38,7 +38,7 @@ class HttpDialect:
         lines, strip = request.lines, exchange.route.strip
         if strip:
             lines = with_target(request, replaced(request.target, strip, b""))
-        return lines + exchange.downstream.end_of(request) + body
+        return lines + exchange.name + exchange.downstream.end_of(request) + body
 
     def upload(self, payload: bytes, body: Body) -> bytes:
         if not self._chunked:

@@ -1,0 +1,49 @@
+"""Fields by which an answer explains itself: X-Request-Id, Proxy-Status (RFC 9209) and Server-Timing (W3C).
+
+An answer that the gateway makes itself carries them as a rule: it costs nothing that matters, and whoever debugs a 502
+wants to know who said so and why. On relayed answers they are a setting: they tell every client which worker served it
+and how long that took, and cost the gateway about a microsecond.
+"""
+
+import re
+from functools import lru_cache
+from typing import Final
+
+REQUEST_ID: Final = b"x-request-id"
+
+_LONGEST: Final = 200
+"""Characters of the details that are told."""
+
+_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
+
+
+def quoted(text: str) -> str:
+    """A String of RFC 8941 3.3.3: printable ASCII between quotes. Everything else becomes a question mark."""
+    shown = _UNPRINTABLE.sub("?", text[:_LONGEST])
+    return '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def failure(error: str, details: str, next_hop: str) -> bytes:
+    """The Proxy-Status field of an answer that the gateway made in a worker's place.
+
+    `error` is a type of RFC 9209 2.3; `next_hop` is whom the gateway had asked, empty for nobody.
+    """
+    hop = f"; next-hop={quoted(next_hop)}" if next_hop else ""
+    return f"Proxy-Status: cgilab; error={error}{hop}; details={quoted(details)}\r\n".encode()
+
+
+@lru_cache(maxsize=4096)
+def relayed(next_hop: str, worker: str, status: int) -> bytes:
+    """Proxy-Status of a relayed answer, and the beginning of Server-Timing: the milliseconds of the app are missing.
+
+    Without `next_hop` the gateway read a file.
+    """
+    hop = f"; next-hop={quoted(next_hop)}; received-status={status}" if next_hop else ""
+    passed = f"Proxy-Status: cgilab{hop}\r\n"
+    return f"{passed}Server-Timing: app;desc={quoted(worker)};dur=".encode()
+
+
+def waits(queued: float, connecting: float) -> bytes:
+    """What a Server-Timing field says of waits, behind other entries; nothing of waits that there were not."""
+    queue = b", queue;dur=%.3f" % (queued * 1000) if queued else b""
+    return queue + (b", connect;dur=%.3f" % (connecting * 1000) if connecting else b"")
