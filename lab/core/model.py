@@ -29,6 +29,13 @@ Seconds = Annotated[float, Meta(ge=0, le=365 * 24 * 3600)]
 Count = Annotated[int, Meta(ge=0, le=10**15)]
 Workers = Annotated[int, Meta(ge=0, le=1000)]
 Some = Annotated[int, Meta(ge=1, le=10**15)]
+Protocol = Annotated[
+    str,
+    Meta(
+        pattern=r"^(?!h2c|http|tls)[a-z0-9!#$%&'*+.^_`|~/-]{1,32}(?!\n)$",
+        description="A protocol's name in lower case; not HTTP or TLS, whose requests would pass by the proxy unread.",
+    ),
+]
 Version = Annotated[str, Meta(pattern=r"^(\d+(\.\d+)*)?(?!\n)$", description="A version such as 8.2, in quotes.")]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Niceness = Annotated[int, Meta(ge=0, le=19)]
@@ -173,6 +180,10 @@ class Timeouts(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     response_idle: Seconds = 30.0
     upstream_idle: Seconds = 5.0
     """How long an idle connection to a worker stays open."""
+    tunnel_idle: Seconds = 300.0
+    """A tunnel (a WebSocket) in which nothing moves is closed after so long."""
+    drain: Seconds = 5.0
+    """How long a tunnel goes on when its worker is to be stopped or the lab ends."""
 
 
 class Limits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -410,6 +421,9 @@ class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     queue: Queue = Queue.UPSTREAM
     queue_length: Count = 512
     selection: Selection = Selection.ROUND_ROBIN
+    upgrades: tuple[Protocol, ...] = ("websocket",)
+    """Protocols that a client and a worker may switch to, if both ask for it: the connection becomes a tunnel, and its
+    worker's place is taken until it ends. Empty means none."""
     pool: PoolSettings = PoolSettings()
     liveness: Liveness = Liveness()
     timeouts: Timeouts = Timeouts()

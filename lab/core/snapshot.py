@@ -109,6 +109,8 @@ class AppSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     max_reached: int = 0
     """How often the pool came to `max_workers` and could have used more."""
     slow_requests: int = 0
+    tunnels: int = 0
+    """WebSockets and the like that are open to its workers."""
     waits_for: tuple[str, ...] = ()
     """Processes beside the pool that have to be healthy before its first worker starts."""
     unavailable: str | None = None
@@ -132,6 +134,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """The client left first."""
     in_flight: int = 0
     retries: int = 0
+    tunnels: int = 0
+    """Open now. The request that opened one has been answered."""
+    tunnel_bytes: int = 0
+    """Carried by tunnels, both ways together."""
     rps: float = 0.0
     p50_ms: float | None = None
     p95_ms: float | None = None

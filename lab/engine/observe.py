@@ -91,6 +91,7 @@ def _app(
         panic=upstream.panic if upstream else False,
         max_reached=view.max_reached,
         slow_requests=slow,
+        tunnels=sum(endpoint.tunnels for endpoint in traffic.values()),
         waits_for=waits_for,
         unavailable=view.unavailable,
         building=view.building,

@@ -37,11 +37,15 @@ ANSWERED, FAILED, SHED, ABANDONED = Outcome
 class Counters:
     """Requests since the start. `accepted == answered + failed + shed + abandoned + in_flight`, always."""
 
-    __slots__ = ("abandoned", "accepted", "answered", "failed", "in_flight", "retries", "shed")
+    __slots__ = (
+        *("abandoned", "accepted", "answered", "failed", "in_flight", "retries", "shed"),
+        *("tunnel_bytes", "tunnels"),
+    )
 
     def __init__(self) -> None:
         self.accepted = self.in_flight = self.retries = 0
         self.answered = self.failed = self.shed = self.abandoned = 0
+        self.tunnels = self.tunnel_bytes = 0
 
     def begin(self) -> int:
         """A request was accepted. Returns its number, counted from 1."""
@@ -71,6 +75,8 @@ class Counters:
             abandoned=self.abandoned,
             in_flight=self.in_flight,
             retries=self.retries,
+            tunnels=self.tunnels,
+            tunnel_bytes=self.tunnel_bytes,
             rps=window.rps,
             p50_ms=window.p50_ms,
             p95_ms=window.p95_ms,

@@ -40,6 +40,7 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     selection: Selection = Selection.ROUND_ROBIN
     queue: Queue = Queue.UPSTREAM
     queue_length: int = 512
+    upgrades: tuple[str, ...] = ("websocket",)
     timeouts: Timeouts = Timeouts()
     health_check: HealthCheck = HealthCheck()
     """Its path is that of the question, never empty while there is an interval."""
@@ -93,6 +94,8 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     health: EndpointHealth = EndpointHealth.HEALTHY
     health_why: str = ""
     ejected_for_s: float | None = None
+    tunnels: int = 0
+    """Open now; each takes a place and counts in `in_flight`."""
 
 
 class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):

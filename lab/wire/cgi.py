@@ -24,7 +24,9 @@ SOFTWARE: Final = b"cgilab"
 
 _FIELDS_SENT = re.compile(rb"\n([0-9A-Za-z\-]++):[ \t]*+([^\r]*+)\r")
 _EXPECTS = re.compile(rb"(?i)\nexpect:[ \t]*+100-continue[ \t]*+\r")
-_NOT_PASSED = frozenset({b"content-type", b"content-length", b"expect", b"authorization", b"host"})
+_NOT_PASSED = frozenset(
+    {b"content-type", b"content-length", b"expect", b"authorization", b"host", b"connection", b"te"}
+)
 
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _BODY_FIELD = re.compile(rb"(?i)(?:content-[^:]*|expect)")

@@ -24,6 +24,13 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 
 _RESPONSE_HEAD_LIMIT = 64 * 1024
 _LARGEST_BODY = (1 << 63) - 1
+_MOST_HOPS = 9
+"""Digits of Max-Forwards."""
+
+_PECULIAR = frozenset({b"CONNECT", b"OPTIONS", b"TRACE"})
+"""Methods that can be about the gateway itself."""
+_TAKES_TRAILERS = b"TE: trailers\r\nConnection: TE\r\n"
+"""The one member of TE that holds across the gateway, which passes trailers on (RFC 9110 10.1.4)."""
 
 _REQUEST_LINE = rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])\r\n"
 _REQUEST = re.compile(rb"(?:\r\n)?" + _REQUEST_LINE + rb"(?:" + FIELD + rb")*+\r\n")
@@ -43,6 +50,7 @@ _COMMON: dict[tuple[bytes, ...], tuple[bool, bool, tuple[bytes, ...]]] = {
 }
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z._~%\-]{1,255})(?::[0-9]{0,5})?")
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?]*)([/?].*)?", re.DOTALL)
+_MAX_FORWARDS = re.compile(rb"(?i)\nmax-forwards:([^\r]*+)\r")
 _LINES = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]*+\r\n)*+[\t\x20-\x7e\x80-\xff]*+")
 _FIELD = re.compile(FIELD)
 _SPACE_BEFORE_COLON = re.compile(rb"\n(" + TOKEN + rb")[ \t]++:")
@@ -75,6 +83,11 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """Request line (HTTP/1.1, origin-form) and the fields that may travel on, without the empty line."""
     end: int
     """Where the body begins in the parsed data."""
+    upgrade: bytes = b""
+    """Protocols that the client would switch to, as its Upgrade field lists them. Only where it may ask (RFC 9110 7.8):
+    in HTTP/1.1, with `Connection: upgrade`; and without a body, so that the request ends with its head."""
+    last: bool = False
+    """It has to be answered here: TRACE or OPTIONS whose Max-Forwards is 0 (RFC 9110 7.6.2)."""
 
 
 class ResponseHead(msgspec.Struct, frozen=True, gc=False):
@@ -88,6 +101,8 @@ class ResponseHead(msgspec.Struct, frozen=True, gc=False):
     lines: bytes
     """Status line (HTTP/1.1) and the fields that may travel on, without the empty line."""
     end: int
+    upgrade: bytes = b""
+    """Of a 101: what the server has switched to."""
 
 
 def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
@@ -105,7 +120,8 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
         _check_limits(data, start, end, limits)
     modern = digit == b"1"
     host = length = None
-    coding = options = b""
+    coding = options = upgrade = b""
+    trailers = False
     cuts = []
     for field in _NOTABLE_IN_REQUEST.finditer(data, fields - 1, end - 2):
         name, value = field[1].lower(), field[2].rstrip(b" \t")
@@ -119,6 +135,10 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
                 options += value + b","
             elif name == b"transfer-encoding":
                 coding += value + b","
+            elif name == b"upgrade":
+                upgrade += value + b","
+            elif name == b"te":
+                trailers = trailers or b"trailers" in listed(value)
     if coding:
         length = _chunked(coding, length, modern)
     if host is None and modern:
@@ -131,9 +151,15 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
         lines = without(lines, named) if named else lines
     if not modern:
         lines = lines.replace(b" HTTP/1.0\r\n", b" HTTP/1.1\r\n", 1)
-    if target[0] != 0x2F or method == b"CONNECT":
+    if upgrade and (length or not modern or b"upgrade" not in listed(options)):
+        upgrade = b""
+    if trailers and modern:
+        lines += _TAKES_TRAILERS
+    last = False
+    if target[0] != 0x2F or method in _PECULIAR:
         target, host, lines = _other_form(method, target, host, lines)
-    return RequestHead(method, target, modern, host, length or 0, keep_alive, lines, end)
+        lines, last = _one_hop_less(method, length, lines)
+    return RequestHead(method, target, modern, host, length or 0, keep_alive, lines, end, upgrade, last)
 
 
 def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
@@ -148,7 +174,7 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
     fields, end = match.end(2) + len(reason or b"") + 2, match.end()
     modern, status = digit == b"1", int(code)
     length = None
-    coding = options = b""
+    coding = options = upgrade = b""
     cuts = []
     for field in _NOTABLE_IN_RESPONSE.finditer(data, fields - 1, end - 2):
         name, value = field[1].lower(), field[2].rstrip(b" \t")
@@ -160,6 +186,8 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
             options += value + b","
         elif name == b"transfer-encoding":
             coding += value + b","
+        elif name == b"upgrade":
+            upgrade += value + b","
     if coding:
         length = _chunked(coding, length, modern, 502)
     lines = cut(data, 0, end - 2, cuts) if cuts else data[: end - 2]
@@ -177,7 +205,9 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
         length = 0
     elif length is None:
         length = UNTIL_CLOSE
-    return ResponseHead(status, length, keep_alive and length != UNTIL_CLOSE, lines, end)
+    if upgrade and (status != 101 or not modern or b"upgrade" not in listed(options)):
+        upgrade = b""
+    return ResponseHead(status, length, keep_alive and length != UNTIL_CLOSE, lines, end, upgrade)
 
 
 def retargeted(request: RequestHead, target: bytes) -> RequestHead:
@@ -238,9 +268,11 @@ def _connection(value: bytes, status: int = 400) -> tuple[bool, bool, tuple[byte
 
 
 def _other_form(method: bytes, target: bytes, host: bytes | None, lines: bytes) -> tuple[bytes, bytes | None, bytes]:
-    """Target, Host and lines of a request whose target is not in origin-form (RFC 9112 3.2)."""
+    """Target, Host and lines of a request whose target may not be in origin-form (RFC 9112 3.2)."""
     if method == b"CONNECT":
-        raise BadMessageError(501, "CONNECT asks for a tunnel; this gateway has none.")
+        raise BadMessageError(501, "CONNECT asks for a tunnel to anywhere; this gateway has none.")
+    if target[0] == 0x2F:
+        return target, host, lines
     if target == b"*" and method == b"OPTIONS":
         return target, host, lines
     absolute = _ABSOLUTE.fullmatch(target)
@@ -251,6 +283,23 @@ def _other_form(method: bytes, target: bytes, host: bytes | None, lines: bytes) 
     path = b"/" + path if path[0] == 0x3F else path
     fields = without(lines[lines.index(b"\n") + 1 :], (b"host",))
     return path, host, b"%b %b HTTP/1.1\r\nHost: %b\r\n%b" % (method, path, host, fields)
+
+
+def _one_hop_less(method: bytes, length: int | None, lines: bytes) -> tuple[bytes, bool]:
+    """The lines with Max-Forwards counted down, and whether it was 0 (RFC 9110 7.6.2)."""
+    if method not in _PECULIAR:
+        return lines, False
+    if method == b"TRACE" and length:
+        raise BadMessageError(400, "TRACE with a body; expected none (RFC 9110 9.3.8).")
+    found: list[bytes] = _MAX_FORWARDS.findall(lines)
+    if not found:
+        return lines, False
+    hops = found[0].strip(b" \t")
+    if len(found) > 1 or not hops.isdigit() or len(hops) > _MOST_HOPS:
+        raise BadMessageError(400, f"Max-Forwards is {shown(b', '.join(found))}; expected one small number.")
+    if int(hops) == 0:
+        return lines, True
+    return _MAX_FORWARDS.sub(b"\nMax-Forwards: %d\r" % (int(hops) - 1), lines), False
 
 
 def _check_incomplete(data: bytes, limits: Limits) -> None:

@@ -84,6 +84,8 @@ PROMISED: dict[str, set[str]] = {
         "abandoned",
         "in_flight",
         "retries",
+        "tunnels",
+        "tunnel_bytes",
         "rps",
         "p50_ms",
         "p95_ms",

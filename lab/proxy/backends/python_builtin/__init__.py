@@ -5,6 +5,7 @@
     upstream.py     an app: its endpoints, and the queue before them
     endpoint.py     a worker's places, and the connections to it
     connection.py   a connection to a worker
+    tunnel.py       what both become when client and worker switch protocols: WebSocket
     dialects/       what is spoken on it: HTTP, FastCGI or CGI
     cgi_process.py  a CGI program, which answers one request, as a connection
     files.py        the files of an app with a document root

@@ -5,8 +5,6 @@ has ended, and nothing is looked at after `close`.
 """
 
 import asyncio
-import socket
-import struct
 from enum import Enum, auto
 from typing import Final, cast
 
@@ -14,6 +12,8 @@ from lab.proxy import problems
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, request_end
 from lab.proxy.backends.python_builtin.gateway import Gateway
+from lab.proxy.backends.python_builtin.outbox import reset
+from lab.proxy.backends.python_builtin.tunnel import Tunnel
 from lab.proxy.timeouts import NEVER, Timed
 from lab.wire.http1 import CHUNKED, BadMessageError, RequestHead, parse_request
 
@@ -25,9 +25,6 @@ _LINGER: Final = 2.0
 
 _NOBODY: Final = ("", 0)
 """The address of a client that hung up before it was looked at."""
-
-_RESET: Final = struct.pack("ii", 1, 0)
-"""SO_LINGER on, for 0 s: closing sends a reset instead of an end."""
 
 
 class State(Enum):
@@ -41,14 +38,18 @@ class State(Enum):
     """Everything has been said; what still arrives is thrown away."""
     CLOSING = auto()
     """Everything has been said and heard; the client has yet to take the end of it."""
+    SWITCHED = auto()
+    """It is one end of a tunnel, which hears what arrives."""
 
 
-_READY, _BUSY, _LINGERING, _CLOSING = State
+_READY, _BUSY, _LINGERING, _CLOSING, _SWITCHED = State
 """By name: see exchange.py."""
 
 
 class Downstream(asyncio.Protocol, Timed):
     """One client's connection. Its deadline covers idle times, heads and lingering; a request has its own."""
+
+    _tunnel: Tunnel
 
     def __init__(self, gateway: Gateway) -> None:
         self.transport: asyncio.Transport
@@ -153,12 +154,16 @@ class Downstream(asyncio.Protocol, Timed):
         if self._unread and not self._serving:
             self._serve()
 
+    def hand_over(self, tunnel: Tunnel) -> bytes:
+        """No further request follows: `tunnel` has the connection now. Returns what the client sent behind the last."""
+        self._state = _SWITCHED
+        self._tunnel = tunnel
+        early, self._unread = self._unread, b""
+        return early
+
     def reset(self) -> None:
         """End the connection so that the client cannot take what it got for complete."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
+        reset(self.transport)
 
     # -- the proxy's side
 
@@ -166,6 +171,8 @@ class Downstream(asyncio.Protocol, Timed):
         """Close if nothing is going on; otherwise the request in flight will be the last."""
         if self._state is _READY and not self._unread:
             self.transport.close()
+        elif self._state is _SWITCHED:
+            self._tunnel.drain()
 
     def expired(self) -> None:
         if self._state is _READY and self._unread not in (b"", b"\r\n") and not self.blocked:

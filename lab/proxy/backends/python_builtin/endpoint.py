@@ -25,6 +25,7 @@ from lab.proxy.timeouts import NEVER
 from lab.wire.http1 import BadMessageError, RequestHead
 
 if TYPE_CHECKING:
+    from lab.proxy.backends.python_builtin.tunnel import Tunnel
     from lab.proxy.backends.python_builtin.upstream import Upstream
 
 
@@ -62,6 +63,8 @@ class EndpointState:
         self.answered = self.failed = 0
         self.open: dict[Exchange, float] = {}
         """Requests at the worker, oldest first, with the monotonic time of each."""
+        self.tunnels: set[Tunnel] = set()
+        """Each has one of its places."""
         self.latency = Tally(gateway.now())
         self.free_since = gateway.now()
         """Monotonic time at which its last request ended, or at which it came to be known."""
@@ -163,8 +166,10 @@ class EndpointState:
             self._tell_drained()
 
     def leave(self) -> None:
-        """Be chosen no more; hang up the idle connections."""
+        """Be chosen no more; hang up the idle connections, give tunnels their last seconds."""
         self.routed = self.eligible = False
+        for tunnel in self.tunnels:
+            tunnel.drain()
         for connection in self._idle.copy():
             connection.discard()
 
@@ -199,6 +204,7 @@ class EndpointState:
             health=self.judged,
             health_why=self._why(),
             ejected_for_s=max(0.0, record.until - now) if record is not None and record.ejected else None,
+            tunnels=len(self.tunnels),
         )
 
     def request(self, now: float) -> RequestView | None:

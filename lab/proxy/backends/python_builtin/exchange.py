@@ -17,10 +17,11 @@ import msgspec
 
 from lab.proxy import problems
 from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Outcome, Tally
+from lab.proxy.backends.python_builtin import tunnel
 from lab.proxy.backends.python_builtin.branch import NOWHERE
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects import Answer
-from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, is_dated
+from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, VIA, is_dated, last_hop
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.breaker import Breaker
 from lab.proxy.problems import Problem
@@ -28,6 +29,7 @@ from lab.proxy.retries import Attempt
 from lab.proxy.timeouts import NEVER, Timed
 from lab.wire import cgi
 from lab.wire.bodies import LAST_CHUNK, Body, chunk, incoming
+from lab.wire.headers import listed
 from lab.wire.http1 import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, BadMessageError, RequestHead, ResponseHead, retargeted
 
 if TYPE_CHECKING:
@@ -472,6 +474,9 @@ class Exchange(Timed):
         self.tried = ()
         self._refused = None
         self._repeatable = True
+        if self.request.last:
+            self.answer(*last_hop(self.request))
+            return
         routes = self._gateway.routes
         route = routes.match(self.request)
         if route is not None:
@@ -542,7 +547,7 @@ class Exchange(Timed):
         """Relay a 1xx response, and look at what follows it."""
         self._interims += 1
         if head.status == 101:
-            self._bad_answer(BadMessageError(502, "It switches protocols, which nobody asked for."))
+            self._switch(head, rest)
         elif self._interims > _INTERIM_LIMIT:
             detail = f"It sent {_INTERIM_LIMIT} interim responses and still another one."
             self._bad_answer(BadMessageError(502, detail))
@@ -551,6 +556,22 @@ class Exchange(Timed):
                 self.downstream.write(head.lines + b"\r\n")
             if rest:
                 self.received(rest)
+
+    def _switch(self, head: ResponseHead, rest: bytes) -> None:
+        """Both sides take up another protocol: the request is answered, and its connections become a tunnel."""
+        offered = tunnel.offered(self.request, self.upstream.spec.upgrades)
+        if not tunnel.agreed(head, offered):
+            self._bad_answer(BadMessageError(502, "It switches protocols, which nobody asked for."))
+            return
+        endpoint, connection, downstream = self.endpoint, self.connection, self.downstream
+        self.status = head.status
+        took = self._end(ANSWERED)
+        self._count(endpoint.latency, took)
+        endpoint.answered += 1
+        endpoint.ended(self, self.started + took)
+        connection.exchange = None
+        downstream.write(head.lines + tunnel.switch(listed(head.upgrade)) + VIA + b"\r\n")
+        tunnel.Tunnel(downstream, connection, self._gateway).open(rest)
 
     def _respond(self, answer: Answer) -> None:
         """The final response's head is here: send it on, with what there is of the body."""

@@ -7,8 +7,12 @@ import math
 from email.utils import formatdate
 
 from lab.core.clock import Clock
+from lab.proxy import problems
+from lab.wire.headers import without
+from lab.wire.http1 import RequestHead
 
-_VIA = b"Via: 1.1 cgilab\r\n"
+VIA = b"Via: 1.1 cgilab\r\n"
+_SECRET = (b"authorization", b"cookie", b"proxy-authorization")
 
 
 class DateField:
@@ -38,16 +42,27 @@ def is_dated(lines: bytes) -> bool:
 def request_end(peer: str, host: bytes | None, authority: bytes, modern: bool, chunked: bool) -> bytes:
     """The fields that end a request's head, and its empty line. A client that named no host is given `authority`."""
     lines = b"" if host else b"Host: %b\r\n" % authority
-    lines += _VIA if modern else _VIA.replace(b"1.1", b"1.0", 1)
+    lines += VIA if modern else VIA.replace(b"1.1", b"1.0", 1)
     lines += b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\n" % peer.encode()
     lines += b"X-Forwarded-Host: %b\r\n" % (host or authority)
     return lines + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n")
 
 
+def last_hop(request: RequestHead) -> tuple[bytes, bytes]:
+    """Head, without its empty line, and body of the answer to TRACE or OPTIONS that may go no further.
+
+    TRACE shows what got here, but for what says who the client is (RFC 9110 9.3.8).
+    """
+    if request.method != b"TRACE":
+        return problems.OPTIONS, b""
+    body = without(request.lines, _SECRET) + b"\r\n"
+    return problems.head(200, "message/http", len(body)), body
+
+
 def _response_end(keep: bool, modern: bool, chunked: bool) -> bytes:
     """HTTP/1.1 stays open unless told to close; HTTP/1.0 closes unless told to stay."""
     connection = (b"" if modern else b"Connection: keep-alive\r\n") if keep else b"Connection: close\r\n"
-    return _VIA + connection + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n")
+    return VIA + connection + (b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"\r\n")
 
 
 _BOTH = (False, True)

@@ -10,10 +10,15 @@ copying it again and again, while the peer's pause comes too late. In one turn l
 """
 
 import asyncio
+import socket
+import struct
 from typing import Final
 
 _LONG: Final = 16 * 1024
 """Bytes. uvloop itself sends at once what is longer than a transport's high-water mark, and else in this turn."""
+
+_RESET: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER on, for 0 s: closing sends a reset instead of an end."""
 
 
 class Outbox:
@@ -44,3 +49,11 @@ class Outbox:
         for transport, data in waiting.items():
             if not transport.is_closing():
                 transport.write(data)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection so that its peer cannot take what it got for complete; what was not sent yet is lost."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()

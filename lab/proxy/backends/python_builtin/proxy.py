@@ -132,7 +132,7 @@ class PythonBuiltinProxy:
 
     def idle_since(self, endpoint: Endpoint) -> float | None:
         state = self._endpoints.get(endpoint)
-        return None if state is None or state.open else state.free_since
+        return None if state is None or state.open or state.tunnels else state.free_since
 
     def mark_own(self, address: tuple[str, int]) -> None:
         self._gateway.own_addresses.add(address)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Final
 
+from lab.proxy.backends.python_builtin import tunnel
 from lab.proxy.backends.python_builtin.dialects import NO_REMARKS, Answer
 from lab.proxy.routes import replaced
 from lab.wire.bodies import LAST_CHUNK, Body, chunk, incoming
@@ -38,6 +39,8 @@ class HttpDialect:
         lines, strip = request.lines, exchange.route.strip
         if strip:
             lines = with_target(request, replaced(request.target, strip, b""))
+        if request.upgrade:
+            lines += tunnel.switch(tunnel.offered(request, exchange.upstream.spec.upgrades))
         return lines + exchange.name + exchange.downstream.end_of(request) + body
 
     def upload(self, payload: bytes, body: Body) -> bytes:
