@@ -1,0 +1,252 @@
+"""Rule 15: what happens when client and worker switch to another protocol, and when only one of them would."""
+
+import asyncio
+
+import pytest
+
+from lab.core.model import Timeouts
+
+ASK = b"GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\nX: y\r\n\r\n"
+
+
+class Switcher:
+    """A worker that switches, and then is one end of the tunnel."""
+
+    def __init__(self, answer: bytes = SWITCH) -> None:
+        self.answer = answer
+        self.head = b""
+        self.reader: asyncio.StreamReader
+        self.writer: asyncio.StreamWriter
+        self.switched = asyncio.Event()
+        self.over = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(self.answer)
+        self.reader, self.writer = reader, writer
+        self.switched.set()
+        await self.over.wait()
+
+
+@pytest.fixture
+async def switcher():
+    switcher = Switcher()
+    yield switcher
+    switcher.over.set()
+
+
+async def opened(world, switcher, **start):
+    """A client whose connection has become a tunnel."""
+    await world.start(**start)
+    await world.worker(handler=switcher)
+    client = await world.client()
+    await client.send(ASK)
+    assert (await client.response())[0] == 101
+    await world.until(lambda: world.proxy.observe().totals.tunnels == 1)
+    return client
+
+
+async def told(reader, size):
+    return await asyncio.wait_for(reader.readexactly(size), 5)
+
+
+async def test_p15_both_sides_ask_and_bytes_pass_both_ways(world, switcher):
+    client = await opened(world, switcher)
+    assert b"\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" in switcher.head
+    await client.send(b"\x81\x00\r\n\r\nGET / HTTP/1.1")
+    assert await told(switcher.reader, 20) == b"\x81\x00\r\n\r\nGET / HTTP/1.1"
+    switcher.writer.write(b"HTTP/1.1 200 OK")
+    assert await told(client.reader, 15) == b"HTTP/1.1 200 OK"
+    assert world.proxy.observe().totals.tunnel_bytes == 35
+
+
+async def test_p15_the_switch_reaches_the_client_with_both_fields_and_what_else_the_worker_says(world, switcher):
+    await world.start()
+    await world.worker(handler=switcher)
+    client = await world.client()
+    await client.send(ASK)
+    _, head, _ = await client.response()
+    assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\nX: y\r\n")
+    assert b"\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" in head
+
+
+async def test_p15_what_was_said_before_the_switch_was_known_is_not_lost(world, switcher):
+    switcher.answer = SWITCH + b"welcome"
+    await world.start()
+    await world.worker(handler=switcher)
+    client = await world.client()
+    await client.send(ASK + b"early")
+    assert (await client.response())[0] == 101
+    assert await told(client.reader, 7) == b"welcome"
+    assert await told(switcher.reader, 5) == b"early"
+
+
+async def test_p15_a_tunnel_counts_as_answered_when_it_opens_and_takes_a_place_until_it_ends(world, switcher):
+    client = await opened(world, switcher)
+    view = world.proxy.observe()
+    assert (view.totals.accepted, view.totals.answered, view.totals.in_flight) == (1, 1, 0)
+    (endpoint,) = world.endpoints
+    assert world.proxy.in_flight(endpoint) == 1
+    assert view.upstreams[0].endpoints[0].tunnels == 1
+    assert world.proxy.busy_since(endpoint) is None  # no request hangs in it
+    assert world.proxy.idle_since(endpoint) is None
+    client.close()
+    switcher.over.set()
+    await world.until(lambda: world.proxy.in_flight(endpoint) == 0)
+    await world.until(lambda: world.proxy.observe().connections == 0)
+    assert world.proxy.observe().totals.tunnels == 0
+    assert world.conserved()
+
+
+async def test_p15_the_client_ends_its_half_and_still_hears_the_worker(world, switcher):
+    client = await opened(world, switcher)
+    client.writer.write(b"that is all")
+    client.writer.write_eof()
+    assert await asyncio.wait_for(switcher.reader.read(), 5) == b"that is all"
+    switcher.writer.write(b"understood")
+    assert await told(client.reader, 10) == b"understood"
+    switcher.writer.close()
+    assert await client.ended() is None
+    await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
+
+
+async def test_p15_the_worker_ends_its_half_and_still_hears_the_client(world, switcher):
+    client = await opened(world, switcher)
+    switcher.writer.write(b"that is all")
+    switcher.writer.write_eof()
+    assert await asyncio.wait_for(client.reader.read(), 5) == b"that is all"
+    client.writer.write(b"understood")
+    assert await told(switcher.reader, 10) == b"understood"
+    client.writer.write_eof()
+    assert await asyncio.wait_for(switcher.reader.read(), 5) == b""
+    await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
+
+
+async def test_p15_a_reset_by_the_worker_is_a_reset_for_the_client(world, switcher):
+    client = await opened(world, switcher)
+    switcher.writer.get_extra_info("socket").setsockopt(1, 13, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+    switcher.writer.transport.abort()
+    assert await client.ended() is ConnectionResetError
+    await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
+
+
+@pytest.mark.parametrize("slow", ["client", "worker"])
+async def test_p15_a_slow_reader_pauses_the_other_side_and_loses_nothing(world, switcher, slow):
+    client = await opened(world, switcher)
+    ends = [(client.writer, switcher.reader), (switcher.writer, client.reader)]
+    writer, reader = ends[slow == "client"]
+    size = 64 * 1024 * 1024
+    writing = asyncio.ensure_future(_write(writer, size))
+    await world.standstill(lambda: world.proxy.observe().totals.tunnel_bytes)
+    assert world.proxy.observe().totals.tunnel_bytes < size // 2
+    received = 0
+    while received < size:
+        received += len(await asyncio.wait_for(reader.read(1 << 20), 10))
+    await writing
+
+
+async def _write(writer, size):
+    for _ in range(size >> 16):
+        writer.write(bytes(1 << 16))
+        await writer.drain()
+
+
+async def test_p15_a_tunnel_in_which_nothing_moves_is_closed(world, switcher):
+    client = await opened(world, switcher, timeouts=Timeouts(tunnel_idle=0.2))
+    assert await client.ended() is None
+    assert await asyncio.wait_for(switcher.reader.read(), 5) == b""
+    await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
+
+
+async def test_p15_a_worker_that_leaves_gives_its_tunnels_a_while_and_no_more(world, switcher):
+    client = await opened(world, switcher, timeouts=Timeouts(drain=0.5))
+    (endpoint,) = world.endpoints
+    world.proxy.remove(endpoint)
+    assert not await world.proxy.drained(endpoint, 0.05)
+    await client.send(b"still")
+    assert await told(switcher.reader, 5) == b"still"
+    assert await world.proxy.drained(endpoint, 5)
+    assert await client.ended() is None
+
+
+async def test_p15_a_tunnel_of_a_lab_that_ends_is_given_its_while_too(world, switcher):
+    client = await opened(world, switcher, timeouts=Timeouts(drain=0.5))
+    closing = asyncio.ensure_future(world.proxy.close())
+    await client.send(b"still")
+    assert await told(switcher.reader, 5) == b"still"
+    await closing
+    assert await client.ended() is None
+
+
+async def test_p15_who_never_reads_cannot_keep_a_closed_tunnel_alive(world, switcher):
+    client = await opened(world, switcher, timeouts=Timeouts(tunnel_idle=0.5, drain=0.3))
+    writing = asyncio.ensure_future(_write(switcher.writer, 64 * 1024 * 1024))
+    await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
+    with pytest.raises(ConnectionError):
+        await writing
+    client.close()
+
+
+REFUSED = {
+    "nobody asked": (ASK.replace(b"Upgrade: websocket\r\n", b""), SWITCH),
+    "another protocol": (ASK, SWITCH.replace(b"WebSocket", b"chat")),
+    "one more protocol": (ASK, SWITCH.replace(b"WebSocket", b"WebSocket, chat")),
+    "without saying which": (ASK, SWITCH.replace(b"Upgrade: WebSocket\r\n", b"")),
+    "without Connection": (ASK, SWITCH.replace(b"Connection: upgrade\r\n", b"")),
+    "in HTTP/1.0": (ASK, SWITCH.replace(b"HTTP/1.1", b"HTTP/1.0")),
+}
+
+
+@pytest.mark.parametrize(("ask", "answer"), REFUSED.values(), ids=REFUSED)
+async def test_p15_a_switch_that_was_not_agreed_on_is_a_bad_answer(world, switcher, ask, answer):
+    switcher.answer = answer
+    await world.start()
+    await world.worker(handler=switcher)
+    client = await world.client()
+    await client.send(ask)
+    status, _, body = await client.response()
+    assert status == 502
+    assert b"switches protocols" in body
+    totals = world.proxy.observe().totals
+    assert (totals.failed, totals.tunnels) == (1, 0)
+
+
+ORDINARY = {
+    "without Connection": ASK.replace(b"Connection: Upgrade\r\n", b""),
+    "in HTTP/1.0": ASK.replace(b"HTTP/1.1", b"HTTP/1.0"),
+    "with a body": ASK.replace(b"\r\n\r\n", b"\r\nContent-Length: 2\r\n\r\nhi"),
+    "with a body in chunks": ASK.replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+    "to HTTP/2": ASK.replace(b"websocket", b"h2c"),
+    "to what the app does not speak": ASK.replace(b"websocket", b"irc"),
+}
+
+
+@pytest.mark.parametrize("ask", ORDINARY.values(), ids=ORDINARY)
+async def test_p15_an_upgrade_that_is_not_for_the_worker_does_not_reach_it(world, ask):
+    await world.start()
+    worker = await world.worker()
+    client = await world.client()
+    await client.send(ask)
+    assert (await client.response())[0] == 200
+    assert b"upgrade" not in worker.requests[0].lower()
+
+
+async def test_p15_a_worker_that_does_not_switch_answers_like_any_other(world):
+    await world.start()
+    worker = await world.worker(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno")
+    client = await world.client()
+    for _ in range(2):
+        await client.send(ASK)
+        assert (await client.response())[::2] == (426, b"no")
+    assert worker.connections == 1
+
+
+async def test_p15_an_app_switches_to_what_its_settings_allow(world, switcher):
+    switcher.answer = SWITCH.replace(b"WebSocket", b"irc")
+    await world.start(upgrades=("irc",))
+    await world.worker(handler=switcher)
+    client = await world.client()
+    await client.send(ASK.replace(b"websocket", b"websocket, IRC"))
+    assert (await client.response())[0] == 101
+    assert b"\r\nUpgrade: irc\r\n" in switcher.head
