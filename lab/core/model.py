@@ -183,7 +183,8 @@ class Timeouts(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tunnel_idle: Seconds = 300.0
     """A tunnel (a WebSocket) in which nothing moves is closed after so long."""
     drain: Seconds = 5.0
-    """How long a tunnel goes on when its worker is to be stopped or the lab ends."""
+    """How long a tunnel goes on when its worker is to be stopped or the lab ends; and how long one side may be silent
+    after the other has said everything."""
 
 
 class Limits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -159,6 +159,16 @@ async def test_p15_a_tunnel_in_which_nothing_moves_is_closed(world, switcher):
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
 
 
+@pytest.mark.parametrize("first", ["client", "worker"])
+async def test_p15_who_is_silent_after_the_other_has_said_everything_is_not_waited_for_long(world, switcher, first):
+    client = await opened(world, switcher, timeouts=Timeouts(drain=0.2))
+    ends = [(client.writer, switcher.reader), (switcher.writer, client.reader)]
+    writer, reader = ends[first == "worker"]
+    writer.write_eof()
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
+
+
 async def test_p15_a_worker_that_leaves_gives_its_tunnels_a_while_and_no_more(world, switcher):
     client = await opened(world, switcher, timeouts=Timeouts(drain=0.5))
     (endpoint,) = world.endpoints

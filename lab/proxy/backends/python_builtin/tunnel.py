@@ -2,8 +2,9 @@
 
 Bytes pass as they come, and none is looked at. Each side hears what the other does: that it is slow (reading pauses),
 that it has said everything (an end of its own, while answers still come), that it broke (a reset). A tunnel ends when
-both have said everything, when nothing moves for `timeouts.tunnel_idle`, or `timeouts.drain` after its worker or the
-lab was told to end. Its worker's place is taken until then, and given back exactly once.
+both have said everything, when nothing moves for `timeouts.tunnel_idle` (`timeouts.drain` once one of them has said
+everything: it may be gone for good), or `timeouts.drain` after its worker or the lab was told to end. Its worker's
+place is taken until then, and given back exactly once.
 """
 
 import asyncio
@@ -105,7 +106,12 @@ class Tunnel(Timed):
         """So many bytes went through."""
         self._counters.tunnel_bytes += size
         if self._state is _State.OPEN:
-            self.deadline = self._gateway.now() + self._timeouts.tunnel_idle
+            self.deadline = self._gateway.now() + self._patience()
+
+    def half_closed(self) -> None:
+        """One side has said everything."""
+        if self._state is _State.OPEN:
+            self._arm(self._patience())
 
     def lost(self, end: "_End", error: Exception | None) -> None:
         """One of the two connections is gone, by a reset if there is an `error`: the other goes the same way."""
@@ -119,6 +125,11 @@ class Tunnel(Timed):
         self._counters.tunnels -= 1
         self._endpoint.tunnels.discard(self)
         self._endpoint.release()
+
+    def _patience(self) -> float:
+        timeouts = self._timeouts
+        halved = self._client.silent or self._worker.silent
+        return min(timeouts.drain, timeouts.tunnel_idle) if halved else timeouts.tunnel_idle
 
     @property
     def _timeouts(self) -> Timeouts:
@@ -138,7 +149,7 @@ class _End(asyncio.Protocol):
         self.before = before
         """Who had the connection. It hears of its end, to settle what it keeps about it."""
         self._tunnel = tunnel
-        self._silent = False
+        self.silent = False
         """It has said everything."""
 
     def data_received(self, data: bytes) -> None:
@@ -148,13 +159,14 @@ class _End(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Say so to the other side. TLS cannot end one direction alone, so there it ends both."""
-        self._silent = True
+        self.silent = True
         towards = self.other.transport
-        if self.other._silent or not towards.can_write_eof() or not self.transport.can_write_eof():
+        if self.other.silent or not towards.can_write_eof() or not self.transport.can_write_eof():
             self._tunnel.close()
             return False
         if not towards.is_closing():
             towards.write_eof()
+        self._tunnel.half_closed()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -169,7 +181,7 @@ class _End(asyncio.Protocol):
 
     def listen(self, wanted: bool) -> None:
         """Take more from it, or nothing for now. There is nothing to take once it has said everything."""
-        if self._silent or self.transport.is_closing() or self.transport.is_reading() is wanted:
+        if self.silent or self.transport.is_closing() or self.transport.is_reading() is wanted:
             return
         if wanted:
             self.transport.resume_reading()
