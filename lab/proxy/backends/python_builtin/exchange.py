@@ -564,6 +564,8 @@ class Exchange(Timed):
             self._bad_answer(BadMessageError(502, "It switches protocols, which nobody asked for."))
             return
         endpoint, connection, downstream = self.endpoint, self.connection, self.downstream
+        if (watch := self.upstream.watch) is not None:
+            watch.answered(self, head.status)
         self.status = head.status
         took = self._end(ANSWERED)
         self._count(endpoint.latency, took)
