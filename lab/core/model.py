@@ -174,10 +174,20 @@ class Timeouts(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The proxy's patience with an app and with its clients, each with an error of its own."""
 
     request_body: Seconds = 30.0
+    """The time over which it is judged how fast a request's body comes: in each such time something must arrive ..."""
+    request_body_rate: Count = 100
+    """... and this many bytes a second on average. While the worker takes none, the client is not to blame."""
     connect: Seconds = 2.0
+    """Until a worker has accepted a connection."""
     queue: Seconds = 5.0
+    """Until a worker has a place."""
     response_head: Seconds = 30.0
+    """From the request's last byte to the response's head; also while the worker takes nothing of the body."""
     response_idle: Seconds = 30.0
+    """The longest silence in a response's body, and the longest wait for a client that takes nothing of it."""
+    total: Seconds = 0.0
+    """From a request's head to the end of its response, whatever it waits for; 0 means no limit. Workers are told what
+    is left in `X-Request-Timeout-Ms`, and a client at an address of `proxy.trusted` may ask for less in that field."""
     upstream_idle: Seconds = 5.0
     """How long an idle connection to a worker stays open."""
     tunnel_idle: Seconds = 300.0
@@ -205,6 +215,8 @@ class ClientTimeouts(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """From the first byte of a head to its last."""
     idle: Seconds = 60.0
     """How long a connection stays open without a request."""
+    drain: Seconds = 5.0
+    """When the lab closes: how long requests in flight may take before they are broken off."""
 
 
 class Explain(StrEnum):
@@ -421,6 +433,10 @@ class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The most requests open to one worker at a time, probes included."""
     queue: Queue = Queue.UPSTREAM
     queue_length: Count = 512
+    request_buffer: Count = 64 * 1024
+    """Bytes of a request's body that are collected before a worker is chosen, so that a client that sends slowly holds
+    none; 0 means that each byte goes to the worker as it comes. Who asks first (`Expect: 100-continue`) is not waited
+    for: the worker says whether it wants the body. nginx does the same without a bound (`proxy_request_buffering`)."""
     selection: Selection = Selection.ROUND_ROBIN
     upgrades: tuple[Protocol, ...] = ("websocket",)
     """Protocols that a client and a worker may switch to, if both ask for it: the connection becomes a tunnel, and its

@@ -50,6 +50,7 @@ def _upstream(app: AppSpec, unavailable: str | None) -> UpstreamSpec:
         queue=app.queue,
         queue_length=app.queue_length,
         upgrades=app.upgrades,
+        request_buffer=app.request_buffer,
         timeouts=app.timeouts,
         health_check=msgspec.structs.replace(app.health_check, path=app.health_check.path or app.health),
         outliers=app.outliers,

@@ -41,6 +41,7 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     queue: Queue = Queue.UPSTREAM
     queue_length: int = 512
     upgrades: tuple[str, ...] = ("websocket",)
+    request_buffer: int = 64 * 1024
     timeouts: Timeouts = Timeouts()
     health_check: HealthCheck = HealthCheck()
     """Its path is that of the question, never empty while there is an interval."""

@@ -1,6 +1,7 @@
 """What the gateway itself answers: small JSON documents (RFC 9457) that say what happened and what to do about it."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from http import HTTPStatus
@@ -75,13 +76,19 @@ STATUS_METHOD = Problem(405, "/pool-status is only read.", "Use GET.", allow="GE
 FILE_METHOD = Problem(405, "This is a file, which is only read.", "Use GET.", allow="GET, HEAD")
 STATUS_ELSEWHERE = Problem(403, "/pool-status is shown to this machine only.", "Ask from 127.0.0.1.")
 HEAD_TOO_SLOW = Problem(408, "The request's head did not arrive in time.", "Send it at once.", close=True)
-BODY_TOO_SLOW = Problem(408, "The request's body stopped arriving.", "Send it without long pauses.", close=True)
 
 
 @lru_cache(maxsize=256)
 def bad_message(status: int, detail: str) -> Problem:
     """A request that could be read in two ways, or in none."""
     return Problem(status, detail, outcome=Outcome.FAILED if status >= 500 else Outcome.ANSWERED, close=True)
+
+
+@lru_cache(maxsize=64)
+def body_too_slow(seconds: float, rate: int) -> Problem:
+    least = f"{rate} bytes a second" if rate else "a byte"
+    detail = f"In {seconds:g} s less than {least} of the request's body came."
+    return Problem(408, detail, "Send it faster, or change timeouts.request_body and its rate.", close=True)
 
 
 @lru_cache(maxsize=64)
@@ -164,6 +171,19 @@ def connect_failed(endpoint: str, why: str) -> Problem:
 def connect_timeout(endpoint: str, seconds: float) -> Problem:
     remedy = "Its backlog is full, or it is frozen."
     return _gateway(504, f"{endpoint} did not accept a connection within {seconds:g} s.", remedy, "connection_timeout")
+
+
+def out_of_time(total: float, passed: Iterable[tuple[float, str]]) -> Problem:
+    """`passed`: how many seconds went where."""
+    spent = ", ".join(f"{seconds:.2f} s {where}" for seconds, where in passed if seconds >= 0.005)
+    remedy = "timeouts.total sets how long a request may take in all."
+    return _gateway(504, f"The time of this request, {total:g} s, is over: {spent or 'it was none'}.", remedy)
+
+
+@lru_cache(maxsize=64)
+def closing(seconds: float) -> Problem:
+    detail = f"The lab closes, and this request was not done {seconds:g} s later."
+    return Problem(503, detail, "proxy.timeouts.drain sets how long it waits.", Outcome.FAILED, close=True)
 
 
 def died_before_answer(endpoint: str, received: bool) -> Problem:

@@ -114,7 +114,8 @@ async def test_a_slow_reader_holds_the_program_back_and_gets_everything(world):
 
 
 async def test_an_answer_streams_while_the_program_runs(world):
-    await begin(world, HEADER + "out.write(b'one'); out.flush(); sys.stdin.read(1); out.write(b'two')")
+    source = HEADER + "out.write(b'one'); out.flush(); sys.stdin.read(1); out.write(b'two')"
+    await begin(world, source, request_buffer=0)
     client = await world.client()
     await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n")
     assert b"one" in await client.reader.readuntil(b"one")

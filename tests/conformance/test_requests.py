@@ -78,7 +78,7 @@ async def test_14_an_early_response_is_relayed_and_the_rest_of_the_upload_draine
         await writer.drain()
         await reader.read()
 
-    await world.start()
+    await world.start(request_buffer=0)
     await world.worker(handler=handler)
     client = await world.client()
     await client.send(post(b"Content-Length: 100000", body=b"a" * 1000))

@@ -131,7 +131,10 @@ def _told_by_the_gateway(world: World, case: Case, worker: Scripted, whole: bool
 @contextlib.asynccontextmanager
 async def _worker(world: World, tmp_path, case: Case, rng: random.Random | None) -> AsyncIterator[Scripted]:
     worker = Scripted(case, rng)
-    await world.start(limits=Limits(**case.limits), **({} if case.wire == "http" else {"script": "/srv/app"}))
+    spec: dict[str, object] = {} if case.wire == "http" else {"script": "/srv/app"}
+    if case.early:
+        spec["request_buffer"] = 0  # the worker sees the head before the body is here
+    await world.start(limits=Limits(**case.limits), **spec)
     if case.wire == "http":
         await world.worker(handler=worker.serve)
     elif case.wire == "fastcgi":

@@ -44,12 +44,12 @@ class WorkerConnection(asyncio.Protocol, Timed):
     def pause_writing(self) -> None:
         self.blocked = True
         if self.exchange is not None:
-            self.exchange.downstream.pause_reading()
+            self.exchange.worker_took(everything=False)
 
     def resume_writing(self) -> None:
         self.blocked = False
         if self.exchange is not None:
-            self.exchange.downstream.resume_reading()
+            self.exchange.worker_took(everything=True)
 
     def discard(self) -> None:
         """Hang up at once. Whoever uses it has let go of it."""

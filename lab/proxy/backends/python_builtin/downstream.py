@@ -174,6 +174,13 @@ class Downstream(asyncio.Protocol, Timed):
         elif self._state is _SWITCHED:
             self._tunnel.drain()
 
+    def break_off(self) -> None:
+        """The time to drain is over: tell who still waits for an answer."""
+        if self._state is _BUSY:
+            self.exchange.fail(problems.closing(self._gateway.spec.settings.timeouts.drain))
+        elif self._state is _READY:
+            self.transport.abort()
+
     def expired(self) -> None:
         if self._state is _READY and self._unread not in (b"", b"\r\n") and not self.blocked:
             self._refuse(problems.HEAD_TOO_SLOW)

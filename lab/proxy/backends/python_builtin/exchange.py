@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lab.proxy import problems
+from lab.proxy import deadlines, problems
 from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Outcome, Tally
 from lab.proxy.backends.python_builtin import tunnel
 from lab.proxy.backends.python_builtin.branch import NOWHERE
@@ -132,6 +132,8 @@ class Exchange(Timed):
         """What the client was sent; 0 while it was sent nothing."""
         self.uploaded = self.sent = 0
         """Bytes of its body, and of its answer's."""
+        self.until = NEVER
+        """Monotonic time by which it has to be done."""
         self._gateway = gateway
         self._since = 0.0
         """When its present wait for a place or a connection began."""
@@ -140,6 +142,10 @@ class Exchange(Timed):
         self._repeatable = True
         self._continued = False
         """The client was told to send its body."""
+        self._enough = 0
+        """How much of its body is collected before a worker is chosen; 0 while all of it is."""
+        self._judged_from = -1
+        """How much of it had come when it was last begun to look how fast it comes; -1 while nobody looks."""
         self._interims = 0
         self._redirects = 0
         self._keep = False
@@ -177,6 +183,8 @@ class Exchange(Timed):
         if self._staged:
             self._staged = False
             self.queued = self.connecting = self.first = 0.0
+        if self.until < NEVER:
+            self.until = NEVER
         if request.length:
             data = self._begin_upload(request.length, data)
         if self.phase is _ACCEPTED:
@@ -202,6 +210,34 @@ class Exchange(Timed):
         self._send_on(payload, upload)
         self._arm_transfer()
         return upload.rest
+
+    def limit_time(self, seconds: float) -> None:
+        """It has so long in all, or less if a client that is trusted says so."""
+        asked = deadlines.asked_for(self.request)
+        if asked is not None:
+            self.request = deadlines.unasked(self.request)
+            if self._gateway.trusts(self.downstream.peer):
+                seconds = min(seconds, asked)
+        self.until = min(self.until, self.started + seconds)
+
+    def is_late(self) -> bool:
+        """Its time is over, as it has been told if so."""
+        if self._gateway.now() < self.until:
+            return False
+        self._out_of_time()
+        return True
+
+    def gather(self, enough: int) -> bool:
+        """Let so much of its body come before a worker is chosen, for a client may be slow.
+
+        False: it is here, or the client waits to be told that it is wanted. Otherwise it will be admitted again.
+        """
+        if len(self.held) >= enough or cgi.expects_continue(self.request):
+            return False
+        self._enough = enough
+        self.phase = _COLLECTING
+        self._judge_from_now()
+        return True
 
     def prepare(self) -> bool:
         """Find out what a program must be told before it begins: which script it is, and how long the body is.
@@ -237,7 +273,13 @@ class Exchange(Timed):
         assert self.script is not None
         authority, client = self._gateway.authority, self.downstream.address
         found = cgi.variables(self.request, self.script, authority, client, authorized=authorized)
+        if self.until < NEVER:
+            found.append((deadlines.VARIABLE, deadlines.left_ms(self.until, self._gateway.now())))
         return [*found, (b"HTTP_X_REQUEST_ID", self.identity.encode())] if self.name else found
+
+    def time_left(self) -> bytes:
+        """The field line that tells a worker when it has to be done."""
+        return deadlines.field(self.until, self._gateway.now())
 
     def rewrite(self, target: bytes) -> None:
         """Go on as though the client had asked for `target`."""
@@ -282,6 +324,7 @@ class Exchange(Timed):
             self.fail(problems.bad_message(bad.status, bad.detail))
             return
         self._gateway.outbox.send(connection.transport, begin)
+        self._judged_from = -1
         self._arm_transfer()
         if self.upload is not None:
             if not connection.blocked:
@@ -338,6 +381,15 @@ class Exchange(Timed):
             transport = self.connection.transport
             transport.pause_reading() if held else transport.resume_reading()
             self._arm_transfer()
+
+    def worker_took(self, everything: bool) -> None:
+        """Backpressure: while the worker takes nothing of the body, nothing is taken from the client."""
+        if everything:
+            self.downstream.resume_reading()
+        else:
+            self.downstream.pause_reading()
+        self._judged_from = -1
+        self._arm_transfer()
 
     def connection_ended(self, error: Exception | None) -> None:
         """The worker hung up; with `error`, by a reset."""
@@ -399,17 +451,19 @@ class Exchange(Timed):
 
     def expired(self) -> None:
         timeouts = self.upstream.spec.timeouts
-        if self.phase is _QUEUED:
+        if self.until < NEVER and self._gateway.now() >= self.until:
+            self._out_of_time()
+        elif self.phase is _QUEUED:
             self.fail(self._refused or self.upstream.queue_timeout())
         elif self.phase is _COLLECTING:
-            self.fail(problems.BODY_TOO_SLOW)
+            self._judge()
         elif self.phase is _CONNECTING:
             self._connecting.cancel()
             self.connect_failed(self.endpoint.connect_timeout(timeouts.connect), refused=False)
         elif self.downstream.blocked:
             self.downstream.reset()
         elif self.phase is _WAITING and self.upload is not None and not self.connection.blocked:
-            self.fail(problems.BODY_TOO_SLOW)
+            self._judge()
         elif self.phase is _WAITING:
             problem = problems.answer_timeout(str(self.endpoint.endpoint), timeouts.response_head)
             self.fail_at_worker(problem, again=self.upstream.guard.retries.timeout)
@@ -434,8 +488,7 @@ class Exchange(Timed):
             return
         self.held += payload
         if self.phase is _COLLECTING:
-            self._collect()
-            if self.request.length != CHUNKED:
+            if self._is_gathered():
                 self.phase = _ACCEPTED
                 self.upstream.admit(self)
         elif self.upload is not None and len(self.held) > _HELD_LIMIT:
@@ -449,6 +502,13 @@ class Exchange(Timed):
         else:
             self._repeatable, self.held = False, b""
 
+    def _is_gathered(self) -> bool:
+        """Whether as much of the body is here as was waited for."""
+        if self._enough:
+            return self.upload is None or len(self.held) >= self._enough
+        self._collect()
+        return self.request.length != CHUNKED
+
     def _collect(self) -> None:
         """Wait for the end of a body in chunks, within a bound; then it has a length, and its turn comes."""
         limit = self._gateway.spec.settings.limits.cgi_buffer
@@ -457,10 +517,44 @@ class Exchange(Timed):
         elif self.upload is None:
             self.request = msgspec.structs.replace(self.request, length=len(self.held))
         else:
-            self.phase = _COLLECTING
+            begun, self.phase, self._enough = self.phase is _COLLECTING, _COLLECTING, 0
             self._continue()
             self.downstream.resume_reading()
-            self._arm(self.upstream.spec.timeouts.request_body)
+            if not begun:
+                self._judge_from_now()
+
+    def _judge_from_now(self) -> None:
+        """Give the body a stretch of time in which it has to bring its least."""
+        self._judged_from = self.uploaded
+        self._arm(self.upstream.spec.timeouts.request_body)
+
+    def _judge(self) -> None:
+        """That time is over: did enough come?"""
+        timeouts = self.upstream.spec.timeouts
+        least = max(1, timeouts.request_body_rate * timeouts.request_body)
+        if self.uploaded - self._judged_from >= least:
+            self._judge_from_now()
+        else:
+            self.fail(problems.body_too_slow(timeouts.request_body, timeouts.request_body_rate))
+
+    def _out_of_time(self) -> None:
+        """Its deadline has passed. Only a worker that has the whole request is to blame, and only then."""
+        now, phase = self._gateway.now(), self.phase
+        at_worker = phase is _WAITING
+        queued = self.queued + (now - self._since if phase is _QUEUED else 0)
+        connecting = self.connecting + (now - self._since if phase is _CONNECTING else 0)
+        answering = now - self.asked if at_worker else 0.0
+        passed = (
+            (now - self.started - queued - connecting - answering, "for its body to come"),
+            (queued, f"in the queue of {self.upstream.spec.app}"),
+            (connecting, "for a connection"),
+            (answering, f"at {self.endpoint.endpoint}, which did not answer" if at_worker else ""),
+        )
+        problem = problems.out_of_time(self.until - self.started, passed)
+        if at_worker and self.upload is None:
+            self.fail_at_worker(problem)
+        else:
+            self.fail(problem)
 
     def _continue(self) -> None:
         """Tell a client that waits for it to send its body, in place of a worker that cannot (RFC 9110 10.1.1)."""
@@ -745,15 +839,19 @@ class Exchange(Timed):
     def _wait(self, seconds: float) -> None:
         """Begin to wait for a place or a connection."""
         self._since = self._gateway.now()
-        self._gateway.wheel.arm(self, self._since + seconds)
+        due = self._since + seconds
+        self._gateway.wheel.arm(self, due if due < self.until else self.until)
 
     def _arm(self, seconds: float) -> None:
-        self._gateway.wheel.arm(self, self._gateway.now() + seconds)
+        due = self._gateway.now() + seconds
+        self._gateway.wheel.arm(self, due if due < self.until else self.until)
 
     def _arm_transfer(self) -> None:
         """Set the deadline of what is awaited next: more of the body, the response's head, more of the response."""
         if self.phase is _RELAYING:
             self._arm(self.upstream.spec.timeouts.response_idle)
         elif self.phase is _WAITING:
-            timeouts = self.upstream.spec.timeouts
-            self._arm(timeouts.response_head if self.upload is None else timeouts.request_body)
+            if self.upload is None or self.connection.blocked:
+                self._arm(self.upstream.spec.timeouts.response_head)
+            elif self._judged_from < 0:
+                self._judge_from_now()

@@ -60,6 +60,10 @@ class Gateway:
         self.deserted = asyncio.Event()
         """Set when the last client leaves a proxy that drains."""
 
+    def trusts(self, peer: str) -> bool:
+        """Whether the word of a client at this address counts."""
+        return False
+
     def hung_up(self, downstream: "Downstream") -> None:
         """A client's connection is gone."""
         self.downstreams.discard(downstream)

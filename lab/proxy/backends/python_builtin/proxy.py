@@ -26,9 +26,6 @@ from lab.proxy.backends.python_builtin.upstream import Upstream
 from lab.proxy.manager import OnStarved, ProxyManager, ProxySpec, ProxyView, RequestView, RouteView
 from lab.proxy.routes import Routes
 
-_DRAIN = 5.0
-"""Seconds that `close` gives requests in flight."""
-
 _READERS = 4
 """Threads that wait for the disk on behalf of apps with a site. They begin with the first request that needs one."""
 
@@ -167,7 +164,7 @@ class PythonBuiltinProxy:
         return self._gateway.recorder.traces.read(identity, why, limit)
 
     async def close(self) -> None:
-        """Stop accepting, give requests in flight 5 s, then hang up on everybody."""
+        """Stop accepting, give requests in flight `timeouts.drain`, then break them off and hang up on everybody."""
         if self._server is None:
             return
         self._server.close()
@@ -178,7 +175,10 @@ class PythonBuiltinProxy:
             downstream.drain()
         if self._gateway.downstreams:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gateway.deserted.wait(), _DRAIN)
+                await asyncio.wait_for(self._gateway.deserted.wait(), self._gateway.spec.settings.timeouts.drain)
+        for downstream in list(self._gateway.downstreams):
+            downstream.break_off()
+        await asyncio.sleep(0)  # what they are told is sent meanwhile
         for downstream in list(self._gateway.downstreams):
             downstream.transport.abort()
         for state in self._endpoints.values():

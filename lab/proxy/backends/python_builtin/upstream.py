@@ -21,6 +21,7 @@ from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.guard import Guard
 from lab.proxy.manager import EndpointView, UpstreamSpec, UpstreamView
 from lab.proxy.selection import SelectionPolicy
+from lab.proxy.timeouts import NEVER
 from lab.wire import cgi
 
 _TELL_EVERY: Final = 1.0
@@ -32,6 +33,7 @@ class Upstream:
 
     def __init__(self, spec: UpstreamSpec, gateway: Gateway, events: EventRing) -> None:
         self.spec = spec
+        self._total = spec.timeouts.total
         self.branch = Branch(spec.app, spec.app, gateway.now())
         """What comes by its own route."""
         self._branches = {spec.app: self.branch}
@@ -60,6 +62,7 @@ class Upstream:
     def apply(self, spec: UpstreamSpec) -> None:
         """Follow a new spec. Requests that wait go on waiting, unless the app has become unavailable."""
         before, self.spec = self.spec, spec
+        self._total = spec.timeouts.total
         if spec.selection != before.selection:
             self._follow(_policy(spec))
         if spec.queue is not before.queue:
@@ -133,6 +136,8 @@ class Upstream:
         branch = exchange.route
         branch.accepted += 1
         exchange.latency = branch.tallies[exchange.downstream.own]
+        if self._total:
+            exchange.limit_time(self._total)
 
     def admit(self, exchange: Exchange) -> None:
         """Send a request to an endpoint, or let it wait, or shed it."""
@@ -144,7 +149,9 @@ class Upstream:
         if self.spec.unavailable is not None:
             exchange.fail(problems.unavailable(self.spec.app, self.spec.unavailable))
             return
-        if first and not self._idle:
+        if first and exchange.upload is not None and exchange.gather(self.spec.request_buffer):
+            return
+        if not self._idle and not exchange.tried:
             self._gateway.on_starved(self.spec.app)
         offered = self._offered
         if exchange.tried:
@@ -325,6 +332,8 @@ class Upstream:
 
     def _assign(self, exchange: Exchange, state: EndpointState) -> bool:
         """Give a request a place. False when it is not ready for one: it has been answered, or waits for its body."""
+        if exchange.until < NEVER and exchange.is_late():
+            return False
         if state.runs_programs and not exchange.prepare():
             return False
         self._choices += 1

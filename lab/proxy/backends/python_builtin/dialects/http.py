@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 from lab.proxy.backends.python_builtin import tunnel
 from lab.proxy.backends.python_builtin.dialects import NO_REMARKS, Answer
 from lab.proxy.routes import replaced
+from lab.proxy.timeouts import NEVER
 from lab.wire.bodies import LAST_CHUNK, Body, chunk, incoming
 from lab.wire.http1 import CHUNKED, parse_response, with_target
 
@@ -41,6 +42,8 @@ class HttpDialect:
             lines = with_target(request, replaced(request.target, strip, b""))
         if request.upgrade:
             lines += tunnel.switch(tunnel.offered(request, exchange.upstream.spec.upgrades))
+        if exchange.until < NEVER:
+            lines += exchange.time_left()
         return lines + exchange.name + exchange.downstream.end_of(request) + body
 
     def upload(self, payload: bytes, body: Body) -> bytes:
