@@ -4,20 +4,27 @@ Groups: `cgilab.pool` (pool backends), `cgilab.proxy` (proxy backends), `cgilab.
 """
 
 import warnings
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from lab.core.errors import UnavailableError
 
 
+@cache
+def _registered(group: str) -> tuple[EntryPoint, ...]:
+    """Looked up once: it takes milliseconds, and what is installed while a lab runs belongs to the next one."""
+    return tuple(entry_points(group=group))
+
+
 def names(group: str) -> list[str]:
     """The names registered in `group`, sorted. Loads nothing."""
-    return sorted({point.name for point in entry_points(group=group)})
+    return sorted({point.name for point in _registered(group)})
 
 
 def load(group: str, name: str) -> Any:
     """What `name` registered in `group`. Raises `UnavailableError` when it is unknown or its import fails."""
-    found = [point for point in entry_points(group=group) if point.name == name]
+    found = [point for point in _registered(group) if point.name == name]
     if not found:
         known = ", ".join(names(group)) or "none"
         raise UnavailableError(f"Found no {group} plug-in called {name!r}; expected one of: {known}.")

@@ -14,11 +14,12 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
+from lab import plugins
 from lab.config.documents import convert, read
 from lab.config.languages import load as load_languages
 from lab.core import rules
 from lab.core.errors import ConfigError
-from lab.core.model import AppSpec, ListenerSpec, Name, ProxySettings, ServiceSpec, SiteSpec
+from lab.core.model import AppSpec, ListenerSpec, Name, ProxySettings, ServiceSpec, SiteSpec, is_file
 from lab.core.schema import published
 
 _RELATIVE = ("./", "../")
@@ -55,7 +56,9 @@ def load(file: Path) -> Manifest:
 
 
 def _placed_app(app: AppSpec, folder: Path) -> AppSpec:
-    return replace(app, source=_path(folder, app.source), site=app.site and _placed_site(app.site, folder))
+    selection = _path(folder, app.selection) if is_file(app.selection) else app.selection
+    site = app.site and _placed_site(app.site, folder)
+    return replace(app, source=_path(folder, app.source), selection=selection, site=site)
 
 
 def _placed_site(site: SiteSpec, folder: Path) -> SiteSpec:
@@ -84,7 +87,7 @@ def _path(folder: Path, written: str) -> str:
 
 def _check(apps: tuple[AppSpec, ...], processes: tuple[ServiceSpec, ...], file: Path) -> None:
     """What the form cannot say: settings go together, and what is named is there."""
-    for problem in rules.of_lab(apps, processes, load_languages()):
+    for problem in rules.of_lab(apps, processes, load_languages(), plugins.names("cgilab.selection")):
         raise ConfigError(f"{file}: {problem.place}.{problem.key}: {problem.message}")
     for place, app in enumerate(apps):
         _check_app(app, f"{file}: apps[{place}]")
@@ -95,6 +98,8 @@ def _check(apps: tuple[AppSpec, ...], processes: tuple[ServiceSpec, ...], file: 
 def _check_app(app: AppSpec, key: str) -> None:
     if not _is(Path.is_file, Path(app.source)):
         raise ConfigError(f"{key}.source: found no file {app.source}, expected the app's program.")
+    if is_file(app.selection) and not _is(Path.is_file, Path(app.selection)):
+        raise ConfigError(f"{key}.selection: found no file {app.selection}, expected one with a selection policy.")
     if app.site is not None:
         _check_site(app.site, f"{key}.site")
 

@@ -57,6 +57,9 @@ class EventKind(StrEnum):
     """A person changed a setting: `data.key`, `data.from`, `data.to`."""
     DECISION = "app.decision"
     """Autoscaling looked and decided: `data.metric`, `data.value`, `data.from`, `data.to`; `text` says why."""
+    SELECTION = "app.selection"
+    """A selection policy in a file of one's own was loaded, or made a mistake: `data.file`, and for a mistake
+    `data.line` (null where there is none) and `data.mistake`."""
     LIMIT = "app.limit"
     """A pool reached its `max_workers` and could use more: told once each time it gets there."""
     SLOW = "request.slow"

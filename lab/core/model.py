@@ -102,11 +102,21 @@ class Queue(StrEnum):
     """At the worker: selection sends at once."""
 
 
-class Selection(StrEnum):
-    """How the proxy chooses among the READY endpoints of an app."""
+Selection = Annotated[
+    str,
+    Meta(
+        pattern=r"^([a-z][a-z0-9_]*|[^\x00]+\.py)(?!\n)$",
+        description="The name of a selection policy, or the path of a Python file that ends in .py.",
+    ),
+]
+"""How the proxy chooses among the READY endpoints of an app: an entry point of `cgilab.selection`, or a file of one's
+own with a class `Policy`. A path is absolute after the manifest was read; there it is relative to the manifest."""
+Share = Annotated[int, Meta(ge=1, le=100)]
 
-    ROUND_ROBIN = "round_robin"
-    LEAST_CONNECTIONS = "least_connections"
+
+def is_file(selection: Selection) -> bool:
+    """Whether it names a file of one's own, and not a policy of the lab."""
+    return selection.endswith(".py")
 
 
 class _Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -414,6 +424,22 @@ class RetrySpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     multiply the load exactly when workers fail because of it."""
 
 
+class HashSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the policy `consistent_hash` goes by."""
+
+    key: Annotated[
+        str,
+        Meta(
+            pattern=r"^(client|path|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+)(?!\n)$",
+            description="One of client, path, header:NAME, cookie:NAME.",
+        ),
+    ] = "client"
+    """Requests with the same one go to the same worker: `client` (the address), `path`, `header:NAME` or `cookie:NAME`;
+    who lacks the header or cookie is told apart by the address."""
+    factor: Annotated[float, Meta(ge=1.01, le=100)] = 1.25
+    """No worker gets more than so many times the average of requests in flight."""
+
+
 class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One app: a program, how many of it, and where its requests come from."""
 
@@ -437,10 +463,15 @@ class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Bytes of a request's body that are collected before a worker is chosen, so that a client that sends slowly holds
     none; 0 means that each byte goes to the worker as it comes. Who asks first (`Expect: 100-continue`) is not waited
     for: the worker says whether it wants the body. nginx does the same without a bound (`proxy_request_buffering`)."""
-    selection: Selection = Selection.ROUND_ROBIN
     upgrades: tuple[Protocol, ...] = ("websocket",)
     """Protocols that a client and a worker may switch to, if both ask for it: the connection becomes a tunnel, and its
     worker's place is taken until it ends. Empty means none."""
+    selection: Selection = "round_robin"
+    weights: tuple[Share, ...] = ()
+    """By slot, for policies that heed them: a worker with 3 is worth three with 1; slots beyond have 1."""
+    slow_start: Seconds = 0.0
+    """A new worker's weight grows from a tenth to all of it over so long; 0 means that it begins with all."""
+    hash: HashSpec = HashSpec()
     pool: PoolSettings = PoolSettings()
     liveness: Liveness = Liveness()
     timeouts: Timeouts = Timeouts()

@@ -7,7 +7,7 @@ that says what was found, what was expected, and why.
 
 import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import PurePath
@@ -27,6 +27,7 @@ from lab.core.model import (
     ScalingSpec,
     ServiceSpec,
     SiteSpec,
+    is_file,
 )
 from lab.core.spelling import nearest, quoted
 from lab.core.states import Policy
@@ -60,6 +61,8 @@ PHP_FPM = "php-fpm"
 """The one language whose worker has workers of its own."""
 _PHP = frozenset({"php", PHP_FPM})
 _OF_THE_PROCESS = frozenset({Metric.CPU, Metric.MEMORY})
+_LOYAL = frozenset({"sticky_cookie", "consistent_hash"})
+"""Selection policies that send a request to one particular worker."""
 _SCRIPTED = frozenset({Contract.FASTCGI, Contract.CGI})
 _UNTOLD = {
     Contract.HTTP_SHARED: "on http-shared only the kernel knows which worker serves which request",
@@ -88,22 +91,28 @@ class Problem:
     message: str
 
 
-def of_lab(apps: Sequence[AppSpec], processes: Sequence[ServiceSpec], languages: Languages) -> Iterator[Problem]:
-    """Everything that is wrong with these apps and processes, together and one by one."""
+def of_lab(
+    apps: Sequence[AppSpec], processes: Sequence[ServiceSpec], languages: Languages, policies: Collection[str]
+) -> Iterator[Problem]:
+    """Everything that is wrong with these apps and processes, together and one by one. `policies` are the names of
+    selection policies."""
     yield from _of_names(apps, processes)
     yield from _of_needs(apps, processes)
     for place, app in enumerate(apps):
-        yield from (Problem(f"apps[{place}]", app.name, *found) for found in of_app(app, languages))
+        yield from (Problem(f"apps[{place}]", app.name, *found) for found in of_app(app, languages, policies))
     for place, process in enumerate(processes):
         yield from (Problem(f"processes[{place}]", process.name, *found) for found in of_process(process))
 
 
-def of_app(app: AppSpec, languages: Languages) -> Iterator[Finding]:
+def of_app(app: AppSpec, languages: Languages, policies: Collection[str]) -> Iterator[Finding]:
     """Everything that is wrong with one app by itself."""
     if app.route.rstrip("/") == POOL_STATUS:
         yield "route", f"found {quoted(app.route)}, expected another route: the lab shows its pools there."
     yield from _environment(app.env, _SET_BY_THE_LAB)
     yield from _patience(app)
+    if not is_file(app.selection) and app.selection not in policies:
+        found = f"found {quoted(app.selection)}, expected a selection policy, or a Python file that ends in .py"
+        yield "selection", f"{found}. {nearest(app.selection, policies)}"
     if app.scaling is not None:
         yield from _scaling(app, app.scaling)
     language = languages.get(app.language)
@@ -248,6 +257,8 @@ def _shared(app: AppSpec) -> Iterator[Finding]:
     if pool.standby:
         found = f"found {pool.standby}, expected 0"
         yield "pool.standby", f"{found}: all workers accept on one socket, so none can be kept from requests."
+    if app.selection in _LOYAL:
+        yield "selection", f"found {quoted(app.selection)}, expected another policy: {why}."
 
 
 def _workerless(app: AppSpec) -> Iterator[Finding]:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import msgspec
 
+from lab import plugins
 from lab.config.languages import Language
 from lab.core import rules
 from lab.core.errors import NotPossibleError
-from lab.core.model import AppSpec
+from lab.core.model import AppSpec, is_file
 from lab.engine.lab import LabSpec
 from lab.engine.traffic import check_rate
 
@@ -27,7 +28,7 @@ def admit(spec: LabSpec, before: LabSpec, known: Mapping[str, Language]) -> None
     check_rate(spec.own_rate)
     if spec.name != before.name or spec.listener != before.listener:
         raise NotPossibleError("A running lab keeps its name and its listener.", "Stop it and start another one.")
-    for problem in rules.of_lab(spec.apps, spec.processes, known):
+    for problem in rules.of_lab(spec.apps, spec.processes, known, plugins.names("cgilab.selection")):
         raise NotPossibleError(f"{problem.name}: {problem.key}: {problem.message}")
 
 
@@ -37,6 +38,10 @@ async def check_paths(before: AppSpec, after: AppSpec) -> None:
         source = Path(after.source)
         if not source.is_absolute() or not await asyncio.to_thread(source.is_file):
             raise NotPossibleError(f"source: found no file {source}, expected the absolute path of the app's program.")
+    if after.selection != before.selection and is_file(after.selection):
+        file = Path(after.selection)
+        if not file.is_absolute() or not await asyncio.to_thread(file.is_file):
+            raise NotPossibleError(f"selection: found no file {file}, expected the absolute path of a policy.")
     if after.site is not None and after.site != before.site:
         root = Path(after.site.root)
         if not root.is_absolute() or not await asyncio.to_thread(root.is_dir):

@@ -5,6 +5,7 @@ Every method is called on that loop. `LocalLab` brings calls over from other thr
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -84,6 +85,8 @@ class Engine:
         self._scaling = Scaling(clock, self._views, self._obey)
         self._started = clock.monotonic()
         self._listener = ""
+        self._editions: Counter[str] = Counter()
+        """How often each file with a selection policy was found to be another."""
         self._latest: LabSnapshot | None = None
         self._may_be_asked: list[tuple[str, str]] | None = None
         """Until the next event: nothing that it goes by changes without one, and a big pool takes long to look at."""
@@ -119,7 +122,7 @@ class Engine:
         self._stack.callback(self._scaling.close)
         self._scaling.follow(self._spec.apps)
         self._stack.push_async_callback(self._reloader.close)
-        self._reloader.start(self._spec, self._events, self._take_over, self._look_again)
+        self._reloader.start(self._spec, self._events, self._take_over, self._look_again, self._read_again)
         self._own.set(self._spec.own_rate)
         self._stack.push_async_callback(self._own.close)
 
@@ -384,7 +387,12 @@ class Engine:
         return self._pool.observe(), self._proxy.observe()
 
     def _proxy_spec(self, listener: ListenerSpec) -> ProxySpec:
-        return proxy_spec(self._spec, listener, self._pool.observe(), self._services.waits_for)
+        return proxy_spec(self._spec, listener, self._pool.observe(), self._services.waits_for, self._editions)
+
+    async def _read_again(self, files: frozenset[str]) -> None:
+        """Files of selection policies hold something else than they did."""
+        self._editions.update(files)
+        await self._proxy.apply(self._proxy_spec(self._spec.listener))
 
     def _status_page(self, query: str) -> tuple[str, bytes]:
         return status_page.render(query, self._spec, *self._views(), self._slow.counts, self._clock, self._started)

@@ -18,7 +18,7 @@ from lab.config import languages, manifest, watch
 from lab.config.languages import Language
 from lab.core.errors import LabError
 from lab.core.events import EventKind, EventRing
-from lab.core.model import AppSpec, ServiceSpec
+from lab.core.model import AppSpec, ServiceSpec, is_file
 from lab.core.tasks import background
 from lab.engine.lab import LabSpec
 from lab.pool.build import sources
@@ -49,6 +49,8 @@ class Reloader:
         """What the manifest said when it was right last."""
         self._seen: dict[str, Contents] = {}
         """For each app what its program was made from."""
+        self._policies: Contents = {}
+        """Files with a selection policy."""
         self._others: Contents = {}
         """The manifest and the definitions of languages."""
         self._moved = asyncio.Event()
@@ -61,23 +63,25 @@ class Reloader:
         events: EventRing,
         take_over: Callable[[LabSpec], Awaitable[None]],
         look_again: Callable[[], Awaitable[None]],
+        read_again: Callable[[frozenset[str]], Awaitable[None]],
     ) -> None:
         """Watch from now on.
 
         `take_over` makes a spec the desired state, or raises `LabError` and changes nothing; `look_again` has the pool
-        compare the programs that run with those that there are.
+        compare the programs that run with those that there are; `read_again` is told which files with a selection
+        policy are new or other than they were.
         """
         self._spec = spec
         self._events = events
         self._take_over = take_over
         self._look_again = look_again
+        self._read_again = read_again
         self._watching = background(self._watch())
 
     def follow(self, spec: LabSpec) -> None:
         """This is the desired state now."""
-        programs = [(app.name, app.source) for app in self._spec.apps]
-        self._spec = spec
-        if programs != [(app.name, app.source) for app in spec.apps]:
+        before, self._spec = self._spec, spec
+        if _watched(before) != _watched(spec):
             self._moved.set()
 
     async def close(self) -> None:
@@ -106,7 +110,7 @@ class Reloader:
 
     @property
     def _files(self) -> frozenset[Path]:
-        return self._documents.union(*self._seen.values())
+        return self._documents.union(self._policies, *self._seen.values())
 
     async def _look(self) -> None:
         """Compare what files hold with what they held, and act on it."""
@@ -122,6 +126,14 @@ class Reloader:
         told = [self._notice(app, before.get(app.name, {}), seen[app.name], renewed) for app in apps]
         if any(told) or seen.keys() - before.keys():  # a new one may have been edited since the pool read it
             await self._look_again()
+        await self._look_at_policies()
+
+    async def _look_at_policies(self) -> None:
+        files = frozenset(Path(app.selection) for app in self._spec.apps if is_file(app.selection))
+        before, self._policies = self._policies, await asyncio.to_thread(_contents, files)
+        other = frozenset(str(file) for file in files if file not in before or self._policies[file] != before[file])
+        if other:  # a new one may have been edited since the proxy read it
+            await self._read_again(other)
 
     def _notice(self, app: AppSpec, before: Contents, now: Contents, renewed: frozenset[str]) -> bool:
         """Tell of a program that is another than it was."""
@@ -166,6 +178,11 @@ class Reloader:
     def _complain(self, why: str) -> None:
         text = f"The kernel does not tell of edited files ({why}), so they are looked at every {watch.POLL_S:g} s"
         self._events.emit(EventKind.NOTE, text)
+
+
+def _watched(spec: LabSpec) -> list[tuple[str, str, str]]:
+    """What decides which files are watched."""
+    return [(app.name, app.source, app.selection) for app in spec.apps]
 
 
 def _read(file: Path) -> LabSpec | None:

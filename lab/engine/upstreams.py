@@ -1,6 +1,6 @@
 """What the proxy has to know of a lab: its routes, and why one is not served; and which of them can be asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -11,11 +11,19 @@ from lab.proxy.manager import ProxySpec, UpstreamSpec
 
 
 def proxy_spec(
-    spec: LabSpec, listener: ListenerSpec, pool: PoolView, waits_for: Callable[[AppSpec], tuple[str, ...]]
+    spec: LabSpec,
+    listener: ListenerSpec,
+    pool: PoolView,
+    waits_for: Callable[[AppSpec], tuple[str, ...]],
+    editions: Mapping[str, int],
 ) -> ProxySpec:
-    """Desired state of the proxy. `waits_for` tells which processes an app's workers still wait for."""
+    """Desired state of the proxy. `waits_for` tells which processes an app's workers still wait for; `editions` how
+    often the file of a selection policy was found to be another."""
     unavailable = {app.name: app.unavailable for app in pool.apps}
-    upstreams = (_upstream(app, unavailable.get(app.name) or _waiting(waits_for(app))) for app in spec.apps)
+    upstreams = (
+        _upstream(app, unavailable.get(app.name) or _waiting(waits_for(app)), editions.get(app.selection, 0))
+        for app in spec.apps
+    )
     return ProxySpec(listener=listener, upstreams=tuple(upstreams), settings=spec.proxy)
 
 
@@ -42,11 +50,15 @@ def _waiting(needs: tuple[str, ...]) -> str | None:
     return f"it waits for {' and '.join(needs)} to be healthy." if needs else None
 
 
-def _upstream(app: AppSpec, unavailable: str | None) -> UpstreamSpec:
+def _upstream(app: AppSpec, unavailable: str | None, edition: int) -> UpstreamSpec:
     return UpstreamSpec(
         app=app.name,
         route=app.route,
         selection=app.selection,
+        edition=edition,
+        weights=app.weights,
+        slow_start=app.slow_start,
+        hash=app.hash,
         queue=app.queue,
         queue_length=app.queue_length,
         upgrades=app.upgrades,

@@ -69,7 +69,7 @@ class App(_Part, frozen=True, kw_only=True):
     workers: Some
     concurrency: Some = 1
     policy: Policy = Policy.STATIC
-    selection: Selection = Selection.ROUND_ROBIN
+    selection: Selection = "round_robin"
     liveness: Liveness = Liveness()
 
 

@@ -13,6 +13,7 @@ from lab.core.model import (
     BreakerSpec,
     CgiLimits,
     Endpoint,
+    HashSpec,
     HealthCheck,
     ListenerSpec,
     OutlierSpec,
@@ -37,7 +38,12 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     app: str
     route: str
-    selection: Selection = Selection.ROUND_ROBIN
+    selection: Selection = "round_robin"
+    edition: int = 0
+    """Of the policy's file, if it is one: another number has it read again."""
+    weights: tuple[int, ...] = ()
+    slow_start: float = 0.0
+    hash: HashSpec = HashSpec()
     queue: Queue = Queue.UPSTREAM
     queue_length: int = 512
     upgrades: tuple[str, ...] = ("websocket",)
@@ -97,6 +103,10 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     ejected_for_s: float | None = None
     tunnels: int = 0
     """Open now; each takes a place and counts in `in_flight`."""
+    weight: float = 1.0
+    """Its share beside the others', as slow start has it now."""
+    ewma_ms: float | None = None
+    """How long its answers take lately, as far as the app's policy has it measured."""
 
 
 class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):

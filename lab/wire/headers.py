@@ -59,3 +59,9 @@ def allowed_trailers(lines: bytes) -> bytes:
     """Trailer lines without those that have no business in a trailer section."""
     names = {line[1].lower() for line in _FIELD_LINE.finditer(lines)}
     return without(lines, {name for name in names if name in _NOT_IN_TRAILERS or name.startswith(b"x-forwarded-")})
+
+
+def value(lines: bytes, name: bytes) -> bytes | None:
+    """The value of the first field called `name`, in any case, without the space around it; None when there is none."""
+    found = re.search(rb"(?i)\n" + re.escape(name) + rb":[ \t]*+([^\r\n]*)", lines)
+    return None if found is None else found[1].rstrip(b" \t")

@@ -164,7 +164,10 @@ WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
         {"pool": {"policy": "dynamic", "max_workers": 2}},
         "apps[0].pool.max_spare: found 3, expected at most 2, which is max_workers: an idle worker is a worker too.",
     ),
-    "number for a choice": ({"selection": 3}, "selection: found 3, expected one of: round_robin, least_connections."),
+    "number for a choice": (
+        {"selection": 3},
+        "selection: found 3, expected the name of a selection policy, or the path of a Python",
+    ),
     "null for an object": ({"pool": None}, "apps[0].pool: found null, expected an object with keys such as policy"),
     "number in env": ({"env": {"B": "1", "A": 1}}, "apps[0].env.A: found 1, expected text"),
     "name in env": ({"env": {"A=B": "1"}}, 'apps[0].env: found the name "A=B", expected letters'),

@@ -24,6 +24,7 @@ LANGUAGES: rules.Languages = {
     "php-fpm": language(Contract.FASTCGI),
     "c": language(Contract.HTTP_PORT),
 }
+POLICIES = ("round_robin", "sticky_cookie", "two_choices")
 DYNAMIC = {"policy": "dynamic", "max_workers": 5}
 
 
@@ -36,7 +37,7 @@ def process(**keys: Any) -> ServiceSpec:
 
 
 def findings(app: AppSpec) -> dict[str, str]:
-    return dict(rules.of_app(app, LANGUAGES))
+    return dict(rules.of_app(app, LANGUAGES, POLICIES))
 
 
 RIGHT: dict[str, dict[str, Any]] = {
@@ -46,6 +47,7 @@ RIGHT: dict[str, dict[str, Any]] = {
     "ondemand": {"pool": {"policy": "ondemand"}},
     "other settings of dynamic do not matter to static": {"pool": {"min_spare": 9, "max_spare": 0}},
     "http-shared": {"protocol": "http-shared"},
+    "a policy of one's own": {"selection": "/policies/mine.py"},
     "cgi with limits": {"protocol": "cgi", "cgi": {"time": 1}},
     "a site": {"language": "php", "site": {"root": "/srv", "deny": ["/data"]}},
     "settings of PHP": {"language": "php", "php": {"ini": {"session.gc_maxlifetime": "1"}}},
@@ -88,6 +90,16 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         {"protocol": "http-shared", "pool": {"max_requests": 5}},
         "pool.max_requests",
         "found 5, expected 0: on http-shared only the kernel knows",
+    ),
+    "a policy that nobody knows": (
+        {"selection": "two_choises"},
+        "selection",
+        'found "two_choises", expected a selection policy, or a Python file that ends in .py. Did you mean "two_',
+    ),
+    "loyal to whom the kernel chooses": (
+        {"protocol": "http-shared", "selection": "sticky_cookie"},
+        "selection",
+        'found "sticky_cookie", expected another policy: on http-shared only the kernel knows',
     ),
     "idling that is not seen": (
         {"protocol": "http-shared", "pool": {"policy": "ondemand"}},
@@ -217,11 +229,13 @@ def test_a_process_that_is_wrong_is_named_with_its_key_and_why(keys: dict[str, A
 
 
 def told(apps: Sequence[AppSpec], processes: Sequence[ServiceSpec]) -> list[tuple[str, str, str]]:
-    return [(one.place, one.key, one.message) for one in rules.of_lab(apps, processes, LANGUAGES)]
+    return [(one.place, one.key, one.message) for one in rules.of_lab(apps, processes, LANGUAGES, POLICIES)]
 
 
 def test_what_is_wrong_with_one_is_told_with_its_place() -> None:
-    (problem,) = rules.of_lab([app(), app(name="b", route="/b", concurrency=2, language="php")], [process()], LANGUAGES)
+    (problem,) = rules.of_lab(
+        [app(), app(name="b", route="/b", concurrency=2, language="php")], [process()], LANGUAGES, POLICIES
+    )
     assert (problem.place, problem.name, problem.key) == ("apps[1]", "b", "concurrency")
 
 

@@ -222,8 +222,11 @@ async def test_a_new_app_is_compared_with_its_file_once_more_for_it_may_have_bee
     async def look_again() -> None:
         looked.set()
 
+    async def nothing_to_read(_: frozenset[str]) -> None:
+        raise AssertionError("there is no policy of one's own")
+
     reloader = Reloader(None, languages.load())
-    reloader.start(spec(), EventRing(SystemClock()), take_over, look_again)
+    reloader.start(spec(), EventRing(SystemClock()), take_over, look_again, nothing_to_read)
     try:
         reloader.follow(spec(app()))
         await asyncio.wait_for(looked.wait(), 20)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.errors import NotPossibleError
-from lab.core.model import AppSpec, Contract, Metric, PhpSettings, ProxySettings, Selection, SiteSpec
+from lab.core.model import AppSpec, Contract, Metric, PhpSettings, ProxySettings, SiteSpec
 from lab.core.states import Policy
 from lab.engine.settings import change, listing
 
@@ -31,7 +31,7 @@ def value(app: AppSpec, path: str) -> object:
         ("spawn_on_starved", "false", "pool.spawn_on_starved", False),
         ("idle_timeout", "2.5", "pool.idle_timeout", 2.5),
         ("idle_timeout", "2", "pool.idle_timeout", 2.0),
-        ("selection", "least_connections", "selection", Selection.LEAST_CONNECTIONS),
+        ("selection", "least_connections", "selection", "least_connections"),
         ("concurrency", "8", "concurrency", 8),
         ("liveness.interval", "1", "liveness.interval", 1.0),
         ("resources.files", "64", "resources.files", 64),

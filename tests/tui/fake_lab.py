@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from lab.core.clock import ManualClock
 from lab.core.errors import LabError, NotPossibleError, ReadOnlyError, UnknownTargetError
 from lab.core.events import EventBatch, EventKind, EventRing
-from lab.core.model import AppSpec, Contract, PoolSettings, Selection
+from lab.core.model import AppSpec, Contract, PoolSettings
 from lab.core.snapshot import (
     AppSnapshot,
     Invariants,
@@ -48,7 +48,7 @@ def spec() -> LabSpec:
         route="/api/auth",
         language="python",
         source="/lab/auth.py",
-        selection=Selection.LEAST_CONNECTIONS,
+        selection="least_connections",
         pool=PoolSettings(max_workers=2),
     )
     return LabSpec(apps=(search, auth))
@@ -344,7 +344,7 @@ class FakeLab:
             language=app.spec.language,
             policy=str(pool.policy),
             protocol=str(app.spec.protocol or Contract.HTTP_PORT),
-            selection=str(app.spec.selection),
+            selection=app.spec.selection,
             concurrency=app.spec.concurrency,
             wanted=pool.max_workers if pool.policy is Policy.STATIC else len(app.workers),
             min_workers=pool.max_workers if pool.policy is Policy.STATIC else pool.min_workers,

@@ -10,8 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Generic
 
-from lab.proxy.selection import C
-from lab.wire.http1 import RequestHead
+from lab.proxy.selection import C, Request
 
 
 class RoundRobin(Generic[C]):
@@ -29,7 +28,7 @@ class RoundRobin(Generic[C]):
     def withdrawn(self, endpoint: C) -> None:
         del self._line[endpoint]
 
-    def choose(self, endpoints: Sequence[C], request: RequestHead) -> C:
+    def choose(self, endpoints: Sequence[C], request: Request[C]) -> C:
         if len(endpoints) == len(self._line):
             first = next(iter(self._line))
         else:  # it has been to the others

@@ -18,6 +18,7 @@ from lab.proxy.backends.python_builtin.dialects.fastcgi import FastCgiDialect
 from lab.proxy.backends.python_builtin.dialects.http import HttpDialect
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
+from lab.proxy.ewma import PeakEwma
 from lab.proxy.health import Health
 from lab.proxy.manager import EndpointView, RequestView
 from lab.proxy.outliers import Record
@@ -47,9 +48,15 @@ class EndpointState:
         self.kept = not endpoint.shared and (endpoint.wire is Wire.HTTP or endpoint.concurrency == 1)
         """Connections to it are used again. Not where several processes take them from one socket, as a pool's with
         `http-shared` and PHP-FPM's children do: an idle one would hold whoever accepted it."""
+        self.slot = endpoint.worker.slot
         self.in_flight = 0
         """Requests open to it, probes included."""
         self.chosen = 0
+        self.weight = 1.0
+        self.since = 0.0
+        """Monotonic time at which it was last routed to: a slow start begins there."""
+        self.peak: PeakEwma | None = None
+        """How long its answers take lately, while its app's policy wants to know."""
         self.routed = False
         """It is in its upstream."""
         self.eligible = False
@@ -128,10 +135,21 @@ class EndpointState:
             return problems.start_failed(self.endpoint.app, f"that takes longer than {seconds:g} s.")
         return problems.connect_timeout(str(self.endpoint), seconds)
 
-    def ended(self, exchange: Exchange, now: float) -> None:
+    @property
+    def ewma(self) -> float:
+        """Seconds that its answers take lately; 0.0 where that is not measured."""
+        return 0.0 if self.peak is None else self.peak.value(self._gateway.now())
+
+    def ended(self, exchange: Exchange, now: float, *, answered: bool = False) -> None:
         """A request is at the worker no longer. Its place is still to be released."""
-        self._last = exchange.request, now - self.open.pop(exchange)
+        took = now - self.open.pop(exchange)
+        self._last = exchange.request, took
         self.free_since = now
+        if self.peak is not None:
+            if answered:
+                self.peak.record(took, now)
+            else:
+                self.peak.at_least(took, now)
 
     def tell(self, detail: str, pid: int | None) -> None:
         """Say in an event what the worker, or the program `pid`, did wrong."""
@@ -153,7 +171,7 @@ class EndpointState:
         if self.in_flight == 1:
             self.upstream.became_busy(self.eligible)
         if self.in_flight >= self.room and self.position >= 0:
-            self.upstream.withdraw_offer(self)
+            self.upstream.filled(self)
 
     def release(self) -> None:
         """Give a place back: to whoever waits first, if anybody does."""
@@ -205,6 +223,8 @@ class EndpointState:
             health_why=self._why(),
             ejected_for_s=max(0.0, record.until - now) if record is not None and record.ejected else None,
             tunnels=len(self.tunnels),
+            weight=self.weight,
+            ewma_ms=None if self.peak is None else self.peak.value(now) * 1000,
         )
 
     def request(self, now: float) -> RequestView | None:

@@ -109,6 +109,8 @@ class Exchange(Timed):
         """The request's body, as far as it came before there was a connection."""
         self.trailers = b""
         """Its trailers."""
+        self.added = b""
+        """Field lines that the gateway adds to the worker's final response."""
         self.problem: Problem | None = None
         """What the gateway answered in a worker's place."""
         self.retried = False
@@ -567,6 +569,7 @@ class Exchange(Timed):
         self.script = None
         self.tried = ()
         self._refused = None
+        self.added = b""
         self._repeatable = True
         if self.request.last:
             self.answer(*last_hop(self.request))
@@ -688,6 +691,8 @@ class Exchange(Timed):
         lines = head.lines if is_dated(head.lines) else head.lines + self._gateway.date()
         if self.name:
             lines = self._gateway.recorder.explained(self, lines)
+        if self.added:
+            lines += self.added
         start = lines + RESPONSE_END[self._keep, modern, self._chunks]
         if download is None:
             self.sent = len(payload)
@@ -736,7 +741,7 @@ class Exchange(Timed):
         endpoint, connection = self.endpoint, self.connection
         connection.exchange = None
         endpoint.answered += 1
-        endpoint.ended(self, now)
+        endpoint.ended(self, now, answered=True)
         if endpoint.runs_programs:
             for remark in connection.dialect.remarks():
                 endpoint.tell(remark, connection.pid)

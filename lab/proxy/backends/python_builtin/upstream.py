@@ -4,23 +4,21 @@ The queue is served first come, first served, at the instant a place is freed or
 waits while there is a place that it could have.
 """
 
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Container
+from collections.abc import Container
 from typing import Final
 
-from lab import plugins
 from lab.core.events import EventKind, EventRing
-from lab.core.model import Endpoint, Queue
+from lab.core.model import Endpoint
 from lab.proxy import problems
 from lab.proxy.accounting import Tally
+from lab.proxy.backends.python_builtin.balancer import Balancer
 from lab.proxy.backends.python_builtin.branch import Branch
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.guard import Guard
 from lab.proxy.manager import EndpointView, UpstreamSpec, UpstreamView
-from lab.proxy.selection import SelectionPolicy
 from lab.proxy.timeouts import NEVER
 from lab.wire import cgi
 
@@ -42,20 +40,15 @@ class Upstream:
         """What came by routes that are gone."""
         self._gateway = gateway
         self._events = events
-        self.routed: list[EndpointState] = []
-        self._offered: list[EndpointState] = []
-        """Routed endpoints with a place, in no order: each knows its position, so one comes and goes in no time,
-        however many there are."""
+        self._balancer = Balancer(spec, gateway, events)
         self._queue: OrderedDict[Exchange, None] = OrderedDict()
         self._longest = 0
         self._active = self._most_active = 0
         self._idle = 0
         """Endpoints that may be chosen and have nothing in flight."""
         self._full = False
-        self._choices = 0
         self._quiet_until = 0.0
         self._untold = 0
-        self._follow(_policy(spec))
         self.guard = Guard(self, gateway, events)
         self._guard()
 
@@ -63,10 +56,10 @@ class Upstream:
         """Follow a new spec. Requests that wait go on waiting, unless the app has become unavailable."""
         before, self.spec = self.spec, spec
         self._total = spec.timeouts.total
-        if spec.selection != before.selection:
-            self._follow(_policy(spec))
+        self._balancer.apply(spec)
         if spec.queue is not before.queue:
-            self._count_places()
+            for state in self.routed:
+                self._count_places(state)
         self.guard.apply(spec)
         self._guard()
         if spec.unavailable is not None:
@@ -96,6 +89,11 @@ class Upstream:
         return Tally.together(everybody), Tally.together(own)
 
     @property
+    def routed(self) -> tuple[EndpointState, ...]:
+        """Its endpoints, by slot."""
+        return self._balancer.everyone
+
+    @property
     def ready(self) -> bool:
         """There is an endpoint that requests may be sent to."""
         return bool(self.routed) and self.spec.unavailable is None
@@ -108,17 +106,15 @@ class Upstream:
     def add(self, state: EndpointState) -> None:
         """An endpoint may be chosen from now on."""
         state.routed = state.eligible = True
-        self.routed.append(state)
+        self._balancer.join(state)
         self._idle += not state.in_flight
         self.guard.add(state)
-        self._count(state)
+        self._count_places(state)
 
     def remove(self, state: EndpointState) -> None:
         """It may not any more."""
-        self.routed.remove(state)
+        self._balancer.leave(state)
         self._idle -= state.eligible and not state.in_flight
-        if state.position >= 0:
-            self.withdraw_offer(state)
         state.leave()
         self.guard.remove(state)
 
@@ -128,7 +124,7 @@ class Upstream:
             state.eligible = not held
             if not state.in_flight:
                 self._idle += 1 if state.eligible else -1
-            self._count(state)
+            self._count_places(state)
 
     def claim(self, exchange: Exchange) -> None:
         """Count a request as one of this app's, whoever answers it."""
@@ -153,14 +149,11 @@ class Upstream:
             return
         if not self._idle and not exchange.tried:
             self._gateway.on_starved(self.spec.app)
-        offered = self._offered
-        if exchange.tried:
-            offered = [state for state in offered if state not in exchange.tried]
-        if not offered:
+        chosen = self._balancer.choose(exchange)
+        if chosen is None:
             self.wait(exchange)
-            return
-        chosen = offered[0] if len(offered) == 1 else self._choose(offered, exchange.request)
-        self._assign(exchange, chosen)
+        else:
+            self._assign(exchange, chosen)
 
     def wait(self, exchange: Exchange) -> None:
         """Let a request wait for a place, or shed it when too many wait."""
@@ -210,20 +203,11 @@ class Upstream:
         if self._queue:
             self.serve(state)
         if state.position < 0 and state.routed and state.in_flight < state.room:
-            state.position = len(self._offered)
-            self._offered.append(state)
-            if self._on_offered is not None:
-                self._on_offered(state)
+            self._balancer.offer(state)
 
-    def withdraw_offer(self, state: EndpointState) -> None:
-        """An endpoint that was offered has no place any more: the last one moves up to its position."""
-        last = self._offered.pop()
-        if last is not state:
-            self._offered[state.position] = last
-            last.position = state.position
-        state.position = -1
-        if self._on_withdrawn is not None:
-            self._on_withdrawn(state)
+    def filled(self, state: EndpointState) -> None:
+        """An endpoint that was offered has no place any more."""
+        self._balancer.withdraw(state)
 
     def became_busy(self, routed: bool) -> None:
         """One of its endpoints has something to do; it is `routed`, or was removed."""
@@ -303,32 +287,15 @@ class Upstream:
         self._gate = guard if guard.gates else None
         self.watch = guard if guard.watches else None
 
-    def _follow(self, policy: SelectionPolicy[EndpointState]) -> None:
-        """Have a policy choose from now on. What it does not ask for costs nothing."""
-        self._choose = policy.choose
-        self._on_offered: Callable[[EndpointState], None] | None = getattr(policy, "offered", None)
-        self._on_withdrawn: Callable[[EndpointState], None] | None = getattr(policy, "withdrawn", None)
-        if self._on_offered is not None:
-            for state in self._offered:
-                self._on_offered(state)
-
-    def _count(self, state: EndpointState) -> None:
+    def _count_places(self, state: EndpointState) -> None:
         """See how many requests an endpoint may have open, and offer or withdraw it accordingly."""
-        if not state.eligible:
-            state.room = 0
-        else:
-            state.room = state.places if self.spec.queue is Queue.UPSTREAM else math.inf
+        state.room = self._balancer.room(state)
         while self.serve(state):
             pass
         if state.position < 0:
             self.freed(state)
         elif state.in_flight >= state.room:
-            self.withdraw_offer(state)
-
-    def _count_places(self) -> None:
-        """The other kind of queue was asked for."""
-        for state in self.routed:
-            self._count(state)
+            self.filled(state)
 
     def _assign(self, exchange: Exchange, state: EndpointState) -> bool:
         """Give a request a place. False when it is not ready for one: it has been answered, or waits for its body."""
@@ -336,8 +303,7 @@ class Upstream:
             return False
         if state.runs_programs and not exchange.prepare():
             return False
-        self._choices += 1
-        state.chosen = self._choices
+        self._balancer.assign(exchange, state)
         state.taken()
         exchange.proceed(state)
         return True
@@ -348,8 +314,3 @@ class Upstream:
             self._full = True
             text = f"The queue of {self.spec.app} is full ({self.spec.queue_length} wait): further requests get 503"
             self._events.emit(EventKind.NOTE, text, app=self.spec.app)
-
-
-def _policy(spec: UpstreamSpec) -> SelectionPolicy[EndpointState]:
-    policy: SelectionPolicy[EndpointState] = plugins.load("cgilab.selection", spec.selection)()
-    return policy

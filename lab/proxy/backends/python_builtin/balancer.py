@@ -1,0 +1,163 @@
+"""Which endpoint gets a request: those of one app that have a place, and the policy that chooses among them.
+
+The set of endpoints with a place is kept up to date, not looked for: one comes and goes in no time, however many there
+are, and a policy finds them in a list in which it can point anywhere. What the policy does not ask for (its optional
+methods, times, weights) is not done.
+"""
+
+import math
+from collections.abc import Callable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final
+
+from lab import plugins
+from lab.core.events import EventKind, EventRing
+from lab.core.model import Queue
+from lab.proxy.backends.python_builtin.asked import Asked
+from lab.proxy.backends.python_builtin.gateway import Gateway
+from lab.proxy.ewma import PeakEwma
+from lab.proxy.manager import UpstreamSpec
+from lab.proxy.selection import Request, SelectionPolicy
+from lab.proxy.selection.written import WrittenPolicy
+from lab.proxy.slow_start import share
+from lab.proxy.timeouts import Timed
+
+if TYPE_CHECKING:
+    from lab.proxy.backends.python_builtin.endpoint import EndpointState
+    from lab.proxy.backends.python_builtin.exchange import Exchange
+
+_WEIGH_EVERY: Final = 0.1
+"""Seconds between two looks at how far slow starts have come."""
+
+_slot = attrgetter("slot")
+
+
+class Balancer(Timed):
+    """An app's endpoints as far as they may be chosen. Its deadline is the next look at slow starts."""
+
+    def __init__(self, spec: UpstreamSpec, gateway: Gateway, events: EventRing) -> None:
+        self.offered: list[EndpointState] = []
+        """Those with a place, in no order. Each knows its position."""
+        self.everyone: tuple[EndpointState, ...] = ()
+        """All that are routed to, by slot."""
+        self._spec = spec
+        self._gateway = gateway
+        self._events = events
+        self._asked = Asked()
+        self._choices = 0
+        self._follow(self._load(spec.selection))
+
+    def apply(self, spec: UpstreamSpec) -> None:
+        """Follow a new spec: another policy begins anew, the same one goes on with what it knows."""
+        before, self._spec = self._spec, spec
+        if spec.selection != before.selection:
+            self._follow(self._load(spec.selection))
+        elif isinstance(self._policy, WrittenPolicy) and spec.edition != before.edition:
+            self._policy.read()
+        if self._configure is not None:
+            self._configure(spec)
+        if (spec.weights, spec.slow_start) != (before.weights, before.slow_start):
+            self._weigh()
+
+    def join(self, state: "EndpointState") -> None:
+        """An endpoint is routed to from now on. Whether it has a place is said by `offer`."""
+        self._know((*self.everyone, state))
+        state.since = self._gateway.now()
+        state.peak = PeakEwma() if self._measures else None
+        self._weigh()
+
+    def leave(self, state: "EndpointState") -> None:
+        """It is routed to no more."""
+        self._know(tuple(one for one in self.everyone if one is not state))
+        if state.position >= 0:
+            self.withdraw(state)
+
+    def room(self, state: "EndpointState") -> float:
+        """The most requests that an endpoint may be given: its places, or without end where it has its own queue; none
+        while it is held back for its health."""
+        if not state.eligible:
+            return 0
+        return state.places if self._spec.queue is Queue.UPSTREAM else math.inf
+
+    def offer(self, state: "EndpointState") -> None:
+        """It has a place."""
+        state.position = len(self.offered)
+        self.offered.append(state)
+        if self._on_offered is not None:
+            self._on_offered(state)
+
+    def withdraw(self, state: "EndpointState") -> None:
+        """It has none any more: the last one moves up to its position."""
+        last = self.offered.pop()
+        if last is not state:
+            self.offered[state.position] = last
+            last.position = state.position
+        state.position = -1
+        if self._on_withdrawn is not None:
+            self._on_withdrawn(state)
+
+    def choose(self, exchange: "Exchange") -> "EndpointState | None":
+        """One with a place for a request that has not been there; None when there is none."""
+        offered = self.offered
+        if exchange.tried:
+            offered = [state for state in offered if state not in exchange.tried]
+        if len(offered) < 2:
+            return offered[0] if offered else None
+        self._asked.exchange = exchange
+        return self._choose(offered, self._asked)
+
+    def assign(self, exchange: "Exchange", state: "EndpointState") -> None:
+        """A request goes to `state`, chosen just now or from the queue."""
+        self._choices += 1
+        state.chosen = self._choices
+        if self._on_assigned is not None:
+            self._asked.exchange = exchange
+            self._on_assigned(state, self._asked)
+
+    def expired(self) -> None:
+        self._weigh()
+
+    def _load(self, name: str) -> "SelectionPolicy[EndpointState]":
+        if not name.endswith(".py"):
+            policy: SelectionPolicy[EndpointState] = plugins.load("cgilab.selection", name)()
+            return policy
+        written: WrittenPolicy[EndpointState] = WrittenPolicy(name, self._gateway.now, self._tell)
+        written.read()
+        return written
+
+    def _follow(self, policy: "SelectionPolicy[EndpointState]") -> None:
+        """Have a policy choose from now on."""
+        self._policy = policy
+        self._choose = policy.choose
+        self._configure: Callable[[UpstreamSpec], None] | None = getattr(policy, "configure", None)
+        self._on_offered: Callable[[EndpointState], None] | None = getattr(policy, "offered", None)
+        self._on_withdrawn: Callable[[EndpointState], None] | None = getattr(policy, "withdrawn", None)
+        self._on_assigned: Callable[[EndpointState, Request[EndpointState]], None] | None = getattr(
+            policy, "assigned", None
+        )
+        self._measures: bool = getattr(policy, "measures", False)
+        for state in self.everyone:
+            state.peak = PeakEwma() if self._measures else None
+        if self._configure is not None:
+            self._configure(self._spec)
+        if self._on_offered is not None:
+            for state in self.offered:
+                self._on_offered(state)
+
+    def _know(self, everyone: "tuple[EndpointState, ...]") -> None:
+        self.everyone = self._asked.everyone = tuple(sorted(everyone, key=_slot))
+
+    def _weigh(self) -> None:
+        """Set every weight, and come back while one of them still grows."""
+        now, seconds, weights = self._gateway.now(), self._spec.slow_start, self._spec.weights
+        grows = False
+        for state in self.everyone:
+            full = weights[state.slot] if state.slot < len(weights) else 1
+            part = share(now - state.since, seconds)
+            state.weight = full * part
+            grows = grows or part < 1.0
+        if grows:
+            self._gateway.wheel.arm(self, now + _WEIGH_EVERY)
+
+    def _tell(self, text: str, data: dict[str, object]) -> None:
+        self._events.emit(EventKind.SELECTION, f"{self._spec.app}: {text}", app=self._spec.app, data=data)

@@ -1,0 +1,55 @@
+"""Sticky cookie: a client stays with the worker that served it first.
+
+A worker that keeps sessions in its own memory needs its clients back. So the first answer brings a cookie that names
+the worker's slot, and the next request with it goes there. Apache's mod_proxy_balancer and HAProxy's `cookie insert` do
+the same. When the worker is gone, its clients move, and are told their new home in the same way: what it kept in memory
+is lost, which is the blind spot of the whole idea. A home that is only full lends a client out for one request; where
+that would hurt, `queue: worker` has requests wait at their worker instead, and is always offered.
+
+The cookie's value means nothing to anybody else: 128 bits of a keyed hash, with a key that is drawn anew for each lab.
+So nobody can count the workers with it or name one that was not given to them, and what is not known is ignored.
+"""
+
+import secrets
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Generic
+
+from lab.proxy.manager import UpstreamSpec
+from lab.proxy.selection import C, Request
+from lab.proxy.selection.least_connections import load
+
+
+class StickyCookie(Generic[C]):
+    """The endpoint that the cookie names, if it is offered; else the one with the least load."""
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(32)
+        self._token = lru_cache(maxsize=1024)(self._made)
+        self._everyone: Sequence[C] | None = None
+        self._homes: dict[str, C] = {}
+        """All endpoints by the cookie that names them."""
+        self._cookie, self._attributes = "", ""
+
+    def configure(self, spec: UpstreamSpec) -> None:
+        self._cookie = f"cgilab-{spec.app}"
+        path = "/" if ";" in spec.route else spec.route
+        self._attributes = f"; Path={path}; HttpOnly; SameSite=Lax"
+
+    def choose(self, endpoints: Sequence[C], request: Request[C]) -> C:
+        home = self._home(request)
+        return home if home is not None and request.offers(home) else min(endpoints, key=load)
+
+    def assigned(self, endpoint: C, request: Request[C]) -> None:
+        homeless = self._home(request) is None
+        request.set_cookie(f"{self._cookie}={self._token(endpoint.slot)}{self._attributes}" if homeless else None)
+
+    def _home(self, request: Request[C]) -> C | None:
+        if request.everyone is not self._everyone:
+            self._everyone = request.everyone
+            self._homes = {self._token(one.slot): one for one in request.everyone}
+        return self._homes.get(request.cookie(self._cookie) or "")
+
+    def _made(self, slot: int) -> str:
+        return blake2b(str(slot).encode(), key=self._secret, digest_size=16).hexdigest()
