@@ -1,0 +1,394 @@
+"""What the gateway sends on means the same to all who read it: h11, httptools and the samples in C and Python.
+
+Messages are generated, valid or bent near the edges where parsers disagree, and sent to the real gateway. What it sends
+on is read by each of the others. A request that one of them took for another, or that began elsewhere for it, could be
+smuggled past whatever the gateway decides.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import h11
+import httptools
+import pytest
+import uvloop
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lab import paths
+from lab.core.model import Limits
+from lab.wire.bodies import incoming
+from lab.wire.http1 import BadMessageError, parse_request
+from tests.conformance.conftest import World
+
+Request = tuple[bytes, bytes, bytes, bytes]
+"""Method, target, Host, body."""
+
+LIMITS = Limits()
+SEARCH = paths.content("samples") / "search"
+KNOWN_METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"DELETE"}
+NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
+"""An answer that fits every request."""
+
+BEHIND = b"x" * 6000 + b"\r\n\r\n"
+"""Enough for every small length that a bent message promises; where a request could begin, it is none."""
+
+# -- messages
+
+
+def _spaced(values: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
+    space = st.sampled_from([b"", b" ", b" ", b" ", b"\t", b"  ", b" \t "])
+    return st.tuples(space, values, space).map(b"".join)
+
+
+def _cased(name: bytes) -> st.SearchStrategy[bytes]:
+    return st.sampled_from([name, name, name.lower(), name.upper(), name.swapcase()])
+
+
+def _field(name: bytes, *values: bytes) -> st.SearchStrategy[bytes]:
+    return st.tuples(_cased(name), st.just(b":"), _spaced(st.sampled_from(values))).map(b"".join)
+
+
+FIELDS = st.one_of(
+    _field(b"X", b"1", b"", b"a, b", b"caf\xe9", b"a\tb", b":"),
+    _field(b"Connection", b"keep-alive", b"x", b"close", b"a, x", b"Keep-Alive, a", b""),
+    _field(b"Cookie", b"a=b", b"a=b; c=d"),
+    _field(b"Accept", b"*/*"),
+    _field(b"X-Forwarded-For", b"1.2.3.4"),
+    _field(b"Via", b"1.1 before"),
+    _field(b"Content-Length-X", b"5"),
+    _field(b"X-Content-Length", b"7"),
+    _field(b"Transfer_Encoding", b"chunked"),
+    _field(b"Expect", b"100-continue"),
+    _field(b"Trailer", b"A"),
+    st.sampled_from(
+        [b"Host: y", b"Content-Length: 0", b"Content-Length: 3", b"Transfer-Encoding: chunked", b" folded"]
+    ),
+)
+METHODS = st.sampled_from([b"GET", b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE"])
+TARGETS = st.sampled_from(
+    [
+        b"/",
+        b"/?q=a",
+        b"/a/b?c=d&q=x%20y",
+        b"http://y/p?q=a",
+        b"http://y:8080",
+        b"HTTPS://[::1]:9/?q",
+        b"*",
+        b"//h/p",
+        b"/%2e%2e/",
+    ]
+)
+VERSIONS = st.sampled_from([b"1.1", b"1.1", b"1.1", b"1.1", b"1.0"])
+PAYLOADS = st.binary(max_size=40) | st.sampled_from([b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n", b"0\r\n\r\n"])
+EXTENSIONS = st.sampled_from([b"", b"", b"", b";a", b";a=b", b' ; a="b;c"', b";", b"\t;x=\xe9"])
+TRAILERS = st.sampled_from([b"", b"", b"A: b\r\n", b"Content-Length: 5\r\n", b"A: b\r\nHost: z\r\nC: d\r\n"])
+SIZES = st.sampled_from([b"%x", b"%X", b"0%x", b"%04x"])
+
+
+@st.composite
+def _chunks(draw: st.DrawFn) -> bytes:
+    pieces = [piece for piece in draw(st.lists(PAYLOADS, max_size=3)) if piece]
+    lines = [b"%b%b\r\n%b\r\n" % (draw(SIZES) % len(piece), draw(EXTENSIONS), piece) for piece in pieces]
+    return b"".join(lines) + b"0%b\r\n%b\r\n" % (draw(EXTENSIONS), draw(TRAILERS))
+
+
+@st.composite
+def _message(draw: st.DrawFn) -> bytes:
+    """A request that is well formed, or nearly."""
+    fields = [draw(_field(b"Host", b"x", b"x:81", b"[::1]")), *draw(st.lists(FIELDS, max_size=3))]
+    kind = draw(st.sampled_from(["none", "none", "counted", "chunked"]))
+    body = b""
+    if kind == "counted":
+        body = draw(PAYLOADS)
+        fields.append(draw(_field(b"Content-Length", b"%d" % len(body), b"0%d" % len(body))))
+    elif kind == "chunked":
+        body = draw(_chunks())
+        fields.append(draw(_field(b"Transfer-Encoding", b"chunked", b"Chunked", b",chunked")))
+    if draw(st.integers(0, 3)) == 0:  # who believes it sees another end
+        length = _field(b"Content-Length", b"%d" % len(body), b"0", b"3", b"+%d" % len(body), b"%d, 3" % len(body))
+        coding = _field(b"Transfer-Encoding", b"chunked", b"identity", b"gzip, chunked", b"xchunked", b"chunked, x")
+        fields.append(draw(length | coding))
+    lines = b"".join(field + b"\r\n" for field in draw(st.permutations(fields)))
+    return b"%b %b HTTP/%b\r\n%b\r\n%b" % (draw(METHODS), draw(TARGETS), draw(VERSIONS), lines, body)
+
+
+BITS = st.sampled_from(
+    [
+        b" ",
+        b"\t",
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\0",
+        b":",
+        b",",
+        b";",
+        b"0",
+        b"1",
+        b"a",
+        b"\x0b",
+        b"\x80",
+        b"\xff",
+        b"_",
+    ]
+)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    """One to three requests, one behind the other, bent in up to three places."""
+    data = b"".join(draw(st.lists(_message(), min_size=1, max_size=3)))
+    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 3]))):
+        place = draw(st.integers(0, len(data)))
+        data = data[:place] + draw(st.just(b"") | BITS) + data[place + draw(st.integers(0, 2)) :]
+    return data
+
+
+# -- readers
+
+
+def ours(data: bytes) -> list[Request]:
+    """What the gateway takes a client's bytes for: the requests that it sends on."""
+    found: list[Request] = []
+    with contextlib.suppress(BadMessageError):
+        while (head := parse_request(data, LIMITS)) is not None:
+            data, body = data[head.end :], b""
+            if head.length:
+                reader = incoming(head.length, 400)
+                body = reader.feed(data)
+                if not reader.done:
+                    break
+                data = reader.rest
+            if head.target != b"*":
+                found.append((head.method, head.target, head.host or b"", body))
+            if not head.keep_alive:
+                break
+    return found
+
+
+def by_h11(data: bytes) -> list[Request]:
+    """What h11 reads."""
+    found: list[Request] = []
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    connection.receive_data(data)
+    request: h11.Request | None = None
+    body = b""
+    while True:
+        event = connection.next_event()
+        if isinstance(event, h11.Request):
+            request, body = event, b""
+        elif isinstance(event, h11.Data):
+            body += bytes(event.data)
+        elif isinstance(event, h11.EndOfMessage):
+            assert request is not None
+            found.append((request.method, request.target, dict(request.headers)[b"host"], body))
+            connection.send(h11.Response(status_code=204, headers=[]))
+            connection.send(h11.EndOfMessage())
+            connection.start_next_cycle()
+        else:
+            return found
+
+
+def by_httptools(data: bytes) -> list[Request]:
+    """What httptools reads: Node's parser, which uvicorn uses."""
+    found: list[Request] = []
+
+    class Seen:
+        target = host = body = b""
+
+        def on_message_begin(self) -> None:
+            self.target = self.host = self.body = b""
+
+        def on_url(self, piece: bytes) -> None:
+            self.target += piece
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            if name.lower() == b"host":
+                self.host = value.strip()
+
+        def on_body(self, piece: bytes) -> None:
+            self.body += piece
+
+        def on_message_complete(self) -> None:
+            found.append((parser.get_method(), self.target, self.host, self.body))
+
+    parser = httptools.HttpRequestParser(Seen())
+    parser.feed_data(data)
+    return found
+
+
+# -- the gateway and what is behind it
+
+
+class Gateway:
+    """A real gateway with a worker that keeps what reaches it."""
+
+    def __init__(self) -> None:
+        self.loop = uvloop.new_event_loop()
+        self._world = World()
+        self._received = b""
+        self.loop.run_until_complete(self._start())
+
+    def forward(self, data: bytes) -> tuple[bytes, bytes]:
+        """What of a client's bytes reaches the worker, and what the client gets."""
+        return self.loop.run_until_complete(asyncio.wait_for(self._forward(data), 20))
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self._world.close())
+        self.loop.close()
+
+    async def _start(self) -> None:
+        await self._world.start()
+        await self._world.worker(handler=self._serve)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer what h11, and not our own parser, takes for a request."""
+        held, answered = b"", 0
+        while data := await reader.read(65536):
+            self._received += data
+            held += data
+            try:
+                requests = len(by_h11(held))
+            except h11.RemoteProtocolError:
+                break  # the test will see it
+            writer.write(NOTHING * (requests - answered))
+            held, answered = (b"", 0) if _ends(held) else (held, requests)
+
+    async def _forward(self, data: bytes) -> tuple[bytes, bytes]:
+        self._received = b""
+        client = await self._world.client()
+        await client.send(data + BEHIND)
+        answers = b""
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(1):  # a long chunk that is promised and does not come
+                while piece := await client.reader.read(65536):
+                    answers += piece
+        client.close()
+        await self._world.until(lambda: self._world.proxy.observe().connections == 0)
+        for _ in range(3):  # the worker, on the same loop, reads what has been sent to it
+            await asyncio.sleep(0)
+        totals = self._world.proxy.observe().totals
+        assert totals.in_flight == 0
+        assert self._world.conserved()
+        return self._received, answers
+
+
+def _ends(held: bytes) -> bool:
+    """No request has been begun behind the last one."""
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    connection.receive_data(held)
+    while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
+        if isinstance(event, h11.EndOfMessage):
+            connection.send(h11.Response(status_code=204, headers=[]))
+            connection.send(h11.EndOfMessage())
+            connection.start_next_cycle()
+    return connection.their_state is h11.IDLE and not connection.trailing_data[0]
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Gateway]:
+    gateway = Gateway()
+    yield gateway
+    gateway.close()
+
+
+class Sample:
+    """A sample as a real process. It takes requests without a body, and says which query it found in each."""
+
+    def __init__(self, argv: list[str], path: Path) -> None:
+        self.path = path
+        self._process = subprocess.Popen([*argv, str(path)], stderr=subprocess.DEVNULL)
+
+    async def read(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Status and query of each answer to `data`."""
+        reader, writer = await self._open()
+        writer.write(data + b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        found = []
+        for head, body in re.findall(rb"(HTTP/1\.1 [^\x00]*?\r\n\r\n)(\{.*?\}\n)?", answers):
+            found.append((int(head[9:12]), json.loads(body).get("query", "").encode() if body else b""))
+        return found
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                    return await asyncio.open_unix_connection(self.path)
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope="module", params=["python", pytest.param("c", marks=pytest.mark.compiler)])
+def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sample]:
+    folder = tmp_path_factory.mktemp("sample")
+    if request.param == "c":
+        program = folder / "search"
+        subprocess.run(["cc", "-O1", "-o", program, SEARCH / "c" / "search.c", f"-I{SEARCH}"], check=True)
+        argv = [str(program)]
+    else:
+        argv = [sys.executable, str(SEARCH / "python" / "search.py")]
+    sample = Sample(argv, folder / "socket")
+    yield sample
+    sample.stop()
+
+
+MANY = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@given(data=streams())
+@MANY
+def test_01_what_is_sent_on_means_the_same_to_h11(gateway: Gateway, data: bytes) -> None:
+    received, answers = gateway.forward(data)
+    assert by_h11(received) == ours(data + BEHIND)
+    assert answers.count(NOTHING[:12]) >= len(ours(data + BEHIND))
+
+
+@given(data=streams())
+@MANY
+def test_01_what_is_sent_on_means_the_same_to_httptools(gateway: Gateway, data: bytes) -> None:
+    received, _ = gateway.forward(data)
+    expected = ours(data + BEHIND)
+    try:
+        found = by_httptools(received)
+    except httptools.HttpParserInvalidMethodError:  # it has a list of those that there may be
+        assert not {method for method, *_ in expected} <= KNOWN_METHODS
+    else:
+        assert found == expected
+
+
+@given(data=streams())
+@MANY
+def test_01_what_is_sent_on_means_the_same_to_a_sample(gateway: Gateway, sample: Sample, data: bytes) -> None:
+    received, _ = gateway.forward(data)
+    answers = iter(gateway.loop.run_until_complete(sample.read(received)))
+    may_refuse = re.search(rb"(?i)\n(content-length|transfer-encoding)", received) is not None
+    for method, target, _, body in ours(data + BEHIND):
+        status, query = next(answers)
+        if method not in (b"GET", b"HEAD") or body or (may_refuse and status == 400):
+            assert status in (400, 405)
+            break  # it says so, closes, and reads nothing further
+        assert status == 200
+        asked = query_of(target)
+        assert method == b"HEAD" or query == asked or not re.fullmatch(rb"[A-Za-z0-9 ]*", asked)
+    else:
+        assert next(answers)[0] == 200, "the request behind them begins where it should"
+    assert next(answers, None) is None
+
+
+def query_of(target: bytes) -> bytes:
+    """The first parameter `q`, decoded."""
+    pairs = target.partition(b"?")[2].split(b"&")
+    return unquote_to_bytes(next((pair[2:] for pair in pairs if pair.startswith(b"q=")), b"").replace(b"+", b" "))
