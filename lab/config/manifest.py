@@ -48,7 +48,7 @@ def load(file: Path) -> Manifest:
     folder = file.absolute().parent
     apps = tuple(_placed_app(app, folder) for app in written.apps)
     processes = tuple(_placed_process(process, folder) for process in written.processes)
-    _check(apps, processes, file)
+    _check(written.proxy, apps, processes, file)
     return replace(written, apps=apps, processes=processes)
 
 
@@ -85,8 +85,10 @@ def _path(folder: Path, written: str) -> str:
 # -- meaning
 
 
-def _check(apps: tuple[AppSpec, ...], processes: tuple[ServiceSpec, ...], file: Path) -> None:
+def _check(proxy: ProxySettings, apps: tuple[AppSpec, ...], processes: tuple[ServiceSpec, ...], file: Path) -> None:
     """What the form cannot say: settings go together, and what is named is there."""
+    for problem in rules.of_proxy(proxy):
+        raise ConfigError(f"{file}: {problem.place}.{problem.key}: {problem.message}")
     for problem in rules.of_lab(apps, processes, load_languages(), plugins.names("cgilab.selection")):
         raise ConfigError(f"{file}: {problem.place}.{problem.key}: {problem.message}")
     for place, app in enumerate(apps):

@@ -39,6 +39,9 @@ Protocol = Annotated[
 Version = Annotated[str, Meta(pattern=r"^(\d+(\.\d+)*)?(?!\n)$", description="A version such as 8.2, in quotes.")]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Niceness = Annotated[int, Meta(ge=0, le=19)]
+Network = Annotated[
+    str, Meta(pattern=r"^[0-9A-Fa-f:.]+(/[0-9]{1,3})?(?!\n)$", description="An address, or a network as 10.0.0.0/8.")
+]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Weight = Annotated[int, Meta(ge=0, le=1_000_000)]
 HostPattern = Annotated[
@@ -64,6 +67,9 @@ PROXY = "proxy"
 """What `set` calls the proxy itself; no app can have this name."""
 POOL_STATUS = "/pool-status"
 """The gateway answers this route itself; no app can have it."""
+OPERATORS = "/-"
+"""So does it everything below this."""
+RESERVED = (POOL_STATUS, OPERATORS)
 
 
 class Contract(StrEnum):
@@ -245,6 +251,8 @@ class ProxySettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True
     limits: Limits = Limits()
     timeouts: ClientTimeouts = ClientTimeouts()
     explain: Explain = Explain.PROBLEMS
+    observe_from: tuple[Network, ...] = ()
+    """Networks whose clients may see `/pool-status` and the pages below `/-/`, beside this machine."""
     slow: Seconds = 1.0
     """A request that takes so long is told in an event, and its trace is kept; 0 means never."""
     trace_sample: Count = 0

@@ -10,11 +10,13 @@ import signal
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
+from ipaddress import ip_network
 from pathlib import PurePath
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from lab.core.model import (
+    OPERATORS,
     POOL_STATUS,
     PROXY,
     AppSpec,
@@ -23,6 +25,7 @@ from lab.core.model import (
     HealthMethod,
     Metric,
     PhpSettings,
+    ProxySettings,
     Queue,
     ScalingSpec,
     ServiceSpec,
@@ -106,8 +109,8 @@ def of_lab(
 
 def of_app(app: AppSpec, languages: Languages, policies: Collection[str]) -> Iterator[Finding]:
     """Everything that is wrong with one app by itself."""
-    if app.route.rstrip("/") == POOL_STATUS:
-        yield "route", f"found {quoted(app.route)}, expected another route: the lab shows its pools there."
+    if is_reserved(app.route):
+        yield "route", f"found {quoted(app.route)}, expected another route: the lab shows its own pages there."
     yield from _environment(app.env, _SET_BY_THE_LAB)
     yield from _patience(app)
     if not is_file(app.selection) and app.selection not in policies:
@@ -135,6 +138,21 @@ def of_app(app: AppSpec, languages: Languages, policies: Collection[str]) -> Ite
     if app.site is not None:
         yield from _site(app.site, contract)
     yield from _php(app)
+
+
+def of_proxy(proxy: ProxySettings) -> Iterator[Problem]:
+    """Everything that is wrong with the settings of the proxy itself."""
+    for number, network in enumerate(proxy.observe_from):
+        try:
+            ip_network(network, strict=False)
+        except ValueError:
+            found = f"found {quoted(network)}, expected an address or a network, such as 10.0.0.0/8."
+            yield Problem(PROXY, PROXY, f"observe_from[{number}]", found)
+
+
+def is_reserved(path: str) -> bool:
+    """Whether the gateway itself answers there."""
+    return path.rstrip("/") == POOL_STATUS or f"{path}/".startswith(f"{OPERATORS}/")
 
 
 def of_process(process: ServiceSpec) -> Iterator[Finding]:

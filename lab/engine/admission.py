@@ -28,6 +28,8 @@ def admit(spec: LabSpec, before: LabSpec, known: Mapping[str, Language]) -> None
     check_rate(spec.own_rate)
     if spec.name != before.name or spec.listener != before.listener:
         raise NotPossibleError("A running lab keeps its name and its listener.", "Stop it and start another one.")
+    for problem in rules.of_proxy(spec.proxy):
+        raise NotPossibleError(f"{problem.name}: {problem.key}: {problem.message}")
     for problem in rules.of_lab(spec.apps, spec.processes, known, plugins.names("cgilab.selection")):
         raise NotPossibleError(f"{problem.name}: {problem.key}: {problem.message}")
 

@@ -22,7 +22,7 @@ from lab.core.snapshot import LabSnapshot
 from lab.core.states import Policy
 from lab.core.tasks import background
 from lab.core.trace import Trace, Why
-from lab.engine import invariants, observe, settings, status_page, targets
+from lab.engine import invariants, metrics, observe, pages, settings, status_page, targets
 from lab.engine.admission import admit, check_paths
 from lab.engine.defects import Defects
 from lab.engine.endpoints import Endpoints
@@ -36,16 +36,14 @@ from lab.engine.slow_requests import SlowRequests
 from lab.engine.traffic import OwnTraffic
 from lab.engine.upstreams import askable, front, proxy_spec
 from lab.pool.manager import PoolManager, PoolView, Routing
-from lab.proxy.manager import OnStarved, ProxyManager, ProxySpec, ProxyView
+from lab.proxy.manager import OnStarved, Page, Pages, ProxyManager, ProxySpec, ProxyView
 
 MAX_WORKERS = 1000
 _SNAPSHOT_AGE = 0.1
 _PORTS_TRIED = 100
 
-StatusPage = Callable[[str], tuple[str, bytes]]
 PoolFactory = Callable[[Routing, EventRing, Clock], PoolManager]
-ProxyFactory = Callable[[Clock, EventRing, StatusPage, StartCgi, OnStarved], ProxyManager]
-"""`StatusPage` renders `/pool-status` for a query string: content type and body."""
+ProxyFactory = Callable[[Clock, EventRing, Pages, StartCgi, OnStarved], ProxyManager]
 
 
 class Engine:
@@ -73,7 +71,8 @@ class Engine:
         self._rng = random.Random()
         self._events = EventRing(clock, complain=self.defect)
         self._defects = Defects(defects, self._events)
-        self._proxy = make_proxy(clock, self._events, self._status_page, self._start_cgi, self._starved)
+        shown = pages.Pages(self._readiness, self._status_page, self._metrics)
+        self._proxy = make_proxy(clock, self._events, shown, self._start_cgi, self._starved)
         self._endpoints = Endpoints(self._proxy, self._events)
         self._pool = make_pool(self._endpoints, self._events, clock)
         self._own = OwnTraffic(self._proxy, clock, self._askable)
@@ -394,8 +393,23 @@ class Engine:
         self._editions.update(files)
         await self._proxy.apply(self._proxy_spec(self._spec.listener))
 
-    def _status_page(self, query: str) -> tuple[str, bytes]:
-        return status_page.render(query, self._spec, *self._views(), self._slow.counts, self._clock, self._started)
+    def _status_page(self, query: str) -> Page:
+        slow = self._slow.counts
+        return Page(*status_page.render(query, self._spec, *self._views(), slow, self._clock, self._started))
+
+    def _readiness(self) -> Page:
+        proxy = self._proxy.observe()
+        offered = {one.endpoint for app in proxy.upstreams for one in app.endpoints if one.offered}
+        endpoints = {app.name: len(offered.intersection(self._endpoints.of(app.name))) for app in self._spec.apps}
+        able = {name for name, _ in self._askable()}
+        on_demand = {app.name for app in self._spec.apps if app.pool.policy is Policy.ONDEMAND and app.name in able}
+        return pages.readiness(endpoints, on_demand)
+
+    def _metrics(self) -> Callable[[], Page]:
+        pool, proxy = self._views()
+        uptime = self._clock.monotonic() - self._started
+        sight = metrics.Sight(self._proxy.figures(), proxy.upstreams, pool, uptime)
+        return lambda: Page(metrics.CONTENT_TYPE, metrics.render(sight))
 
     def _on_event(self, event: Event) -> None:
         self._may_be_asked = None

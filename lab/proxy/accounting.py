@@ -12,6 +12,7 @@ from typing import Final
 
 from lab.core.histogram import Histogram
 from lab.core.snapshot import Totals
+from lab.proxy.manager import Figures
 
 WINDOW: Final = 10
 """Seconds over which rates and quantiles are taken."""
@@ -163,6 +164,21 @@ class Tally(Latency):
             self._early, self._late = self._early or Histogram(), self._late or Histogram()
             self._early.record(first)
             self._late.record(took)
+
+    def figures(self, accepted: int, in_flight: int, failed: int = 0) -> Figures:
+        """Everything, as a value."""
+        return Figures(
+            accepted=accepted,
+            in_flight=in_flight,
+            classes=tuple(self.classes[:6]),
+            failed=failed,
+            received=self.received,
+            sent=self.sent,
+            queue=self.queue,
+            connect=self.connect,
+            first_byte=self.first_byte,
+            total=self.total.copy(),
+        )
 
     @property
     def queue(self) -> Histogram:

@@ -3,7 +3,8 @@
 The proxy knows endpoints, never processes. Which endpoints an upstream has, the engine tells it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -31,6 +32,21 @@ from lab.core.trace import Trace, Why
 
 OnStarved = Callable[[str], None]
 """Called with an app's name when a request for it finds no idle endpoint."""
+
+
+class Page(msgspec.Struct, frozen=True):
+    """What the gateway shows to those who run it."""
+
+    content_type: str
+    body: bytes
+    status: int = 200
+    fields: bytes = b""
+    """Further field lines of its head."""
+
+
+Pages = Callable[[str, str], Page | Callable[[], Page] | None]
+"""Path and query to a page; to a function that writes it and may be called in a thread, where that takes long; to None
+where there is none. Called for `/pool-status` and for all below `/-/`."""
 
 
 class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,6 +190,44 @@ class ProxyView(msgspec.Struct, frozen=True, kw_only=True):
     """Open connections of clients."""
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Everything that was counted at one place (a route, an app, a worker) since the start."""
+
+    accepted: int
+    in_flight: int
+    classes: tuple[int, ...]
+    """Requests by the first digit of their status; the first counts answers that broke off."""
+    failed: int
+    """Of a worker: requests that it left without an answer."""
+    received: int
+    """Bytes of requests' bodies."""
+    sent: int
+    """Bytes of answers' bodies."""
+    queue: Histogram
+    """How long requests waited for a place ..."""
+    connect: Histogram
+    """... and for a connection."""
+    first_byte: Histogram
+    """From a request's acceptance to the head of its answer ..."""
+    total: Histogram
+    """... and to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllFigures:
+    """Everything that was counted. The lab's own requests are included, so that sums agree."""
+
+    outcomes: Totals
+    """Of everybody's requests ..."""
+    own: Totals
+    """... and of the lab's own."""
+    connections: int
+    routes: Mapping[str, Figures]
+    apps: Mapping[str, Figures]
+    workers: Mapping[Endpoint, Figures]
+
+
 class ProxyManager(Protocol):
     """A backend that relays requests. Constructed without side effects; `start` and `close` bracket its life."""
 
@@ -238,6 +292,10 @@ class ProxyManager(Protocol):
 
     def latencies(self, app: str | None = None) -> Histogram:
         """Total latency of requests since the start, without the lab's own, of one app or of all: a copy."""
+        ...
+
+    def figures(self) -> AllFigures:
+        """Everything that was counted since the start, as copies."""
         ...
 
     def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:

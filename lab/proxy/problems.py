@@ -72,9 +72,13 @@ def head(status: int, content_type: str, length: int, fields: bytes = b"") -> by
 OPTIONS = b"HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
 """Answer to `OPTIONS *`: what the gateway itself can do (RFC 9110 9.3.7)."""
 
-STATUS_METHOD = Problem(405, "/pool-status is only read.", "Use GET.", allow="GET, HEAD")
+PAGE_METHOD = Problem(405, "This page is only read.", "Use GET.", allow="GET, HEAD")
+NO_PAGE = Problem(404, "The gateway has no such page.", "Pages are listed at /-/.")
+PAGE_BROKEN = Problem(500, "The page could not be written.", "This is a defect of cgilab.", Outcome.FAILED)
 FILE_METHOD = Problem(405, "This is a file, which is only read.", "Use GET.", allow="GET, HEAD")
-STATUS_ELSEWHERE = Problem(403, "/pool-status is shown to this machine only.", "Ask from 127.0.0.1.")
+PAGE_ELSEWHERE = Problem(
+    403, "This page is shown to this machine only.", "Ask from 127.0.0.1, or name your network in observe_from."
+)
 HEAD_TOO_SLOW = Problem(408, "The request's head did not arrive in time.", "Send it at once.", close=True)
 
 

@@ -198,6 +198,12 @@ def test_two_apps_may_not_share_a_name_or_a_route(folder: Path) -> None:
     assert 'apps[1].route: found "/a/", expected another' in complaint(written(folder, apps=[APP, slash]))
 
 
+@pytest.mark.parametrize("network", ["10.0.0.0/99", "10.0.0", "::1/129"])
+def test_a_network_that_may_observe_is_an_address(folder: Path, network: str) -> None:
+    told = complaint(written(folder, apps=[APP], proxy={"observe_from": ["127.0.0.1", network]}))
+    assert f'proxy.observe_from[1]: found "{network}", expected an address' in told
+
+
 def test_the_route_of_the_status_page_is_taken(folder: Path) -> None:
     told = complaint(written(folder, apps=[{**APP, "route": "/pool-status/"}]))
     assert 'apps[0].route: found "/pool-status/", expected another route' in told

@@ -14,7 +14,7 @@ from lab.core.errors import PortInUseError
 from lab.core.events import EventRing
 from lab.core.model import ClientTimeouts, ListenerSpec, Queue, Timeouts
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
-from lab.proxy.manager import ProxySpec, UpstreamSpec
+from lab.proxy.manager import Page, ProxySpec, UpstreamSpec
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -691,7 +691,7 @@ async def test_an_unavailable_app_says_why(world):
 
 
 async def test_pool_status_is_served_by_the_page_it_was_given(world):
-    world.proxy.status_page = lambda query: ("text/plain", f"asked {query}".encode())
+    world.proxy.pages = lambda path, query: Page("text/plain", f"asked {query}".encode())
     await world.start()
     client = await world.client()
     await client.send(b"GET /pool-status?json&full HTTP/1.1\r\nHost: x\r\n\r\n")

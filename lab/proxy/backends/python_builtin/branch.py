@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab.core.model import RouteSpec
 from lab.proxy.accounting import WINDOW, Tally
-from lab.proxy.manager import LeadView, RouteView, UpstreamSpec
+from lab.proxy.manager import Figures, LeadView, RouteView, UpstreamSpec
 from lab.proxy.routes import described, replaced
 from lab.proxy.turns import next_turn
 
@@ -128,6 +128,10 @@ class RouteState:
         """What is known of its traffic."""
         return view(self.spec, list(self.branches.values()), self._leads, now)
 
+    def figures(self) -> Figures:
+        """Everything that was counted on it."""
+        return branch_figures(list(self.branches.values()))
+
     def _next(self) -> Branch:
         ready = []
         for lead in self._leads:
@@ -150,6 +154,13 @@ def base(route: RouteSpec, own: str) -> str:
     """
     path = (route.rewrite or route.path).rstrip("/")
     return own if f"{path}/".startswith(f"{own.rstrip('/')}/") else path
+
+
+def branch_figures(branches: Sequence[Branch]) -> Figures:
+    """Everything that was counted on several ways together."""
+    tally = Tally.together([tally for branch in branches for tally in branch.tallies])
+    accepted = sum(branch.accepted for branch in branches)
+    return tally.figures(accepted, sum(branch.in_flight for branch in branches))
 
 
 def view(spec: RouteSpec, branches: Sequence[Branch], leads: Sequence[Branch], now: float) -> RouteView:

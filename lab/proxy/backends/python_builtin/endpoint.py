@@ -20,7 +20,7 @@ from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.ewma import PeakEwma
 from lab.proxy.health import Health
-from lab.proxy.manager import EndpointView, RequestView
+from lab.proxy.manager import EndpointView, Figures, RequestView
 from lab.proxy.outliers import Record
 from lab.proxy.timeouts import NEVER
 from lab.wire.http1 import BadMessageError, RequestHead
@@ -226,6 +226,10 @@ class EndpointState:
             weight=self.weight,
             ewma_ms=None if self.peak is None else self.peak.value(now) * 1000,
         )
+
+    def figures(self) -> Figures:
+        """Everything that was counted of it."""
+        return self.latency.figures(self.answered + self.failed, self.in_flight, self.failed)
 
     def request(self, now: float) -> RequestView | None:
         """The oldest request that it serves, else the last one that it served."""

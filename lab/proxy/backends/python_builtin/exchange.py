@@ -255,6 +255,10 @@ class Exchange(Timed):
             self._collect()
         return self.request.length != CHUNKED
 
+    def waits_with(self, request: RequestHead) -> bool:
+        """Whether it is still in the hands of whoever it was given to with `request`."""
+        return self.phase is _ACCEPTED and self.request is request
+
     @property
     def identity(self) -> str:
         """What it is called in traces, logs and fields."""

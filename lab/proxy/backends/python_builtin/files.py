@@ -19,7 +19,7 @@ from lab.proxy import problems, site
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects.http import HttpDialect
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
-from lab.proxy.backends.python_builtin.exchange import Exchange, Phase
+from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.upstream import Upstream
 from lab.proxy.manager import UpstreamSpec
@@ -66,7 +66,7 @@ class SiteRoute:
     def _found(self, exchange: Exchange, request: RequestHead, looking: "asyncio.Future[Found]") -> None:
         """The disk has answered. The client may have left meanwhile, or been told something else."""
         found = looking.result()
-        if exchange.phase is not Phase.ACCEPTED or exchange.request is not request:
+        if not exchange.waits_with(request):
             if isinstance(found, Opened):
                 found.close()
         elif isinstance(found, Script):

@@ -1,21 +1,17 @@
 """What every connection of the proxy shares: settings, routes, clock, timer wheel and counters."""
 
 import asyncio
-import ipaddress
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from lab.core.clock import Clock
 from lab.core.errors import UnavailableError
 from lab.core.events import EventRing
 from lab.core.program import CgiProgram, StartCgi
-from lab.proxy import problems
 from lab.proxy.accounting import Counters
 from lab.proxy.backends.python_builtin.forwarding import DateField
 from lab.proxy.backends.python_builtin.outbox import Outbox
 from lab.proxy.backends.python_builtin.recorder import Recorder
 from lab.proxy.manager import OnStarved, ProxySpec
-from lab.proxy.problems import head
 from lab.proxy.routes import Routes
 from lab.proxy.timeouts import TimerWheel
 
@@ -23,9 +19,6 @@ if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.branch import Branch
     from lab.proxy.backends.python_builtin.downstream import Downstream
     from lab.proxy.backends.python_builtin.exchange import Exchange
-
-StatusPage = Callable[[str], tuple[str, bytes]]
-"""Query string in, content type and body out."""
 
 
 class Destination(Protocol):
@@ -78,22 +71,3 @@ async def no_cgi(app: str, env: dict[str, str]) -> CgiProgram:
 
 def ignore(app: str) -> None:
     """Stands for a pool that does not start workers on demand."""
-
-
-class StatusRoute:
-    """`/pool-status`, for clients on this machine. What it says, the engine knows."""
-
-    def __init__(self, page: StatusPage) -> None:
-        self._page = page
-
-    def admit(self, exchange: "Exchange") -> None:
-        """Answer with the page; everybody else gets 403, every method but GET and HEAD 405."""
-        request = exchange.request
-        if not ipaddress.ip_address(exchange.downstream.peer).is_loopback:
-            exchange.fail(problems.STATUS_ELSEWHERE)
-        elif request.method not in (b"GET", b"HEAD"):
-            exchange.fail(problems.STATUS_METHOD)
-        else:
-            content_type, body = self._page(request.target.partition(b"?")[2].decode("latin-1"))
-            fields = b"Cache-Control: no-store\r\n"
-            exchange.answer(head(200, content_type, len(body), fields), body)

@@ -10,20 +10,21 @@ from lab.core.clock import Clock
 from lab.core.errors import UnknownTargetError
 from lab.core.events import EventRing
 from lab.core.histogram import Histogram
-from lab.core.model import POOL_STATUS, Endpoint, RouteSpec
+from lab.core.model import RESERVED, Endpoint, RouteSpec
 from lab.core.program import StartCgi
 from lab.core.snapshot import Totals
 from lab.core.trace import Trace, Why
 from lab.proxy import problems
 from lab.proxy.accounting import Tally
-from lab.proxy.backends.python_builtin.branch import Branch, RouteState, base, implied, view
+from lab.proxy.backends.python_builtin.branch import Branch, RouteState, base, branch_figures, implied, view
 from lab.proxy.backends.python_builtin.downstream import Downstream
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.files import SiteRoute
-from lab.proxy.backends.python_builtin.gateway import Destination, Gateway, StatusPage, StatusRoute, ignore, no_cgi
+from lab.proxy.backends.python_builtin.gateway import Gateway, ignore, no_cgi
 from lab.proxy.backends.python_builtin.listener import listen
+from lab.proxy.backends.python_builtin.pages import PageRoute
 from lab.proxy.backends.python_builtin.upstream import Upstream
-from lab.proxy.manager import OnStarved, ProxyManager, ProxySpec, ProxyView, RequestView, RouteView
+from lab.proxy.manager import AllFigures, OnStarved, Pages, ProxyManager, ProxySpec, ProxyView, RequestView, RouteView
 from lab.proxy.routes import Routes
 
 _READERS = 4
@@ -40,12 +41,12 @@ class PythonBuiltinProxy:
         self,
         clock: Clock,
         events: EventRing,
-        status_page: StatusPage | None = None,
+        pages: Pages | None = None,
         start_cgi: StartCgi = no_cgi,
         on_starved: OnStarved = ignore,
     ) -> None:
-        """`status_page` renders `/pool-status`; without it there is none."""
-        self.status_page = status_page
+        """`pages` are shown to those who run the lab; without it there are none."""
+        self.pages = pages
         self._clock = clock
         self._events = events
         self._gateway = Gateway(clock, events, start_cgi, on_starved)
@@ -160,6 +161,19 @@ class PythonBuiltinProxy:
             merged.merge(upstream.latencies[0].total)
         return merged
 
+    def figures(self) -> AllFigures:
+        now = self._clock.monotonic()
+        routes = {state.spec.name: state.figures() for state in self._routes.values()}
+        apps = {app: upstream.figures() for app, upstream in self._upstreams.items()}
+        return AllFigures(
+            outcomes=self._totals(0, now),
+            own=self._totals(1, now),
+            connections=len(self._gateway.downstreams),
+            routes={app: branch_figures([one.branch]) for app, one in self._upstreams.items()} | routes,
+            apps=apps,
+            workers={endpoint: state.figures() for endpoint, state in self._endpoints.items()},
+        )
+
     def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
         return self._gateway.recorder.traces.read(identity, why, limit)
 
@@ -204,8 +218,8 @@ class PythonBuiltinProxy:
         for upstream in self._upstreams.values():
             spec = implied(upstream.spec)
             table.append((spec, self._branch(spec, upstream)))
-        pages = [] if self.status_page is None else [(POOL_STATUS, self._page(StatusRoute(self.status_page)))]
-        self._gateway.routes = Routes(table, pages)
+        reserved = [] if self.pages is None else [(path, self._page(path, self.pages)) for path in RESERVED]
+        self._gateway.routes = Routes(table, reserved)
 
     def _branch(self, route: RouteSpec, upstream: Upstream) -> Branch:
         """The way from a route to an app, laid where the route says."""
@@ -216,9 +230,9 @@ class PythonBuiltinProxy:
             branch.destination = SiteRoute(upstream, branch.base, self._gateway, self._disk)
         return branch
 
-    def _page(self, page: Destination) -> Branch:
-        branch = Branch(POOL_STATUS, "", self._clock.monotonic())
-        branch.destination = page
+    def _page(self, path: str, pages: Pages) -> Branch:
+        branch = Branch(path, "", self._clock.monotonic())
+        branch.destination = PageRoute(pages, self._gateway, self._disk)
         return branch
 
     def _route_views(self, now: float) -> Iterator[RouteView]:

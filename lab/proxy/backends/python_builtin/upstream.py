@@ -13,12 +13,12 @@ from lab.core.model import Endpoint
 from lab.proxy import problems
 from lab.proxy.accounting import Tally
 from lab.proxy.backends.python_builtin.balancer import Balancer
-from lab.proxy.backends.python_builtin.branch import Branch
+from lab.proxy.backends.python_builtin.branch import Branch, branch_figures
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.guard import Guard
-from lab.proxy.manager import EndpointView, UpstreamSpec, UpstreamView
+from lab.proxy.manager import EndpointView, Figures, UpstreamSpec, UpstreamView
 from lab.proxy.timeouts import NEVER
 from lab.wire import cgi
 
@@ -277,6 +277,10 @@ class Upstream:
             retries_left=self.guard.budget.left(now, self.accepted),
             panic=self.guard.panic,
         )
+
+    def figures(self) -> Figures:
+        """Everything that was counted of it."""
+        return branch_figures(self._all_branches())
 
     def _all_branches(self) -> list[Branch]:
         return [*self._branches.values(), *((self._past,) if self._past is not None else ())]
