@@ -140,14 +140,17 @@ class EndpointState:
         """Seconds that its answers take lately; 0.0 where that is not measured."""
         return 0.0 if self.peak is None else self.peak.value(self._gateway.now())
 
-    def ended(self, exchange: Exchange, now: float, *, answered: bool = False) -> None:
-        """A request is at the worker no longer. Its place is still to be released."""
+    def ended(self, exchange: Exchange, now: float, *, answered: float | None = None) -> None:
+        """A request is at the worker no longer. Its place is still to be released.
+
+        `answered` is the time at which the head of its answer was here: how long the rest takes, the client decides.
+        """
         took = now - self.open.pop(exchange)
         self._last = exchange.request, took
         self.free_since = now
         if self.peak is not None:
-            if answered:
-                self.peak.record(took, now)
+            if answered is not None:
+                self.peak.record(took - (now - answered), now)
             else:
                 self.peak.at_least(took, now)
 

@@ -671,7 +671,7 @@ class Exchange(Timed):
         took = self._end(ANSWERED)
         self._count(endpoint.latency, took)
         endpoint.answered += 1
-        endpoint.ended(self, self.started + took)
+        endpoint.ended(self, self.started + took, answered=self.started + took)
         connection.exchange = None
         downstream.write(head.lines + tunnel.switch(listed(head.upgrade)) + VIA + b"\r\n")
         tunnel.Tunnel(downstream, connection, self._gateway).open(rest)
@@ -745,7 +745,7 @@ class Exchange(Timed):
         endpoint, connection = self.endpoint, self.connection
         connection.exchange = None
         endpoint.answered += 1
-        endpoint.ended(self, now, answered=True)
+        endpoint.ended(self, now, answered=self.first or now)
         if endpoint.runs_programs:
             for remark in connection.dialect.remarks():
                 endpoint.tell(remark, connection.pid)
@@ -816,7 +816,7 @@ class Exchange(Timed):
                 self._connecting.cancel()
             else:
                 self.connection.discard()
-            self.endpoint.ended(self, now)
+            self.endpoint.ended(self, now, answered=self.first if phase is _RELAYING else None)
             self.endpoint.release()
 
     def _end(self, outcome: Outcome) -> float:

@@ -1,0 +1,380 @@
+"""Point 18: requests through a gateway reach whom the policy chooses, while workers come, fail, fill up and go."""
+
+import asyncio
+from collections import Counter
+from itertools import pairwise
+
+import msgspec
+import pytest
+
+from lab import plugins
+from lab.core.events import EventKind
+from lab.core.model import HashSpec, Queue, Timeouts
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def setting(world, **changes):
+    """Change the app's settings while the gateway runs."""
+    upstream = msgspec.structs.replace(world.spec.upstreams[0], **changes)
+    world.spec = msgspec.structs.replace(world.spec, upstreams=(upstream,))
+    await world.proxy.apply(world.spec)
+
+
+async def ask(world, cookie="", path="/"):
+    """One request on a connection of its own: its status, and what it is told to keep as a cookie."""
+    client = await world.client()
+    fields = f"Cookie: other=1; {cookie}\r\n" if cookie else ""
+    await client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n".encode())
+    status, head, _ = await client.response()
+    cookies = [line for line in head.decode().split("\r\n") if line.startswith("Set-Cookie: ")]
+    assert len(cookies) <= 1
+    return status, cookies[0].removeprefix("Set-Cookie: ") if cookies else ""
+
+
+def counts(workers):
+    return [len(worker.requests) for worker in workers]
+
+
+class Gate:
+    """A worker's handler that answers when it is told to."""
+
+    def __init__(self):
+        self.arrived = asyncio.Semaphore(0)
+        self.go = asyncio.Semaphore(0)
+
+    async def __call__(self, reader, writer):
+        while await reader.readuntil(b"\r\n\r\n"):
+            self.arrived.release()
+            await self.go.acquire()
+            writer.write(OK)
+
+
+@pytest.mark.parametrize("name", plugins.names("cgilab.selection"))
+async def test_p18_each_policy_serves_while_workers_come_and_go(world, name):
+    await world.start(selection=name, queue_length=100)
+    workers = [await world.worker(concurrency=1) for _ in range(4)]
+    for number in range(6):
+        assert all(status == 200 for status, _ in await asyncio.gather(*(ask(world) for _ in range(12))))
+        if number % 2:
+            world.proxy.add(world.endpoints[1])
+        else:
+            world.proxy.remove(world.endpoints[1])
+    assert sum(counts(workers)) == 72
+    assert world.conserved()
+    assert [one.in_flight for one in world.proxy.observe().upstreams[0].endpoints] == [0] * 4
+
+
+async def test_p18_the_policy_changes_while_requests_come(world):
+    await world.start(selection="first_available")
+    workers = [await world.worker() for _ in range(3)]
+    for _ in range(3):
+        await ask(world)
+    assert counts(workers) == [3, 0, 0]
+    await setting(world, selection="round_robin")
+    for _ in range(6):
+        await ask(world)
+    assert counts(workers) == [5, 2, 2]
+
+
+async def test_p18_weights_are_by_slot_and_change_while_requests_come(world):
+    await world.start(selection="weighted_round_robin", weights=(3, 1))
+    workers = [await world.worker() for _ in range(3)]
+    for _ in range(10):
+        await ask(world)
+    assert counts(workers) == [6, 2, 2]
+    await setting(world, weights=(1, 8))
+    for _ in range(10):
+        await ask(world)
+    assert counts(workers) == [7, 10, 3]
+
+
+async def test_p18_a_newcomer_starts_slowly_and_has_its_whole_weight_in_the_end(world):
+    await world.start(selection="weighted_round_robin", slow_start=0.5)
+    await world.worker()
+    await world.until(lambda: weights(world) == [1.0])
+    await world.worker()
+    first, second = weights(world)
+    assert (first, second) == (1.0, pytest.approx(0.1, abs=0.05))
+    seen = [second]
+    await world.until(lambda: seen.append(weights(world)[1]) or seen[-1] == 1.0)
+    assert all(one <= other for one, other in pairwise(seen)), "it only grows"
+    assert any(0.1 < one < 1.0 for one in seen)
+
+
+def weights(world):
+    return [one.weight for one in world.proxy.observe().upstreams[0].endpoints]
+
+
+async def test_p18_peak_ewma_measures_answers_and_is_shown_and_others_measure_nothing(world):
+    await world.start(selection="peak_ewma")
+
+    async def slow(reader, writer):
+        while await reader.readuntil(b"\r\n\r\n"):
+            await asyncio.sleep(0.05)
+            writer.write(OK)
+
+    fast = await world.worker()
+    await world.worker(handler=slow)
+    for _ in range(20):
+        assert (await ask(world))[0] == 200
+    assert len(fast.requests) > 15
+    quick, late = (one.ewma_ms for one in world.proxy.observe().upstreams[0].endpoints)
+    assert quick < late
+    assert late > 40
+    await setting(world, selection="round_robin")
+    assert [one.ewma_ms for one in world.proxy.observe().upstreams[0].endpoints] == [None, None]
+
+
+async def test_p18_a_worker_that_times_out_is_no_fast_worker(world):
+    await world.start(Timeouts(response_head=0.1), selection="peak_ewma")
+    gate = Gate()
+    await world.worker(handler=gate)
+    assert (await ask(world))[0] == 504
+    assert world.proxy.observe().upstreams[0].endpoints[0].ewma_ms > 90
+
+
+async def test_p18_equal_paths_reach_the_same_worker_and_unlike_ones_do_not_all(world):
+    await world.start(selection="consistent_hash", hash=HashSpec(key="path"))
+    workers = [await world.worker() for _ in range(4)]
+    for path in "abcdefgh":
+        for query in "123":
+            await ask(world, path=f"/{path}?{query}")
+    reached = [{request.split(b"?")[0] for request in worker.requests} for worker in workers]
+    assert sum(map(len, reached)) == 8, "no path reached two workers"
+    assert sum(map(bool, reached)) > 1
+
+
+async def test_p18_a_sticky_session_survives_and_moves_when_its_worker_leaves(world):
+    await world.start(selection="sticky_cookie")
+    workers = [await world.worker() for _ in range(3)]
+    _, told = await ask(world)
+    session, _, attributes = told.partition("; ")
+    assert attributes == "Path=/; HttpOnly; SameSite=Lax"
+    home = counts(workers).index(1)
+    for _ in range(5):
+        assert await ask(world, session) == (200, "")
+    assert counts(workers)[home] == 6
+    world.proxy.remove(world.endpoints[home])
+    status, told = await ask(world, session)
+    assert status == 200
+    moved = told.partition("; ")[0]
+    assert moved not in ("", session)
+    now = counts(workers)
+    assert await ask(world, moved) == (200, "")
+    assert Counter(counts(workers)) - Counter(now), "it has a new home"
+    assert counts(workers)[home] == 6
+
+
+async def test_p18_a_home_that_refuses_connections_is_left_for_this_request_and_told_when_it_is_gone(world):
+    await world.start(selection="sticky_cookie")
+    workers = [await world.worker() for _ in range(2)]
+    session = (await ask(world))[1].partition("; ")[0]
+    home = counts(workers).index(1)
+    await workers[home].stop()
+    await world.until(lambda: world.proxy.observe().connections == 0)
+    assert await ask(world, session) == (200, ""), "whether it is dead, only the pool knows"
+    world.proxy.remove(world.endpoints[home])
+    status, told = await ask(world, session)
+    assert status == 200
+    assert told
+
+
+async def test_p18_with_a_queue_at_the_worker_a_sticky_request_waits_for_its_home(world):
+    await world.start(selection="sticky_cookie", queue=Queue.WORKER)
+    gate = Gate()
+    await world.worker(handler=gate, concurrency=1)
+    other = await world.worker(concurrency=1)
+    client = await world.client()
+    await client.send(GET)
+    await gate.arrived.acquire()
+    gate.go.release()
+    _, head, _ = await client.response()
+    session = head.decode().partition("Set-Cookie: ")[2].partition(";")[0]
+    both = [asyncio.create_task(ask(world, session)) for _ in range(2)]
+    await gate.arrived.acquire()
+    await gate.arrived.acquire()
+    assert other.requests == []
+    gate.go.release()
+    gate.go.release()
+    assert await asyncio.gather(*both) == [(200, ""), (200, "")]
+
+
+async def test_p18_a_request_from_the_queue_is_told_its_home_too(world):
+    await world.start(selection="sticky_cookie")
+    waiting = asyncio.create_task(ask(world))
+    await world.until(lambda: world.proxy.observe().upstreams[0].queue == 1)
+    await world.worker()
+    status, told = await waiting
+    assert status == 200
+    assert told.startswith("cgilab-app=")
+
+
+async def test_p18_no_other_answer_on_the_connection_gets_the_cookie(world):
+    await world.start(selection="sticky_cookie")
+    await world.worker()
+    client = await world.client()
+    await client.send(GET)
+    assert b"Set-Cookie: " in (await client.response())[1]
+    await setting(world, selection="round_robin")
+    await client.send(GET)
+    assert b"Set-Cookie: " not in (await client.response())[1]
+
+
+# -- a policy of one's own
+
+LAST = "class Policy:\n    def choose(self, endpoints, request):\n        return endpoints[-1]\n"
+
+
+def mistakes(world):
+    return [event for event in world.events.read().events if event.kind is EventKind.SELECTION]
+
+
+async def told(world, number):
+    """So many events about the policy."""
+    await world.until(lambda: len(mistakes(world)) >= number)
+    return mistakes(world)[number - 1]
+
+
+async def test_p18_a_policy_of_ones_own_chooses(world, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(LAST)
+    await world.start(selection=str(file))
+    workers = [await world.worker() for _ in range(3)]
+    assert (await told(world, 1)).text == "app: mine.py is loaded, and chooses from now on"
+    for _ in range(4):
+        assert (await ask(world))[0] == 200
+    assert counts(workers) == [0, 0, 4]
+
+
+async def test_p18_an_edited_file_is_loaded_anew_and_an_equal_one_is_not(world, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(LAST)
+    await world.start(selection=str(file))
+    workers = [await world.worker() for _ in range(3)]
+    await told(world, 1)
+    await setting(world, edition=1)
+    file.write_text(LAST.replace("[-1]", "[0]"))
+    await setting(world, edition=2)
+    await told(world, 2)
+    await ask(world)
+    assert counts(workers) == [1, 0, 0]
+    assert len(mistakes(world)) == 2
+
+
+async def test_p18_a_policy_sees_what_candidates_have_and_cannot_change_it(world, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "class Policy:\n"
+        "    def choose(self, endpoints, request):\n"
+        "        one = endpoints[0]\n"
+        "        assert [each.slot for each in endpoints] == [0, 1], endpoints\n"
+        "        assert (one.in_flight, one.weight) == (0, 2.0)\n"
+        "        assert (request.method, request.path, request.client) == ('GET', '/a', '127.0.0.1')\n"
+        "        assert (request.cookie('other'), request.cookie('x'), request.cookie('y')) == ('1', '2', None)\n"
+        "        assert (request.header('HOST'), request.header('nothing')) == ('x', None)\n"
+        "        if one.chosen:\n"
+        "            assert one.ewma > 0\n"
+        "            one.in_flight = -1\n"
+        "        return one\n"
+    )
+    await world.start(selection=str(file), weights=(2,))
+    workers = [await world.worker() for _ in range(2)]
+    await told(world, 1)
+    assert await ask(world, "x=2", "/a?b") == (200, "")
+    assert counts(workers) == [1, 0]
+    assert len(mistakes(world)) == 1
+    await ask(world, "x=2", "/a?b")
+    assert "line 11: choose raised AttributeError" in (await told(world, 2)).text
+    assert world.conserved()
+
+
+BROKEN = {
+    "syntax": ("class Policy\n", 1, "SyntaxError: expected ':'; expected a class Policy with choose"),
+    "no class": ("x = 1\n", None, "it has no class Policy; expected"),
+    "no choose": ("class Policy:\n    pass\n", None, "its Policy has no choose; expected"),
+    "raises while it is loaded": ("\n\n1 / 0\n", 3, "ZeroDivisionError: division by zero; expected"),
+    "exits while it is loaded": ("raise SystemExit(3)\n", 1, "SystemExit: 3; expected"),
+    "raises when it is made": ("class Policy:\n    def __init__(self):\n        1 / 0\n", 3, "ZeroDivisionError"),
+    "async": ("class Policy:\n    async def choose(self, e, r):\n        return e[0]\n", None, "has an async choose"),
+    "no text": ("\0", None, "expected a class Policy"),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "expected"), BROKEN.values(), ids=BROKEN)
+async def test_p18_a_file_that_does_not_load_is_told_and_requests_go_on_in_turn(world, tmp_path, text, line, expected):
+    file = tmp_path / "mine.py"
+    file.write_text(text)
+    await world.start(selection=str(file))
+    workers = [await world.worker() for _ in range(3)]
+    event = await told(world, 1)
+    assert expected in event.text
+    assert (event.data["file"], event.data["line"]) == (str(file), line)
+    assert event.text.startswith("app: mine.py: " if line is None else f"app: mine.py, line {line}: ")
+    assert event.text.endswith("Requests go on by round robin")
+    for _ in range(6):
+        assert (await ask(world))[0] == 200
+    assert counts(workers) == [2, 2, 2]
+
+
+async def test_p18_a_file_that_is_gone_is_told_and_found_again(world, tmp_path):
+    file = tmp_path / "mine.py"
+    await world.start(selection=str(file))
+    await world.worker()
+    assert "mine.py: it cannot be read: No such file or directory; expected" in (await told(world, 1)).text
+    file.write_text(LAST)
+    await setting(world, edition=1)
+    assert "is loaded" in (await told(world, 2)).text
+
+
+WRONG = {
+    "raises": ("return 1 / 0", "line 3: choose raised ZeroDivisionError: division by zero; expected one of the"),
+    "an error that cannot be told": ("raise type('E', (Exception,), {'__str__': None})", "line 3: choose raised"),
+    "exits": ("raise SystemExit", "line 3: choose raised SystemExit; expected"),
+    "None": ("pass", "line 2: choose returned None; expected one of the 3 endpoints that it was offered"),
+    "a number": ("return 0", "line 2: choose returned something of type int; expected one of"),
+    "another one of the kind": (
+        "return type(endpoints[0])(endpoints[0])",
+        "line 2: choose returned something of type Shown; expected one of the 3",
+    ),
+    "itself for everything": (
+        "return type('Equal', (), {'__eq__': lambda self, other: True, '__hash__': lambda self: 0})()",
+        "line 2: choose returned something of type Equal",
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "expected"), WRONG.values(), ids=WRONG)
+async def test_p18_a_wrong_choice_is_told_and_its_client_notices_nothing(world, tmp_path, answer, expected):
+    file = tmp_path / "mine.py"
+    file.write_text(f"class Policy:\n    def choose(self, endpoints, request):\n        {answer}\n")
+    await world.start(selection=str(file))
+    workers = [await world.worker() for _ in range(3)]
+    await told(world, 1)
+    for _ in range(6):
+        assert (await ask(world))[0] == 200
+    assert counts(workers) == [2, 2, 2]
+    event = await told(world, 2)
+    assert expected in event.text
+    assert event.text.endswith("Requests go on by round robin")
+    assert len(mistakes(world)) == 2, "told once a second at most"
+    await world.until(lambda: mistakes(world)[-1].at < world.events._clock.monotonic() - 1)
+    await ask(world)
+    assert (await told(world, 3)).text.endswith("(5 more like this were not told)")
+
+
+async def test_p18_a_slow_choice_is_told_and_counts(world, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import time\n\nclass Policy:\n    def choose(self, endpoints, request):\n"
+        "        time.sleep(0.005)\n        return endpoints[1]\n"
+    )
+    await world.start(selection=str(file))
+    workers = [await world.worker() for _ in range(3)]
+    await told(world, 1)
+    await ask(world)
+    text = (await told(world, 2)).text
+    assert text.startswith("app: mine.py, line 4: choose took ")
+    assert text.endswith(" ms, and everybody waited; expected 1 ms at most")
+    assert counts(workers) == [0, 1, 0]
