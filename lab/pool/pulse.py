@@ -119,7 +119,12 @@ class Pulse:
             self._patient.hangs(now - since)
 
     def _late(self) -> None:
-        """It goes on waiting for the answer: the worker may only be frozen."""
+        """It goes on waiting for the answer: the worker may only be frozen. Perhaps only this loop was late, and the
+        answer is here."""
+        if self._probe is not None:
+            self._probe.look()
+        if self._probe is None:
+            return
         name, timeout = self._patient.question.name, self._patient.liveness.timeout
         self._ended(f"did not answer {name} within {timeout:g} s")
 

@@ -21,6 +21,8 @@ from lab.proxy.backends.python_builtin import PythonBuiltinProxy
 from lab.proxy.manager import ProxySpec, UpstreamSpec
 from lab.wire.fastcgi import Aborted, Application, Begun, Body
 
+PATIENCE = 30.0
+"""Seconds until a test gives up waiting for something that should have come: a busy machine is no defect."""
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -171,7 +173,7 @@ class Client:
 
     async def response(self, to_head: bool = False) -> tuple[int, bytes, bytes]:
         """Status, head and body of the next response."""
-        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE)
         status, lowered = int(head[9:12]), head.lower()
         if to_head or status < 200 or status in (204, 304):
             return status, head, b""
@@ -179,12 +181,12 @@ class Client:
             return status, head, await self._chunks()
         if b"content-length:" in lowered:
             size = int(lowered.partition(b"content-length:")[2].split(b"\r\n")[0])
-            return status, head, await asyncio.wait_for(self.reader.readexactly(size), 5)
-        return status, head, await asyncio.wait_for(self.reader.read(), 5)
+            return status, head, await asyncio.wait_for(self.reader.readexactly(size), PATIENCE)
+        return status, head, await asyncio.wait_for(self.reader.read(), PATIENCE)
 
     async def _chunks(self) -> bytes:
         pieces = []
-        while size := int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), 5), 16):
+        while size := int(await asyncio.wait_for(self.reader.readuntil(b"\r\n"), PATIENCE), 16):
             pieces.append((await self.reader.readexactly(size + 2))[:-2])
         while await self.reader.readuntil(b"\r\n") != b"\r\n":
             pass
@@ -201,7 +203,7 @@ class Client:
     async def ended(self) -> type[Exception] | None:
         """None for an orderly end of the connection, else the error it broke with. What still comes is read."""
         try:
-            while await asyncio.wait_for(self.reader.read(65536), 5):
+            while await asyncio.wait_for(self.reader.read(65536), PATIENCE):
                 pass
         except ConnectionError as error:
             return type(error)
@@ -309,14 +311,14 @@ class World:
         return totals.accepted == ended + totals.in_flight
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Return when the gateway's counters show it; fail after 5 s."""
-        async with asyncio.timeout(5):
+        """Return when the gateway's counters show it; fail after `PATIENCE`."""
+        async with asyncio.timeout(PATIENCE):
             while not condition():
                 await asyncio.sleep(0.002)
 
     async def standstill(self, sent: Callable[[], int]) -> None:
-        """Return when nobody has been able to send anything for a while; fail after 10 s."""
-        async with asyncio.timeout(10):
+        """Return when nobody has been able to send anything for a while; fail after `PATIENCE`."""
+        async with asyncio.timeout(PATIENCE):
             before = -1
             while before != sent():
                 before = sent()

@@ -12,6 +12,7 @@ from lab.core.errors import UnavailableError
 from lab.core.events import EventKind
 from lab.core.model import CgiLimits, Timeouts, Wire
 from lab.proxy.backends.python_builtin.cgi_process import CgiConnection
+from tests.conformance.conftest import PATIENCE
 
 GET = b"GET /app/x?q=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 HEADER = "import sys, os; out = sys.stdout.buffer; out.write(b'Content-Type: text/plain\\n\\n'); out.flush();"
@@ -278,7 +279,7 @@ async def test_the_start_of_a_program_is_cancelled_when_its_client_leaves(world)
     await client.send(GET)
     await world.until(lambda: world.proxy.observe().upstreams[0].endpoints[0].in_flight == 1)
     client.close()
-    await asyncio.wait_for(cancelled.wait(), 5)
+    await asyncio.wait_for(cancelled.wait(), PATIENCE)
     assert world.proxy.observe().totals.abandoned == 1
     assert world.proxy.observe().upstreams[0].endpoints[0].in_flight == 0
 

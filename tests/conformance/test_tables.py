@@ -15,7 +15,7 @@ import pytest
 
 from lab.core.model import Limits
 from tests.conformance.cases import Case, Ending, State, load, raw
-from tests.conformance.conftest import OK, Client, World, hello
+from tests.conformance.conftest import OK, PATIENCE, Client, World, hello
 
 _ADDED = re.compile(
     rb"(?:Via: 1\.[01] cgilab[^\r]*|X-Forwarded-(?:For: 127\.0\.0\.1|Proto: http|Host: [^\r]*)|Forwarded: for=[^\r]*"
@@ -177,7 +177,7 @@ async def _ends(client: Client, case: Case) -> None:
         await client.send(_PROBE)
         assert (await client.response())[0] == 204
     else:
-        behind = b"" if case.connection is State.RESET else await asyncio.wait_for(client.reader.read(), 5)
+        behind = b"" if case.connection is State.RESET else await asyncio.wait_for(client.reader.read(), PATIENCE)
         assert behind == b""
         assert await client.ended() is (ConnectionResetError if case.connection is State.RESET else None)
 
@@ -201,7 +201,7 @@ async def _upstream_ends(world: World, case: Case, worker: Scripted) -> None:
         await client.response(to_head=case.send.startswith("HEAD"))
         assert worker.connections == 1
     elif case.upstream is State.CLOSED:
-        await asyncio.wait_for(worker.left.wait(), 5)
+        await asyncio.wait_for(worker.left.wait(), PATIENCE)
 
 
 def clean(request: bytes) -> bytes:

@@ -15,6 +15,7 @@ from lab.core.events import EventRing
 from lab.core.model import ClientTimeouts, ListenerSpec, Queue, Timeouts
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
 from lab.proxy.manager import Page, ProxySpec, UpstreamSpec
+from tests.conformance.conftest import PATIENCE
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -300,7 +301,7 @@ async def test_a_probe_is_not_kept_waiting_by_an_idle_connection(world):
     await world.worker(handler=handler, concurrency=1)
     assert await world.get() == 200
     assert world.proxy.acquire(world.endpoints[0])
-    await asyncio.wait_for(closed.wait(), 5)
+    await asyncio.wait_for(closed.wait(), PATIENCE)
     world.proxy.release(world.endpoints[0])
 
 
@@ -361,7 +362,7 @@ async def test_24_idle_connections_end_on_both_sides(world):
     client = await world.client()
     await client.send(GET)
     await client.response()
-    await asyncio.wait_for(closed.wait(), 5)
+    await asyncio.wait_for(closed.wait(), PATIENCE)
     await client.ended()
     await world.until(lambda: world.proxy.observe().connections == 0)
 
@@ -494,7 +495,8 @@ async def test_26_pipelining_does_not_escape_from_backpressure(world):
         assert len((await client.response())[2]) == size
 
 
-async def test_27_draining_finishes_what_is_in_flight_and_says_close(world):
+async def test_27_draining_finishes_what_is_in_flight_and_says_close(world, monkeypatch):
+    monkeypatch.setattr(proxy, "_DRAIN", 2 * PATIENCE)  # nobody waits for it to run out
     await world.start()
     gate = Gate()
     await world.worker(handler=gate)
@@ -509,10 +511,11 @@ async def test_27_draining_finishes_what_is_in_flight_and_says_close(world):
     status, head, _ = await busy.response()
     assert status == 200
     assert b"Connection: close" in head
-    await asyncio.wait_for(closing, 2)
+    await asyncio.wait_for(closing, PATIENCE)
 
 
-async def test_27_a_response_that_had_begun_before_the_drain_is_the_last_too(world):
+async def test_27_a_response_that_had_begun_before_the_drain_is_the_last_too(world, monkeypatch):
+    monkeypatch.setattr(proxy, "_DRAIN", 2 * PATIENCE)
     go = asyncio.Event()
 
     async def handler(reader, writer):
@@ -530,7 +533,7 @@ async def test_27_a_response_that_had_begun_before_the_drain_is_the_last_too(wor
     closing = asyncio.create_task(world.proxy.close())
     await asyncio.sleep(0)
     go.set()
-    await asyncio.wait_for(closing, 2)
+    await asyncio.wait_for(closing, PATIENCE)
     assert await client.reader.read() == b"ok"
 
 

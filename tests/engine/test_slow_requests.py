@@ -15,7 +15,7 @@ from lab.engine.lab import LabSpec
 from lab.engine.local import LocalLab
 
 LINGERS = """
-import http.server, sys, time
+import http.server, os, sys, time
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -26,7 +26,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def lingers(self):
-        time.sleep(1.5)
+        while not os.path.exists(sys.argv[0] + ".told"):
+            time.sleep(0.005)
 
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """

@@ -19,6 +19,9 @@ from lab.pool.backends.python_builtin import PythonBuiltinPool
 from lab.pool.manager import AppView, WorkerView
 from lab.pool.spawner import Spawner
 
+PATIENCE = 40.0
+"""Seconds until a test gives up waiting for something that should have come: a busy machine is no defect."""
+
 
 class Routes:
     """A `Routing` with places to count and nothing to relay."""
@@ -127,7 +130,7 @@ while True:
             liveness=Liveness(interval=0.05, timeout=0.1, fall=2, rise=1, hang_timeout=0.2, replace_after=0.0),
         )
 
-    async def seen(self, matches: Callable[[Event], bool], since: int = 1, timeout: float = 8.0) -> Event:
+    async def seen(self, matches: Callable[[Event], bool], since: int = 1, timeout: float = PATIENCE) -> Event:
         """The first event from `since` on that matches, now or as soon as it happens."""
         future: asyncio.Future[Event] = asyncio.get_running_loop().create_future()
 
@@ -168,7 +171,7 @@ while True:
         """The newest worker of the app's first slot."""
         return [worker for worker in self.view(name).workers if worker.worker.slot == 0][-1]
 
-    async def until(self, holds: Callable[[], bool], timeout: float = 5.0) -> None:
+    async def until(self, holds: Callable[[], bool], timeout: float = PATIENCE) -> None:
         """Wait for something that no event tells, such as a fact of the kernel."""
         try:
             async with asyncio.timeout(timeout):
@@ -193,4 +196,4 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     bench.spawner.launch()
     await bench.pool.start()
     yield bench
-    await asyncio.wait_for(bench.pool.close(), 15)
+    await asyncio.wait_for(bench.pool.close(), PATIENCE)

@@ -13,7 +13,7 @@ from lab.core.events import EventKind
 from lab.core.model import AppSpec, Contract, ResourceLimits, Wire, WorkerId
 from lab.core.program import CgiProgram
 from lab.pool import forkserver
-from tests.process.conftest import Bench
+from tests.process.conftest import PATIENCE, Bench
 
 TELLS_ITS_ENVIRONMENT = """
 import os, sys
@@ -138,7 +138,7 @@ async def test_when_the_fork_server_dies_its_runs_do_too(bench):
     await routed(bench, app(bench, NEVER_ENDS))
     run = await bench.pool.cgi("app", ENV)
     os.kill(bench.spawner.pid, signal.SIGKILL)
-    assert await asyncio.wait_for(ended(run), 10) == -signal.SIGKILL
+    assert await asyncio.wait_for(ended(run), PATIENCE) == -signal.SIGKILL
     os.close(run.stdin)
     os.close(run.stdout)
 
@@ -154,7 +154,7 @@ async def test_an_app_that_is_removed_lets_its_runs_finish_and_then_kills_them(b
     assert not bench.routes.routed
     with pytest.raises(UnavailableError):
         await bench.pool.cgi("app", ENV)
-    assert await asyncio.wait_for(ended(run), 5) == -signal.SIGKILL
+    assert await asyncio.wait_for(ended(run), PATIENCE) == -signal.SIGKILL
     os.close(run.stdin)
     os.close(run.stdout)
 

@@ -15,7 +15,7 @@ from lab.core.events import EventKind
 from lab.core.model import AppSpec, Contract, Wire
 from lab.core.states import WorkerState
 from lab.pool import sockdiag
-from tests.process.conftest import Bench
+from tests.process.conftest import PATIENCE, Bench
 
 _S = WorkerState
 START = ("{tool}", "-u", "{source}")
@@ -84,7 +84,7 @@ async def bench(tmp_path):
     bench.spawner.launch()
     await bench.pool.start()
     yield bench
-    await asyncio.wait_for(bench.pool.close(), 15)
+    await asyncio.wait_for(bench.pool.close(), PATIENCE)
 
 
 def app(bench: Bench, protocol: str, text: str = SERVES, language: str = "itself", **pool: Any) -> AppSpec:
@@ -99,7 +99,7 @@ async def ask(endpoint: Any) -> int:
     else:
         reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), PATIENCE)
     writer.close()
     return int(answer.rpartition(b"\r\n")[2])
 
@@ -206,7 +206,7 @@ async def test_in_a_crowd_that_shares_a_socket_each_gets_ready_though_few_of_its
     )
     crowd = FINDS_ITS_SOCKET + polls + wakes_with_all
     await bench.pool.apply((app(bench, "http-shared", crowd, max_workers=12, start_timeout=30.0),))
-    await bench.until(lambda: [one.state for one in bench.view().workers] == [_S.READY] * 12, timeout=20.0)
+    await bench.until(lambda: [one.state for one in bench.view().workers] == [_S.READY] * 12)
     assert bench.count(_S.EXITED) == 0
 
 

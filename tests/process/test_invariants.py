@@ -60,7 +60,7 @@ class Count:
 
 
 async def all_ready(bench, number: int) -> None:
-    await bench.until(lambda: [worker.state for worker in bench.view().workers] == [_S.READY] * number, timeout=20.0)
+    await bench.until(lambda: [worker.state for worker in bench.view().workers] == [_S.READY] * number)
 
 
 def slots(bench, state: WorkerState) -> list[int]:
@@ -130,7 +130,7 @@ async def test_a_program_that_exits_at_once_is_started_ever_less_often_under_eve
     for _ in range(3):
         bench.pool.starved("app")
     await bench.state(_S.STARTING)
-    await bench.until(lambda: min(Counter(slots(bench, _S.STARTING)).values()) >= 4, timeout=20.0)
+    await bench.until(lambda: min(Counter(slots(bench, _S.STARTING)).values()) >= 4)
     for slot in set(slots(bench, _S.STARTING)):
         told = [event for event in bench.events.read(1, 10_000).events if event.slot == slot]
         deaths = [event.at for event in told if event.state is _S.EXITED]
@@ -204,7 +204,7 @@ async def test_kills_during_a_reload_leave_as_many_workers_as_there_should_be(be
             with contextlib.suppress(UnknownTargetError):  # it waits for its turn
                 bench.pool.signal(victim.worker, signal.SIGKILL)
             await asyncio.sleep(0.02)  # the storm's pace
-    await bench.until(lambda: [worker.state for worker in bench.view().workers] == [_S.READY] * 3, timeout=20.0)
+    await bench.until(lambda: [worker.state for worker in bench.view().workers] == [_S.READY] * 3)
     assert count.most <= 4
     assert bench.view().breaches == ()
 

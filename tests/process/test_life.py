@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 
 from lab.core.errors import UnknownTargetError
 from lab.core.events import EventKind
+from lab.core.model import Liveness
 from lab.core.states import Cause, WorkerState
 
 _S = WorkerState
@@ -148,7 +150,7 @@ async def test_a_worker_that_ignores_sigterm_is_killed_when_its_grace_is_over(be
     death = await bench.state(_S.EXITED)
     assert (death.cause, death.signal) == (Cause.STOPPED, "SIGKILL")
     stopping = await bench.state(_S.STOPPING)
-    assert 0.19 <= killing.at - stopping.at < 1.0  # uvloop counts whole milliseconds from when its turn began
+    assert killing.at - stopping.at >= 0.19  # uvloop counts whole milliseconds from when its turn began
 
 
 async def test_more_patience_that_is_set_while_a_worker_ends_is_for_the_next(bench):
@@ -170,8 +172,8 @@ async def test_a_stop_during_start_completes_within_its_grace(bench):
     await bench.state(_S.STARTING)
     await bench.pool.apply(())
     stopping = await bench.state(_S.STOPPING)
-    death = await bench.state(_S.EXITED)
-    assert death.at - stopping.at < 1.0
+    await bench.state(_S.EXITED, stopping.seq)
+    assert bench.count(_S.KILLING) == 0
     assert bench.count(_S.STARTING) == 1
 
 
@@ -224,15 +226,36 @@ async def test_a_frozen_worker_that_is_scaled_away_is_thawed_to_hear_sigterm(ben
 
 
 async def test_one_hung_worker_does_not_delay_the_detection_of_another(bench):
-    await bench.pool.apply((bench.app(max_workers=3),))
+    app = bench.app(max_workers=3)
+    patience = 1.0
+    await bench.pool.apply((msgspec.structs.replace(app, liveness=Liveness(interval=0.05, timeout=patience, fall=1)),))
     for slot in range(3):
         await bench.state(_S.READY, slot=slot)
     workers = [worker.worker for worker in bench.view().workers]
     for worker in workers:
         bench.pool.signal(worker, signal.SIGSTOP)
-    frozen = bench.clock.monotonic()
-    for slot in range(3):
-        assert (await bench.state(_S.UNHEALTHY, slot=slot)).at - frozen < 1.0
+    found = [(await bench.state(_S.UNHEALTHY, slot=slot)).at for slot in range(3)]
+    assert max(found) - min(found) < patience, "one after the other, each would have waited for the one before"
+
+
+async def test_a_worker_that_has_answered_is_well_however_late_the_lab_looks(bench):
+    answered = bench.folder / "answered"
+    counts = bench.PROGRAM.replace(
+        "connection.sendall(", f"open({str(answered)!r}, 'a').write('.'); connection.sendall("
+    )
+    acquire, patience = bench.routes.acquire, bench.app().liveness.timeout
+
+    def held_up(endpoint):
+        """The lab is held up as soon as it has asked, until the time for the answer is long over."""
+        asyncio.get_running_loop().call_soon(time.sleep, 2 * patience)
+        return acquire(endpoint)
+
+    await bench.pool.apply((bench.app(counts),))
+    await bench.state(_S.READY)
+    bench.routes.acquire = held_up
+    before = len(answered.read_text())
+    await bench.until(lambda: len(answered.read_text()) >= before + 6)
+    assert bench.count(_S.UNHEALTHY) == 0
 
 
 async def test_a_busy_worker_is_not_probed_but_judged_by_its_oldest_request(bench):

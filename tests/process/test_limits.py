@@ -13,7 +13,7 @@ import msgspec
 from lab.core.model import ResourceLimits
 from lab.core.states import Cause, WorkerState
 from lab.pool.spawner import Order
-from tests.process.conftest import Bench
+from tests.process.conftest import PATIENCE, Bench
 
 _S = WorkerState
 TELLS = """
@@ -26,7 +26,7 @@ LAB = """
 import asyncio, resource, sys
 from pathlib import Path
 from lab.core.model import ResourceLimits
-from tests.process.conftest import Bench
+from tests.process.conftest import PATIENCE, Bench
 from tests.process.test_limits import told
 
 async def main():
@@ -49,7 +49,7 @@ async def told(bench: Bench, limits: ResourceLimits) -> str:
 
 async def test_a_worker_has_the_limits_and_the_niceness_of_its_app(bench):
     limits = ResourceLimits(address_space=1 << 30, files=64, cpu_time=100, nice=5)
-    assert await told(bench, limits) == f"({1 << 30}, {1 << 30}) (64, 64) (100, 101) 5"
+    assert await told(bench, limits) == f"({1 << 30}, {1 << 30}) (64, 64) (100, 101) {os.nice(0) + 5}"
 
 
 def test_programs_have_the_open_files_that_the_lab_was_started_with_and_the_lab_takes_more(tmp_path):
@@ -110,7 +110,7 @@ async def test_changed_limits_come_worker_by_worker(bench):
     await bench.pool.apply((msgspec.structs.replace(app, resources=ResourceLimits(nice=3)),))
     ready = await bench.state(_S.READY, generation=2)
     assert (await bench.state(_S.EXITED, generation=1)).cause is Cause.RELOADED
-    assert os.getpriority(os.PRIO_PROCESS, ready.pid) == 3
+    assert os.getpriority(os.PRIO_PROCESS, ready.pid) == os.nice(0) + 3
 
 
 class Ended:
@@ -138,4 +138,4 @@ async def test_what_a_service_manager_says_to_the_lab_its_programs_do_not_hear(b
     ended = Ended()
     test = 'test -z "$NOTIFY_SOCKET$LISTEN_FDS$LISTEN_PID"'
     bench.spawner.fork(Order(argv=("sh", "-c", test)), ended)
-    assert await asyncio.wait_for(ended.status, 5) == 0
+    assert await asyncio.wait_for(ended.status, PATIENCE) == 0

@@ -107,7 +107,7 @@ async def test_recycling_keeps_up_with_workers_that_are_due_as_soon_as_they_are_
 
     bench.events.watch(spend)
     await bench.pool.apply((bench.app(max_workers=2, max_requests=1),))
-    await bench.until(lambda: bench.count(_S.EXITED) >= 10, timeout=20.0)
+    await bench.until(lambda: bench.count(_S.EXITED) >= 10)
     exits = [event for event in bench.events.read(1, 10_000).events if event.state is _S.EXITED]
     assert {event.cause for event in exits} == {Cause.RECYCLED}
     assert {event.slot for event in exits} == {0, 1}
@@ -122,7 +122,7 @@ async def test_a_frozen_worker_gets_its_turn_though_others_are_due_all_the_time(
 
     bench.events.watch(spend)
     app = bench.app(max_workers=3, max_requests=1)
-    patient = msgspec.structs.replace(app.liveness, replace_after=0.5, interval=0.2)
+    patient = msgspec.structs.replace(app.liveness, replace_after=2.0, interval=0.2)
     await bench.pool.apply((msgspec.structs.replace(app, liveness=patient),))
     await bench.state(_S.READY, slot=0)
     bench.pool.signal(bench.worker().worker, signal.SIGSTOP)
@@ -210,7 +210,7 @@ async def test_a_changed_program_is_verified_then_done(bench):
 
 
 async def test_a_changed_program_that_does_not_get_ready_in_time_is_refused_with_what_it_lacked(bench):
-    await bench.pool.apply((bench.app(start_timeout=0.3),))
+    await bench.pool.apply((bench.app(),))
     await bench.state(_S.READY)
     await bench.pool.apply((bench.app("import time\ntime.sleep(1000)\n", start_timeout=0.3),))
     assert "not ready after 0.3 s" in (await bench.seen(is_reload("refused"))).text

@@ -38,7 +38,6 @@ class Beside:
         return await self.bench.seen(
             lambda event: event.kind is EventKind.SERVICE and event.data == event.data | {"name": name, "to": state},
             since,
-            timeout=20.0,
         )
 
     def order(self, *states: S) -> list[tuple[str, S]]:
@@ -177,7 +176,7 @@ async def test_http_is_healthy_with_2xx_and_says_what_it_got_instead(beside: Bes
     server = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port))
     health = by(HealthMethod.HTTP, url=f"http://127.0.0.1:{port}/ready?x=1", fall=2)
     beside.apply(service("web", command=server, folder=str(tmp_path), health=health, restart=Restart.NEVER))
-    await beside.bench.until(lambda: "status 404" in beside.now("web").why, timeout=20)
+    await beside.bench.until(lambda: "status 404" in beside.now("web").why)
     assert beside.now("web").why == "It answered GET /ready?x=1 with status 404."
     (tmp_path / "ready").touch()
     await beside.state("web", S.HEALTHY)
@@ -214,9 +213,9 @@ async def test_a_command_tells_what_it_said_and_a_file_what_is_missing(beside: B
         ),
         service("file", health=by(HealthMethod.FILE, path=flag)),
     )
-    await beside.bench.until(lambda: "no flag yet" in beside.now("command").why, timeout=20)
+    await beside.bench.until(lambda: "no flag yet" in beside.now("command").why)
     assert beside.now("command").why == "It is not well: sh ended with exit code 3 (no flag yet)."
-    await beside.bench.until(lambda: beside.now("file").why == f"It has not made the file {flag}.", timeout=20)
+    await beside.bench.until(lambda: beside.now("file").why == f"It has not made the file {flag}.")
     Path(flag).touch()
     await asyncio.gather(beside.state("command", S.HEALTHY), beside.state("file", S.HEALTHY))
 
@@ -225,7 +224,7 @@ async def test_a_check_that_hangs_is_over_in_time_and_leaves_nothing(beside: Bes
     pids = tmp_path / "pids"
     hang = by(HealthMethod.COMMAND, command=("sh", "-c", f"echo $$ >>{pids}; sleep 999; :"), timeout=0.3)
     beside.apply(service("p", health=hang))
-    await beside.bench.until(lambda: "did not answer within 0.3 s" in beside.now("p").why, timeout=20)
+    await beside.bench.until(lambda: "did not answer within 0.3 s" in beside.now("p").why)
     first = int(pids.read_text().split()[0])
     await beside.bench.until(lambda: gone(first))
 
@@ -234,7 +233,7 @@ async def test_a_server_that_accepts_and_says_nothing_is_not_waited_for(beside: 
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         beside.apply(service("p", health=by(HealthMethod.HTTP, url=url, timeout=0.1)))
-        await beside.bench.until(lambda: "did not answer within 0.1 s" in beside.now("p").why, timeout=20)
+        await beside.bench.until(lambda: "did not answer within 0.1 s" in beside.now("p").why)
 
 
 async def test_nobody_listening_is_told_with_the_reason(beside: Beside) -> None:
@@ -244,7 +243,7 @@ async def test_nobody_listening_is_told_with_the_reason(beside: Beside) -> None:
         service("http", health=by(HealthMethod.HTTP, url=f"http://{address}/")),
     )
     expected = f"It does not accept connections at {address} (Connection refused)."
-    await beside.bench.until(lambda: {one.why for one in beside.services.view()} == {expected}, timeout=20)
+    await beside.bench.until(lambda: {one.why for one in beside.services.view()} == {expected})
 
 
 # -- ends

@@ -33,15 +33,17 @@ async def wheel():
 async def test_a_deadline_is_met_not_early_and_at_most_about_a_tick_late(wheel, seconds):
     alarm, due = Alarm(), time.monotonic() + seconds
     wheel.arm(alarm, due)
-    await asyncio.wait_for(alarm.rang.wait(), 5)
-    assert due <= alarm.at < due + 4 * TICK
+    looked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(seconds + 4 * TICK, lambda: looked.set_result(alarm.rang.is_set()))
+    assert await looked  # a loop that is late is late for both
+    assert due <= alarm.at
 
 
 async def test_a_deadline_moved_later_by_assignment_alone_is_met_then(wheel):
     alarm, begin = Alarm(), time.monotonic()
     wheel.arm(alarm, begin + 0.05)
     alarm.deadline = begin + 0.25
-    await asyncio.wait_for(alarm.rang.wait(), 5)
+    await asyncio.wait_for(alarm.rang.wait(), 30)
     assert alarm.at >= begin + 0.25
 
 
@@ -49,7 +51,7 @@ async def test_a_deadline_moved_earlier_is_met_then(wheel):
     alarm, begin = Alarm(), time.monotonic()
     wheel.arm(alarm, begin + 60)
     wheel.arm(alarm, begin + 0.05)
-    await asyncio.wait_for(alarm.rang.wait(), 5)
+    await asyncio.wait_for(alarm.rang.wait(), 30)
 
 
 async def test_never_and_forgotten_ring_no_more(wheel):
@@ -60,6 +62,6 @@ async def test_never_and_forgotten_ring_no_more(wheel):
     idle.deadline = NEVER
     wheel.forget(gone)
     wheel.arm(last, now + 0.2)
-    await asyncio.wait_for(last.rang.wait(), 5)
+    await asyncio.wait_for(last.rang.wait(), 30)
     assert not idle.rang.is_set()
     assert not gone.rang.is_set()
