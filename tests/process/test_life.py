@@ -240,9 +240,8 @@ async def test_one_hung_worker_does_not_delay_the_detection_of_another(bench):
 
 async def test_a_worker_that_has_answered_is_well_however_late_the_lab_looks(bench):
     answered = bench.folder / "answered"
-    counts = bench.PROGRAM.replace(
-        "connection.sendall(", f"open({str(answered)!r}, 'a').write('.'); connection.sendall("
-    )
+    says = f"open({str(answered)!r}, 'a').write('.')"
+    counts = bench.PROGRAM.replace("connection.sendall(", f"{says}; connection.sendall(")
     acquire, patience = bench.routes.acquire, bench.app().liveness.timeout
 
     def held_up(endpoint):
