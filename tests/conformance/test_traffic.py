@@ -495,9 +495,8 @@ async def test_26_pipelining_does_not_escape_from_backpressure(world):
         assert len((await client.response())[2]) == size
 
 
-async def test_27_draining_finishes_what_is_in_flight_and_says_close(world, monkeypatch):
-    monkeypatch.setattr(proxy, "_DRAIN", 2 * PATIENCE)  # nobody waits for it to run out
-    await world.start()
+async def test_27_draining_finishes_what_is_in_flight_and_says_close(world):
+    await world.start(clients=ClientTimeouts(drain=2 * PATIENCE))  # nobody waits for that to run out
     gate = Gate()
     await world.worker(handler=gate)
     idle, busy = await world.client(), await world.client()
@@ -514,8 +513,7 @@ async def test_27_draining_finishes_what_is_in_flight_and_says_close(world, monk
     await asyncio.wait_for(closing, PATIENCE)
 
 
-async def test_27_a_response_that_had_begun_before_the_drain_is_the_last_too(world, monkeypatch):
-    monkeypatch.setattr(proxy, "_DRAIN", 2 * PATIENCE)
+async def test_27_a_response_that_had_begun_before_the_drain_is_the_last_too(world):
     go = asyncio.Event()
 
     async def handler(reader, writer):
@@ -525,7 +523,7 @@ async def test_27_a_response_that_had_begun_before_the_drain_is_the_last_too(wor
         writer.write(OK[-1:])
         await reader.read()
 
-    await world.start()
+    await world.start(clients=ClientTimeouts(drain=2 * PATIENCE))
     await world.worker(handler=handler)
     client = await world.client()
     await client.send(GET)

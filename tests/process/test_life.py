@@ -242,18 +242,28 @@ async def test_a_worker_that_has_answered_is_well_however_late_the_lab_looks(ben
     answered = bench.folder / "answered"
     says = f"open({str(answered)!r}, 'a').write('.')"
     counts = bench.PROGRAM.replace("connection.sendall(", f"{says}; connection.sendall(")
-    acquire, patience = bench.routes.acquire, bench.app().liveness.timeout
+    acquire, strict = bench.routes.acquire, Liveness(interval=0.05, timeout=0.1, fall=1)
+    readable, writable = os.pipe()
 
     def held_up(endpoint):
         """The lab is held up as soon as it has asked, until the time for the answer is long over."""
-        asyncio.get_running_loop().call_soon(time.sleep, 2 * patience)
+        os.write(writable, b".")
         return acquire(endpoint)
 
-    await bench.pool.apply((bench.app(counts),))
+    def hold_up():
+        os.read(readable, 1)
+        time.sleep(2 * strict.timeout)
+
+    asyncio.get_running_loop().add_reader(readable, hold_up)
+    await bench.pool.apply((msgspec.structs.replace(bench.app(counts), liveness=strict),))
     await bench.state(_S.READY)
     bench.routes.acquire = held_up
     before = len(answered.read_text())
     await bench.until(lambda: len(answered.read_text()) >= before + 6)
+    bench.routes.acquire = acquire
+    asyncio.get_running_loop().remove_reader(readable)
+    os.close(readable)
+    os.close(writable)
     assert bench.count(_S.UNHEALTHY) == 0
 
 
