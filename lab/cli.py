@@ -189,6 +189,15 @@ def set_(app: str, changes: tuple[str, ...], name: str) -> None:
 
 
 @cgilab.command()
+@click.argument("route")
+@click.argument("weights", metavar="APP=WEIGHT...", nargs=-1, required=True)
+@_name
+def shift(route: str, weights: tuple[str, ...], name: str) -> None:
+    """Share the requests of ROUTE out anew, from the next one on; apps that are not named keep their weight."""
+    _short(name, "shift", route, *weights)
+
+
+@cgilab.command()
 @click.argument("app")
 @_name
 def reload(app: str, name: str) -> None:

@@ -25,7 +25,7 @@ T = TypeVar("T")
 LARGEST = 1024 * 1024
 """Bytes. A file that people write by hand is smaller."""
 
-_PLACE = re.compile(r" - at `\$(?P<place>.*)`$")
+_PLACE = re.compile(r" - at (?P<key>`key` in )?`\$(?P<place>.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _FIELD = re.compile(r"Object (contains unknown|missing required) field `(?P<name>.*?)`")
 
@@ -116,6 +116,7 @@ def _check_scalars(value: Any, key: str) -> None:
 def _explain(message: str, document: Any, kind: Any, file: Path) -> ConfigError:
     """Say msgspec's error as a person needs it: with the value that was found and the words that would do."""
     place = match["place"] if (match := _PLACE.search(message)) else ""
+    in_key = match is not None and match["key"] is not None
     found, expected, key = document, inspect.type_info(kind), ""
     for name, position in _STEP.findall(place):
         found, expected, step = _step(found, expected, name, position)
@@ -123,6 +124,8 @@ def _explain(message: str, document: Any, kind: Any, file: Path) -> ConfigError:
     key = key.lstrip(".")
     if (field := _FIELD.match(message)) and isinstance(struct := _bare(expected), inspect.StructType):
         return _wrong_key(file, key, field["name"], struct)
+    if in_key and isinstance(names := _bare(expected), inspect.DictType):
+        found, expected = next(name for name in found if not _fits(name, names.key_type)), names.key_type
     remedy = meant(found, _choices(expected)) if isinstance(found, str) else ""
     return ConfigError(f"{file}: {key or 'the document'}: found {quoted(found)}, expected {words(expected)}.", remedy)
 
@@ -134,8 +137,8 @@ def _step(found: Any, expected: inspect.Type, name: str, position: str) -> tuple
         field = next(field for field in expected.fields if field.encode_name == name)
         return found[name], field.type, f".{name}"
     if isinstance(expected, inspect.DictType):
-        # msgspec does not say which: the dictionaries people write hold text
-        wrong = next(key for key, value in found.items() if not isinstance(value, str))
+        # msgspec does not say which
+        wrong = next(key for key, value in found.items() if not _fits(value, expected.value_type))
         return found[wrong], expected.value_type, f".{wrong}"
     if isinstance(expected, inspect.VarTupleType | inspect.ListType):
         return found[int(position)], expected.item_type, f"[{position}]"
@@ -157,6 +160,17 @@ def _bare(expected: inspect.Type) -> inspect.Type:
     if isinstance(expected, inspect.UnionType):
         return _bare(next(one for one in expected.types if not isinstance(one, inspect.NoneType)))
     return expected
+
+
+def _fits(value: Any, expected: inspect.Type) -> bool:
+    """Whether a name or a value in a dictionary is right: those that people write hold texts or whole numbers."""
+    match _bare(expected):
+        case inspect.IntType(ge=low, le=high):
+            return type(value) is int and (low is None or value >= low) and (high is None or value <= high)
+        case inspect.StrType(pattern=pattern):
+            return isinstance(value, str) and (pattern is None or re.search(pattern, value) is not None)
+        case _:
+            return True
 
 
 def _choices(expected: inspect.Type) -> tuple[str, ...]:
@@ -191,8 +205,11 @@ def words(expected: inspect.Type) -> str:
             return f"a list of {kind}" + (f", at least {least}" if least else "")
         case inspect.StructType(fields=fields):
             return f"an object with keys such as {', '.join(field.encode_name for field in fields[:3])}"
+        case inspect.DictType(value_type=value, min_length=least):
+            kind = "numbers" if isinstance(_bare(value), inspect.IntType) else "texts"
+            return f"an object of names and {kind}" + (f", at least {least}" if least else "")
         case _:
-            return "an object of names and texts"
+            return "an object"
 
 
 def _range(low: float | None, high: float | None) -> str:

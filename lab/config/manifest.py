@@ -19,7 +19,7 @@ from lab.config.documents import convert, read
 from lab.config.languages import load as load_languages
 from lab.core import rules
 from lab.core.errors import ConfigError
-from lab.core.model import AppSpec, ListenerSpec, Name, ProxySettings, ServiceSpec, SiteSpec, is_file
+from lab.core.model import AppSpec, ListenerSpec, Name, ProxySettings, RouteSpec, ServiceSpec, SiteSpec, is_file
 from lab.core.schema import published
 
 _RELATIVE = ("./", "../")
@@ -40,6 +40,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     apps: Annotated[tuple[AppSpec, ...], Meta(min_length=1)]
     processes: tuple[ServiceSpec, ...] = ()
     """Processes beside the pool that apps, or each other, need."""
+    routes: tuple[RouteSpec, ...] = ()
+    """Beside those that apps have by themselves."""
 
 
 def load(file: Path) -> Manifest:
@@ -48,8 +50,9 @@ def load(file: Path) -> Manifest:
     folder = file.absolute().parent
     apps = tuple(_placed_app(app, folder) for app in written.apps)
     processes = tuple(_placed_process(process, folder) for process in written.processes)
-    _check(written.proxy, apps, processes, file)
-    return replace(written, apps=apps, processes=processes)
+    placed = replace(written, apps=apps, processes=processes)
+    _check(placed, file)
+    return placed
 
 
 # -- paths: those in a manifest are relative to the manifest, wherever the lab is started from
@@ -85,11 +88,12 @@ def _path(folder: Path, written: str) -> str:
 # -- meaning
 
 
-def _check(proxy: ProxySettings, apps: tuple[AppSpec, ...], processes: tuple[ServiceSpec, ...], file: Path) -> None:
+def _check(written: Manifest, file: Path) -> None:
     """What the form cannot say: settings go together, and what is named is there."""
-    for problem in rules.of_proxy(proxy):
+    apps, processes, policies = written.apps, written.processes, plugins.names("cgilab.selection")
+    for problem in rules.of_proxy(written.proxy):
         raise ConfigError(f"{file}: {problem.place}.{problem.key}: {problem.message}")
-    for problem in rules.of_lab(apps, processes, load_languages(), plugins.names("cgilab.selection")):
+    for problem in rules.of_lab(apps, processes, load_languages(), policies, written.routes):
         raise ConfigError(f"{file}: {problem.place}.{problem.key}: {problem.message}")
     for place, app in enumerate(apps):
         _check_app(app, f"{file}: apps[{place}]")

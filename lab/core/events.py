@@ -55,6 +55,8 @@ class EventKind(StrEnum):
     `refused` (the old one goes on); `text` says why."""
     SETTING = "app.setting"
     """A person changed a setting: `data.key`, `data.from`, `data.to`."""
+    SHIFTED = "route.shifted"
+    """A person changed the weights of a route: `data.route`, `data.from` and `data.to` (weights by app)."""
     DECISION = "app.decision"
     """Autoscaling looked and decided: `data.metric`, `data.value`, `data.from`, `data.to`; `text` says why."""
     SELECTION = "app.selection"

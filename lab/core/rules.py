@@ -16,8 +16,6 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from lab.core.model import (
-    OPERATORS,
-    POOL_STATUS,
     PROXY,
     AppSpec,
     CgiLimits,
@@ -27,11 +25,13 @@ from lab.core.model import (
     PhpSettings,
     ProxySettings,
     Queue,
+    RouteSpec,
     ScalingSpec,
     ServiceSpec,
     SiteSpec,
     is_file,
 )
+from lab.core.route_rules import of_routes, reserved
 from lab.core.spelling import nearest, quoted
 from lab.core.states import Policy
 
@@ -95,22 +95,29 @@ class Problem:
 
 
 def of_lab(
-    apps: Sequence[AppSpec], processes: Sequence[ServiceSpec], languages: Languages, policies: Collection[str]
+    apps: Sequence[AppSpec],
+    processes: Sequence[ServiceSpec],
+    languages: Languages,
+    policies: Collection[str],
+    routes: Sequence[RouteSpec] = (),
 ) -> Iterator[Problem]:
-    """Everything that is wrong with these apps and processes, together and one by one. `policies` are the names of
-    selection policies."""
-    yield from _of_names(apps, processes)
+    """Everything that is wrong with these apps, processes and routes, together and one by one. `policies` are the
+    names of selection policies."""
+    yield from _of_names(apps, processes, routes)
     yield from _of_needs(apps, processes)
     for place, app in enumerate(apps):
         yield from (Problem(f"apps[{place}]", app.name, *found) for found in of_app(app, languages, policies))
     for place, process in enumerate(processes):
         yield from (Problem(f"processes[{place}]", process.name, *found) for found in of_process(process))
+    for place, found in of_routes(routes, apps):
+        yield Problem(f"routes[{place}]", routes[place].name, *found)
 
 
 def of_app(app: AppSpec, languages: Languages, policies: Collection[str]) -> Iterator[Finding]:
     """Everything that is wrong with one app by itself."""
-    if is_reserved(app.route):
-        yield "route", f"found {quoted(app.route)}, expected another route: the lab shows its own pages there."
+    page = reserved(app.route)
+    if page is not None:
+        yield "route", f"found {quoted(app.route)}, expected another route: the lab shows pages of its own at {page}."
     yield from _environment(app.env, _SET_BY_THE_LAB)
     yield from _patience(app)
     if not is_file(app.selection) and app.selection not in policies:
@@ -150,11 +157,6 @@ def of_proxy(proxy: ProxySettings) -> Iterator[Problem]:
             yield Problem(PROXY, PROXY, f"observe_from[{number}]", found)
 
 
-def is_reserved(path: str) -> bool:
-    """Whether the gateway itself answers there."""
-    return path.rstrip("/") == POOL_STATUS or f"{path}/".startswith(f"{OPERATORS}/")
-
-
 def of_process(process: ServiceSpec) -> Iterator[Finding]:
     """Everything that is wrong with one process by itself."""
     yield from _environment(process.env, frozenset())
@@ -187,18 +189,22 @@ def http_target(url: str) -> tuple[str, int, str]:
 # -- together
 
 
-def _of_names(apps: Sequence[AppSpec], processes: Sequence[ServiceSpec]) -> Iterator[Problem]:
-    """One name means one thing in commands and events, so an app and a process cannot share it either."""
+def _of_names(
+    apps: Sequence[AppSpec], processes: Sequence[ServiceSpec], routes: Sequence[RouteSpec]
+) -> Iterator[Problem]:
+    """One name means one thing in commands and events, so an app, a process and a route cannot share it either."""
     names: dict[str, str] = {}
-    routes: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for place, app in enumerate(apps):
         if app.name == PROXY:
             found = f"found {quoted(PROXY)}, expected another name: commands mean the proxy itself by it."
             yield Problem(f"apps[{place}]", app.name, "name", found)
         yield from _twice(names, f"apps[{place}]", app.name, "name", app.name)
-        yield from _twice(routes, f"apps[{place}]", app.name, "route", app.route)
+        yield from _twice(paths, f"apps[{place}]", app.name, "route", app.route)
     for place, process in enumerate(processes):
         yield from _twice(names, f"processes[{place}]", process.name, "name", process.name)
+    for place, route in enumerate(routes):
+        yield from _twice(names, f"routes[{place}]", route.name, "name", route.name)
 
 
 def _twice(seen: dict[str, str], place: str, name: str, key: str, value: str) -> Iterator[Problem]:

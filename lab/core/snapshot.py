@@ -120,6 +120,39 @@ class AppSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Its program is being looked at, or workers of another one are on their way."""
 
 
+class LeadSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What a route sends to one of its apps."""
+
+    app: str
+    weight: int
+    """Beside the weights of the route's other apps."""
+    requests: int
+    """Since both are there, the lab's own included."""
+    share: float | None
+    """Percent of the route's requests that it was really sent; None when there were none."""
+
+
+class RouteSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One route: what it takes, where it leads, and its rate, errors and durations, the lab's own requests included."""
+
+    name: str
+    takes: str
+    """In one line: methods, host, path, fields, priority."""
+    implied: bool
+    """It is an app's own, called like the app."""
+    leads: tuple[LeadSnapshot, ...]
+    requests: int
+    in_flight: int
+    classes: tuple[int, ...]
+    """Ended requests by the first digit of their status, 0 to 5; the first counts answers that broke off."""
+    errors: int
+    """Those of them with 5xx, or broken off."""
+    rps: float
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+
+
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Every accepted request ends in exactly one of answered, failed, shed, abandoned."""
 
@@ -198,6 +231,8 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool = False
     apps: tuple[AppSnapshot, ...]
     processes: tuple[ServiceSnapshot, ...] = ()
+    routes: tuple[RouteSnapshot, ...] = ()
+    """Those that were written down, then those of the apps."""
     totals: Totals
     """Without the lab's own requests."""
     own: Traffic
@@ -214,6 +249,11 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     def app(self, name: str) -> AppSnapshot | None:
         """The app called `name`."""
         return next((app for app in self.apps if app.name == name), None)
+
+    def route(self, name: str) -> RouteSnapshot:
+        """The route called `name`. Raises `KeyError`."""
+        found = {route.name: route for route in self.routes}
+        return found[name]
 
 
 if __name__ == "__main__":

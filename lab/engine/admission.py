@@ -30,7 +30,7 @@ def admit(spec: LabSpec, before: LabSpec, known: Mapping[str, Language]) -> None
         raise NotPossibleError("A running lab keeps its name and its listener.", "Stop it and start another one.")
     for problem in rules.of_proxy(spec.proxy):
         raise NotPossibleError(f"{problem.name}: {problem.key}: {problem.message}")
-    for problem in rules.of_lab(spec.apps, spec.processes, known, plugins.names("cgilab.selection")):
+    for problem in rules.of_lab(spec.apps, spec.processes, known, plugins.names("cgilab.selection"), spec.routes):
         raise NotPossibleError(f"{problem.name}: {problem.key}: {problem.message}")
 
 

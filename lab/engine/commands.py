@@ -4,7 +4,7 @@ import shlex
 
 from lab.core.errors import LabError, NotPossibleError
 from lab.core.model import PROXY
-from lab.engine import settings, timeline
+from lab.engine import settings, shares, timeline
 from lab.engine.lab import Changed, Lab, Signalled
 
 USAGE = {
@@ -14,6 +14,7 @@ USAGE = {
     "thaw": "thaw TARGET",
     "scale": "scale APP N",
     "set": "set APP|proxy KEY=VALUE ...",
+    "shift": "shift ROUTE APP=WEIGHT ...",
     "reload": "reload APP",
     "heal": "heal",
     "request": "request APP",
@@ -47,6 +48,9 @@ async def execute(lab: Lab, line: str) -> str:
             return await _settings(lab, app)
         case ["set", app, *pairs] if all("=" in pair.lstrip("=") for pair in pairs):
             return "\n".join(map(_changed, await lab.set(app, _changes(pairs))))
+        case ["shift", route, *pairs] if pairs and all(_is_weight(pair) for pair in pairs):
+            shift = await lab.shift(route, {app: int(weight) for app, weight in _changes(pairs).items()})
+            return f"{shift.route}: {shares.told(shift.before)} -> {shares.told(shift.after)}"
         case ["reload", app]:
             await lab.reload(app)
             return f"{app} is being reloaded, worker by worker"
@@ -67,6 +71,11 @@ async def _settings(lab: Lab, name: str) -> str:
     spec = await lab.spec()
     part = spec.proxy if name == PROXY else spec.known(name)
     return "\n".join(f"{key}={value}" for key, value in settings.listing(part))
+
+
+def _is_weight(pair: str) -> bool:
+    app, _, weight = pair.partition("=")
+    return bool(app) and weight.isascii() and weight.isdecimal() and len(weight) < 10
 
 
 def _changes(pairs: list[str]) -> dict[str, str]:

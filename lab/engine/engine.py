@@ -22,12 +22,12 @@ from lab.core.snapshot import LabSnapshot
 from lab.core.states import Policy
 from lab.core.tasks import background
 from lab.core.trace import Trace, Why
-from lab.engine import invariants, metrics, observe, pages, settings, status_page, targets
+from lab.engine import invariants, metrics, observe, pages, settings, shares, status_page, targets
 from lab.engine.admission import admit, check_paths
 from lab.engine.defects import Defects
 from lab.engine.endpoints import Endpoints
 from lab.engine.farewell import Farewell, Roll
-from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
+from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Shifted, Signalled
 from lab.engine.processes import Processes
 from lab.engine.reload import Reloader
 from lab.engine.scaling import Decision, Scaling, count
@@ -252,6 +252,19 @@ class Engine:
         changed, told = settings.change(self._spec.known(app), changes)  # anew: somebody else may have set something
         await self._become_set(self._spec.having(changed), told)
         return told
+
+    async def shift(self, route: str, weights: dict[str, int]) -> Shifted:
+        self._writable()
+        before = self._spec.known_route(route)
+        after = shares.shifted(before, weights)
+        spec = self._spec.leading(after)
+        admit(spec, self._spec, self._reloader.known)
+        if after != before:
+            text = f"{route} leads to {shares.told(after.apps)}, was {shares.told(before.apps)}"
+            data = {"route": route, "from": before.apps, "to": after.apps}
+            self._events.emit(EventKind.SHIFTED, text, data=data)
+            await self._become(spec)
+        return Shifted(route, before.apps, after.apps)
 
     async def reload(self, app: str) -> None:
         self._writable()

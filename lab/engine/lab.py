@@ -10,7 +10,7 @@ import msgspec
 
 from lab.core.errors import UnknownTargetError
 from lab.core.events import EventBatch
-from lab.core.model import AppSpec, ListenerSpec, ProxySettings, ServiceSpec
+from lab.core.model import AppSpec, ListenerSpec, ProxySettings, RouteSpec, ServiceSpec
 from lab.core.snapshot import LabSnapshot
 from lab.core.trace import Trace, Why
 
@@ -28,6 +28,8 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     apps: tuple[AppSpec, ...] = ()
     processes: tuple[ServiceSpec, ...] = ()
     """Processes beside the pool that apps need."""
+    routes: tuple[RouteSpec, ...] = ()
+    """Beside those that apps have by themselves."""
     proxy: ProxySettings = ProxySettings()
     own_rate: float = 5.0
     """Requests/s that the lab sends itself, so that nothing is idle zeros; 0 turns them off."""
@@ -48,6 +50,22 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
         """The same with `changed` in place of the app of its name."""
         apps = tuple(changed if app.name == changed.name else app for app in self.apps)
         return msgspec.structs.replace(self, apps=apps)
+
+    def known_route(self, name: str) -> RouteSpec:
+        """The route called `name`, of those that were written down. Raises `UnknownTargetError`."""
+        found = next((route for route in self.routes if route.name == name), None)
+        if found is not None:
+            return found
+        if self.app(name) is not None:
+            remedy = "Give the manifest a route that leads to several apps: routes."
+            raise UnknownTargetError(f"{name!r} is an app's own route, which leads to that app alone.", remedy)
+        there = ", ".join(route.name for route in self.routes) or "none but those of its apps"
+        raise UnknownTargetError(f"No route is called {name!r}; this lab has: {there}.")
+
+    def leading(self, changed: RouteSpec) -> Self:
+        """The same with `changed` in place of the route of its name."""
+        routes = tuple(changed if route.name == changed.name else route for route in self.routes)
+        return msgspec.structs.replace(self, routes=routes)
 
 
 class Signalled(msgspec.Struct, frozen=True):
@@ -76,6 +94,14 @@ class Changed(msgspec.Struct, frozen=True):
     key: str
     before: str
     after: str
+
+
+class Shifted(msgspec.Struct, frozen=True):
+    """The weights of a route, before and after, by app."""
+
+    route: str
+    before: dict[str, int]
+    after: dict[str, int]
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -152,6 +178,14 @@ class Lab(Protocol):
         A key is a field of the app (`concurrency`, `selection`), of its pool (`max_workers`, `policy`) or a path
         (`liveness.interval`, `resources.files`, `php.ini.memory_limit`). A wrong key or value is a `NotPossibleError`
         that names the nearest known key, or what was expected.
+        """
+        ...
+
+    async def shift(self, route: str, weights: dict[str, int]) -> Shifted:
+        """Change how a route shares its requests out, from the next request on; apps not in `weights` keep theirs.
+
+        Raises `UnknownTargetError` for a route that is none, `NotPossibleError` for an app that it does not lead to,
+        or when nothing would be left for anybody.
         """
         ...
 

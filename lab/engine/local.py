@@ -22,7 +22,7 @@ from lab.core.trace import Trace, Why
 from lab.engine.control import ControlServer
 from lab.engine.engine import Engine
 from lab.engine.farewell import Farewell
-from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
+from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, Changed, LabSpec, ProcessSpec, Scaled, Shifted, Signalled
 
 T = TypeVar("T")
 
@@ -73,6 +73,9 @@ class LocalLab:
 
     async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
         return await self._call(self._engine.set(app, changes))
+
+    async def shift(self, route: str, weights: dict[str, int]) -> Shifted:
+        return await self._call(self._engine.shift(route, weights))
 
     async def reload(self, app: str) -> None:
         await self._call(self._engine.reload(app))

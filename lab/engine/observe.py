@@ -7,6 +7,8 @@ from lab.core.snapshot import (
     AppSnapshot,
     Invariants,
     LabSnapshot,
+    LeadSnapshot,
+    RouteSnapshot,
     ScalingSnapshot,
     ServiceSnapshot,
     Traffic,
@@ -15,7 +17,7 @@ from lab.core.snapshot import (
 from lab.core.states import EndpointHealth, Policy
 from lab.engine.lab import LabSpec
 from lab.pool.manager import AppView, PoolView, WorkerView
-from lab.proxy.manager import EndpointView, ProxyView, UpstreamView
+from lab.proxy.manager import EndpointView, ProxyView, RouteView, UpstreamView
 
 
 def build(
@@ -50,6 +52,7 @@ def build(
             if app.name in views
         ),
         processes=processes,
+        routes=tuple(map(_route, proxy.routes)),
         totals=proxy.totals,
         own=Traffic(rate=own_rate, totals=proxy.own),
         invariants=invariants,
@@ -96,6 +99,31 @@ def _app(
         unavailable=view.unavailable,
         building=view.building,
         changing=view.changing,
+    )
+
+
+def _route(view: RouteView) -> RouteSnapshot:
+    return RouteSnapshot(
+        name=view.name,
+        takes=view.takes,
+        implied=view.implied,
+        leads=tuple(
+            LeadSnapshot(
+                app=lead.app,
+                weight=lead.weight,
+                requests=lead.accepted,
+                share=None if lead.share is None else 100 * lead.share,
+            )
+            for lead in view.leads
+        ),
+        requests=view.accepted,
+        in_flight=view.in_flight,
+        classes=view.classes[:6],
+        errors=view.classes[0] + view.classes[5],
+        rps=view.rps,
+        p50_ms=view.p50_ms,
+        p95_ms=view.p95_ms,
+        p99_ms=view.p99_ms,
     )
 
 

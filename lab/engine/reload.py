@@ -18,7 +18,7 @@ from lab.config import languages, manifest, watch
 from lab.config.languages import Language
 from lab.core.errors import LabError
 from lab.core.events import EventKind, EventRing
-from lab.core.model import AppSpec, ServiceSpec, is_file
+from lab.core.model import AppSpec, RouteSpec, ServiceSpec, is_file
 from lab.core.tasks import background
 from lab.engine.lab import LabSpec
 from lab.pool.build import sources
@@ -29,7 +29,14 @@ Contents = Mapping[Path, bytes | None]
 
 def spec_of(read: manifest.Manifest) -> LabSpec:
     """The desired state that a manifest asks for."""
-    return LabSpec(name=read.name, listener=read.listener, proxy=read.proxy, apps=read.apps, processes=read.processes)
+    return LabSpec(
+        name=read.name,
+        listener=read.listener,
+        apps=read.apps,
+        processes=read.processes,
+        routes=read.routes,
+        proxy=read.proxy,
+    )
 
 
 def merged(before: LabSpec, after: LabSpec, now: LabSpec) -> LabSpec:
@@ -214,8 +221,9 @@ def _difference(before: LabSpec, after: LabSpec) -> str:
     return "; ".join(f"{word} {', '.join(names)}" for word, names in parts.items() if names) or "no app is another"
 
 
-def _parts(spec: LabSpec) -> dict[str, AppSpec | ServiceSpec]:
-    return {app.name: app for app in spec.apps} | {process.name: process for process in spec.processes}
+def _parts(spec: LabSpec) -> dict[str, AppSpec | ServiceSpec | RouteSpec]:
+    named: tuple[AppSpec | ServiceSpec | RouteSpec, ...] = (*spec.apps, *spec.processes, *spec.routes)
+    return {one.name: one for one in named}
 
 
 _ABSENT = object()
@@ -230,11 +238,15 @@ def _merge(before: Any, after: Any, now: Any) -> Any:
     return {key: value for key, value in results if value is not _ABSENT}
 
 
+_NAMED = ("apps", "processes", "routes")
+"""Parts of a lab that have names."""
+
+
 def _named(spec: LabSpec) -> dict[str, Any]:
     """As a dictionary, with what has a name under its name."""
     document: dict[str, Any] = msgspec.to_builtins(spec)
-    return document | {part: {one["name"]: one for one in document[part]} for part in ("apps", "processes")}
+    return document | {part: {one["name"]: one for one in document[part]} for part in _NAMED}
 
 
 def _listed(document: dict[str, Any]) -> dict[str, Any]:
-    return document | {part: list(document[part].values()) for part in ("apps", "processes")}
+    return document | {part: list(document[part].values()) for part in _NAMED}

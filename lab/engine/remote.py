@@ -14,7 +14,7 @@ from lab.core.events import EventBatch
 from lab.core.snapshot import LabSnapshot
 from lab.core.trace import Trace, Why
 from lab.engine import protocol
-from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
+from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, Changed, LabSpec, ProcessSpec, Scaled, Shifted, Signalled
 
 T = TypeVar("T")
 
@@ -77,6 +77,9 @@ class RemoteLab:
 
     async def set(self, app: str, changes: dict[str, str]) -> tuple[Changed, ...]:
         return await self._call(tuple[Changed, ...], "set", app=app, changes=changes)
+
+    async def shift(self, route: str, weights: dict[str, int]) -> Shifted:
+        return await self._call(Shifted, "shift", route=route, weights=weights)
 
     async def reload(self, app: str) -> None:
         await self._call(type(None), "reload", app=app)

@@ -24,7 +24,7 @@ def proxy_spec(
         _upstream(app, unavailable.get(app.name) or _waiting(waits_for(app)), editions.get(app.selection, 0))
         for app in spec.apps
     )
-    return ProxySpec(listener=listener, upstreams=tuple(upstreams), settings=spec.proxy)
+    return ProxySpec(listener=listener, upstreams=tuple(upstreams), routes=spec.routes, settings=spec.proxy)
 
 
 def askable(

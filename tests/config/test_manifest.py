@@ -184,6 +184,30 @@ def test_a_wrong_value_is_named_with_what_was_found_and_what_is_expected(
     assert expected in complaint(written(folder, apps=[{**APP, **keys}]))
 
 
+WRONG_ROUTES: dict[str, tuple[dict[str, Any], str]] = {
+    "half a weight": ({"apps": {"b": 1, "a": 1.5}}, "routes[0].apps.a: found 1.5, expected a whole number from 0 to"),
+    "a negative weight": ({"apps": {"a": -1}}, "routes[0].apps.a: found -1, expected a whole number from 0 to"),
+    "no name of an app": ({"apps": {"A b": 1}}, 'routes[0].apps: found "A b", expected a name of lower-case letters'),
+    "no app": ({"apps": {}}, "routes[0].apps: found {}, expected an object of names and numbers, at least 1."),
+    "a list of apps": ({"apps": ["a"]}, 'routes[0].apps: found ["a"], expected an object of names and numbers'),
+    "an unknown app": ({"apps": {"b": 1}}, 'routes[0].apps: found "b", expected an app of this lab. Known: a.'),
+    "an unknown key": ({"pth": "/"}, 'routes[0].pth: found a key that is not known here. Did you mean "path"?'),
+    "a number as a value": ({"headers": {"x": 1}}, "routes[0].headers.x: found 1, expected text in quotes."),
+    "a method": ({"methods": ["get"]}, 'routes[0].methods[0]: found "get", expected a method in capital letters'),
+    "every host": ({"host": "*"}, 'routes[0].host: found "*", expected a host such as example.org'),
+    "a host with a port": ({"host": "x:80"}, 'routes[0].host: found "x:80", expected a host such as example.org'),
+    "first of all": ({"priority": 9999}, "priority: found 9999, expected a whole number from -1000 to 1000."),
+    "rewritten to nowhere": ({"rewrite": "x"}, 'routes[0].rewrite: found "x", expected a path that begins with /'),
+}
+
+
+@pytest.mark.parametrize(("keys", "expected"), WRONG_ROUTES.values(), ids=WRONG_ROUTES)
+def test_p17_a_wrong_route_is_named_with_what_was_found_and_what_is_expected(
+    folder: Path, keys: dict[str, Any], expected: str
+) -> None:
+    assert expected in complaint(written(folder, routes=[{"name": "r", "path": "/r", "apps": {"a": 1}} | keys]))
+
+
 def test_missing_keys_are_named(folder: Path) -> None:
     assert "apps[1].route: found nothing, expected a path" in complaint(written(folder, apps=[APP, {"name": "b"}]))
     assert "apps: found [], expected a list of objects, at least 1." in complaint(written(folder, apps=[]))

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 from lab import bootstrap
 from lab.core.errors import NotPossibleError, ProtocolError, ReadOnlyError, UnknownTargetError
 from lab.core.events import Event, EventKind
-from lab.core.model import AppSpec, ListenerSpec, PoolSettings
+from lab.core.model import AppSpec, ListenerSpec, PoolSettings, RouteSpec
 from lab.core.snapshot import LabSnapshot
 from lab.core.trace import Why
+from lab.engine.commands import execute
 from lab.engine.lab import Lab, LabSpec, ProcessSpec
 from lab.engine.remote import RemoteLab
 
@@ -263,6 +265,69 @@ async def test_an_app_that_scales_itself_is_not_scaled_beyond_its_bounds_by_hand
     assert (await lab.scale("search", 0)).after == 0
 
 
+CANARY = RouteSpec(name="canary", path="/shop", apps={"search": 3, "other": 1})
+
+
+async def with_canary(lab: Lab) -> None:
+    """Add a second app, and a route that leads to both."""
+    await lab.apply(
+        msgspec.structs.replace(await lab.spec(), apps=(app(workers=1), app("other", workers=1)), routes=(CANARY,))
+    )
+    await until_ready(lab, 1)
+    await until_ready(lab, 1, "other")
+
+
+async def lead(lab: Lab) -> dict[str, int]:
+    """Where four requests to the route went."""
+    before = {one.app: one.requests for one in (await fresh(lab)).route("canary").leads}
+    for _ in range(4):
+        assert (await lab.request("search", "/shop?q=http")).status == 200
+    return {one.app: one.requests - before[one.app] for one in (await fresh(lab)).route("canary").leads}
+
+
+async def fresh(lab: Lab) -> LabSnapshot:
+    """A snapshot that knows of all that has ended by now."""
+    await asyncio.sleep(0.11)  # one may be that old
+    return await lab.snapshot()
+
+
+async def test_p17_shift_changes_the_shares_of_a_route_while_it_runs_and_tells_so(lab: Lab) -> None:
+    await with_canary(lab)
+    assert await lead(lab) == {"search": 3, "other": 1}
+    since = (await lab.snapshot()).events_next
+    shifted = await lab.shift("canary", {"search": 1})
+    assert (shifted.before, shifted.after) == ({"search": 3, "other": 1}, {"search": 1, "other": 1})
+    event = await until_event(lab, EventKind.SHIFTED, since)
+    assert event.data == {"route": "canary", "from": shifted.before, "to": shifted.after}
+    assert (await lab.spec()).routes[0].apps == shifted.after
+    assert await lead(lab) == {"search": 2, "other": 2}
+    route = (await fresh(lab)).route("canary")
+    assert (route.implied, route.takes, route.requests, route.errors) == (False, "/shop", 8, 0)
+    assert [one.share for one in route.leads] == [62.5, 37.5]
+    assert await execute(lab, "shift canary other=0") == "canary: search 1, other 1 -> search 1, other 0"
+    assert await lead(lab) == {"search": 4, "other": 0}
+
+
+@pytest.mark.parametrize(
+    ("route", "weights", "told"),
+    [
+        ("canry", {"search": 1}, "No route is called 'canry'; this lab has: canary"),
+        ("search", {"search": 1}, "'search' is an app's own route"),
+        ("canary", {"serch": 1}, 'does not lead to "serch". Did you mean "search"?'),
+        ("canary", {"search": -1}, "search: found the weight -1, expected 0 to 1000000"),
+        ("canary", {"search": 0, "other": 0}, "found weight 0 everywhere"),
+    ],
+)
+async def test_p17_shift_refuses_what_no_route_can_be_and_then_changes_nothing(
+    lab: Lab, route: str, weights: dict[str, int], told: str
+) -> None:
+    await with_canary(lab)
+    before = await lab.spec()
+    with pytest.raises((NotPossibleError, UnknownTargetError), match=re.escape(told)):
+        await lab.shift(route, weights)
+    assert await lab.spec() == before
+
+
 async def test_reload_replaces_every_worker(lab: Lab) -> None:
     before = {worker.pid for worker in (await until_ready(lab)).apps[0].workers}
     since = (await lab.snapshot()).events_next
@@ -297,6 +362,7 @@ async def test_apply_refuses_a_spec_that_no_running_lab_can_become_and_changes_n
         msgspec.structs.replace(spec, apps=(app(), app())),
         msgspec.structs.replace(spec, apps=(app(workers=5),), own_rate=201.0),
         msgspec.structs.replace(spec, apps=(app(workers=5), app("No name"))),
+        msgspec.structs.replace(spec, routes=(RouteSpec(name="r", apps={"nobody": 1}),)),
     ):
         with pytest.raises((NotPossibleError, ProtocolError)):
             await lab.apply(wrong)
@@ -379,7 +445,12 @@ async def test_a_read_only_lab_is_watched_and_not_changed(tmp_path: Path) -> Non
     try:
         await until_ready(local)
         commands = [local.signal("random"), local.scale("search", 1), local.heal(), local.traffic(1)]
-        for command in [*commands, local.set("search", {"max_workers": "1"}), local.reload("search")]:
+        for command in [
+            *commands,
+            local.set("search", {"max_workers": "1"}),
+            local.reload("search"),
+            local.shift("a", {}),
+        ]:
             with pytest.raises(ReadOnlyError):
                 await command
         assert (await local.snapshot()).read_only

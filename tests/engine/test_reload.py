@@ -14,7 +14,7 @@ from lab import bootstrap
 from lab.config import languages, watch
 from lab.core.clock import SystemClock
 from lab.core.events import Event, EventKind, EventRing
-from lab.core.model import AppSpec, Liveness, PoolSettings
+from lab.core.model import AppSpec, Liveness, PoolSettings, RouteSpec
 from lab.engine.lab import Answer, LabSpec
 from lab.engine.local import LocalLab
 from lab.engine.reload import Reloader, merged
@@ -119,6 +119,20 @@ async def test_an_edited_program_is_rolled_out_and_under_load_no_request_fails(l
     assert {answer.body for answer in answers[-8:]} == {"good day"}
     totals = (await lab.snapshot()).own.totals
     assert (totals.failed, totals.shed) == (0, 0)
+
+
+async def test_p17_an_edited_manifest_lays_routes_while_the_lab_runs_and_a_wrong_one_is_refused(
+    lab: LocalLab, tmp_path: Path
+) -> None:
+    assert (await lab.request("greet", "/hello")).status == 404
+    hello = {"name": "hello", "path": "/hello", "apps": {"greet": 1}}
+    since = await edit(lab, tmp_path / "lab.json", manifest(routes=[hello]))
+    assert "added hello" in (await until(lab, step("done", None), since)).text
+    assert (await lab.request("greet", "/hello")).body == "hello"
+    since = await edit(lab, tmp_path / "lab.json", manifest(routes=[hello | {"apps": {"gret": 1}}]))
+    refused = (await until(lab, step("refused", None), since)).text
+    assert 'routes[0].apps: found "gret", expected an app of this lab. Did you mean "greet"?' in refused
+    assert (await lab.request("greet", "/hello")).status == 200
 
 
 async def test_a_program_that_does_not_start_leaves_the_old_one_serving_until_it_is_mended(
@@ -242,6 +256,10 @@ def app(name: str = "a", **more: Any) -> AppSpec:
     return replace(AppSpec(name=name, route=f"/{name}", language="python", source="/a.py"), **more)
 
 
+def split(one: int, other: int) -> LabSpec:
+    return LabSpec(apps=(app(),), routes=(RouteSpec(name="r", apps={"a": one, "b": other}),))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "now", "expected"),
     [
@@ -257,6 +275,9 @@ def app(name: str = "a", **more: Any) -> AppSpec:
         (spec(app(), app("b")), spec(app()), spec(app(), app("b")), spec(app())),
         (spec(app()), spec(app()), spec(app(), app("c")), spec(app(), app("c"))),
         (spec(app(), app("b")), spec(app(), app("b")), spec(app()), spec(app())),
+        (split(9, 1), split(9, 1), split(5, 5), split(5, 5)),
+        (split(9, 1), split(8, 1), split(5, 5), split(8, 5)),
+        (spec(app()), split(9, 1), spec(app()), split(9, 1)),
         (
             spec(app(env={"A": "1", "B": "1"})),
             spec(app(env={"A": "2"})),

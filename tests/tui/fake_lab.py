@@ -26,8 +26,8 @@ from lab.core.snapshot import (
     WorkerSnapshot,
 )
 from lab.core.states import Cause, Policy, WorkerState
-from lab.engine import settings
-from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Signalled
+from lab.engine import settings, shares
+from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Shifted, Signalled
 
 HEAL = (0.0, 0.0007, 0.0014, 0.019, 0.023)
 """Seconds from the signal to: signal, exit seen, forked, probe passed, READY."""
@@ -240,6 +240,14 @@ class FakeLab:
         for one in told:
             self.ring.emit(EventKind.SETTING, f"{app}: {one.key} is {one.after}, was {one.before}", app=app)
         return told
+
+    async def shift(self, route: str, weights: dict[str, int]) -> Shifted:
+        self._check_writable()
+        before = self._spec.known_route(route)
+        after = shares.shifted(before, weights)
+        self._spec = self._spec.leading(after)
+        self.ring.emit(EventKind.SHIFTED, f"{route} leads to {shares.told(after.apps)}")
+        return Shifted(route, before.apps, after.apps)
 
     async def reload(self, app: str) -> None:
         self._check_writable()
