@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -66,7 +67,7 @@ def local_lab(
             cache=paths.cache(),
             logs=logs,
         ),
-        make_proxy,
+        partial(make_proxy, logs=logs),
         clock=clock,
         defects=logs / "defects.log",
         reloader=reload.Reloader(file, known),

@@ -245,6 +245,16 @@ class Explain(StrEnum):
     """Every one; workers are told the X-Request-Id, too."""
 
 
+class AccessLogForm(StrEnum):
+    """What a line of the access log looks like."""
+
+    OFF = "off"
+    COMBINED = "combined"
+    """As Apache and nginx write it, for every log reader."""
+    JSON = "json"
+    """With the identity of the request, where its time went, and who answered."""
+
+
 class ProxySettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the proxy treats all clients and all apps: `proxy` in the manifest, `cgilab set proxy KEY=VALUE`."""
 
@@ -255,6 +265,13 @@ class ProxySettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Networks whose clients may see `/pool-status` and the pages below `/-/`, beside this machine."""
     slow: Seconds = 1.0
     """A request that takes so long is told in an event, and its trace is kept; 0 means never."""
+    access_log: AccessLogForm = AccessLogForm.OFF
+    access_log_file: str = ""
+    """Empty means `access.log` among the lab's logs; a relative path is one of them, too."""
+    access_log_sample: Some = 1
+    """Of so many requests one is written."""
+    access_log_size: Some = 16 * 1024 * 1024
+    """A file that is so long is followed by another; four old ones are kept."""
     trace_sample: Count = 0
     """Of so many requests the trace of one is kept, whatever becomes of it: 1 keeps all, 0 none. Those of slow, failed,
     shed and retried ones always are."""

@@ -225,6 +225,8 @@ class Downstream(asyncio.Protocol, Timed):
         counters = self._gateway.counters[self.own]
         counters.begin()
         counters.end(problem.outcome)
+        if self._gateway.recorder.log is not None:
+            self._gateway.recorder.write_refused(self, problem)
         end = self._gateway.date() + RESPONSE_END[False, True, False]
         if self._gateway.recorder.explains_problems:
             end = problem.proxy_status("") + end

@@ -828,8 +828,11 @@ class Exchange(Timed):
         took = self._gateway.now() - self.started
         if self.latency is not None and outcome is not ABANDONED:
             self._count(self.latency, took)
-        if self.noted or took >= self._gateway.recorder.patience:
-            self._gateway.recorder.ended(self, outcome, took)
+        recorder = self._gateway.recorder
+        if self.noted or took >= recorder.patience:
+            recorder.ended(self, outcome, took)
+        if recorder.log is not None and not self.number % recorder.log.sample:
+            recorder.write(self, outcome, took)
         return took
 
     def _count(self, tally: Tally, took: float) -> None:

@@ -1,6 +1,7 @@
 """What every connection of the proxy shares: settings, routes, clock, timer wheel and counters."""
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lab.core.clock import Clock
@@ -32,9 +33,9 @@ class Destination(Protocol):
 class Gateway:
     """One per proxy. Counters come in pairs, indexed by whether a request is the lab's own."""
 
-    def __init__(self, clock: Clock, events: EventRing, start_cgi: StartCgi, on_starved: OnStarved) -> None:
+    def __init__(self, clock: Clock, events: EventRing, start_cgi: StartCgi, on_starved: OnStarved, logs: Path) -> None:
         self.now = clock.monotonic
-        self.recorder = Recorder(clock, events)
+        self.recorder = Recorder(clock, events, logs)
         self.start_cgi = start_cgi
         self.on_starved = on_starved
         self.wheel = TimerWheel(clock)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.core.clock import Clock
@@ -30,6 +31,9 @@ from lab.proxy.routes import Routes
 _READERS = 4
 """Threads that wait for the disk on behalf of apps with a site. They begin with the first request that needs one."""
 
+_LAST_LINES = 2.0
+"""Seconds that the access log gets to write its last lines."""
+
 _MARK = 1.0
 """Seconds between two copies of the histograms."""
 
@@ -44,12 +48,13 @@ class PythonBuiltinProxy:
         pages: Pages | None = None,
         start_cgi: StartCgi = no_cgi,
         on_starved: OnStarved = ignore,
+        logs: Path = Path(),
     ) -> None:
-        """`pages` are shown to those who run the lab; without it there are none."""
+        """`pages` are shown to those who run the lab; without it there are none. `logs` is the access log's folder."""
         self.pages = pages
         self._clock = clock
         self._events = events
-        self._gateway = Gateway(clock, events, start_cgi, on_starved)
+        self._gateway = Gateway(clock, events, start_cgi, on_starved, logs)
         self._disk = ThreadPoolExecutor(_READERS, thread_name_prefix="site-files")
         self._upstreams: dict[str, Upstream] = {}
         self._routes: dict[str, RouteState] = {}
@@ -202,6 +207,8 @@ class PythonBuiltinProxy:
         for upstream in self._upstreams.values():
             upstream.guard.close()
         self._gateway.wheel.stop()
+        if (log := self._gateway.recorder.close()) is not None:
+            await asyncio.to_thread(log.join, _LAST_LINES)
         if self._marking is not None:
             self._marking.cancel()
 

@@ -1,4 +1,4 @@
-"""What is remembered of a request when it has ended: its trace, a line in the slow log.
+"""What is remembered of a request when it has ended: its trace, a line in the slow log, one in the access log.
 
 While a request passes, its exchange only keeps times and numbers that it needs anyway. Words are made of them here, and
 only for requests that somebody will ask about; of all others the hot path knows after two comparisons that they are
@@ -6,22 +6,25 @@ none.
 """
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from lab.core.clock import Clock
 from lab.core.events import EventKind, EventRing
-from lab.core.model import Explain, ProxySettings
+from lab.core.model import AccessLogForm, Explain, ProxySettings
 from lab.core.printable import printable
 from lab.core.trace import Attempt, Trace, Why
 from lab.proxy import explain
+from lab.proxy.access_log import AccessLog, Entry
 from lab.proxy.accounting import FAILED, SHED, Outcome
 from lab.proxy.problems import Problem
 from lab.proxy.trace import Traces
 from lab.wire.headers import without
 
 if TYPE_CHECKING:
+    from lab.proxy.backends.python_builtin.downstream import Downstream
     from lab.proxy.backends.python_builtin.exchange import Exchange
 
 _NEVER: Final = 1 << 62
@@ -37,7 +40,12 @@ _LONGEST: Final = 2048
 class Recorder:
     """Decides what to remember, and remembers it."""
 
-    def __init__(self, clock: Clock, events: EventRing) -> None:
+    def __init__(self, clock: Clock, events: EventRing, logs: Path) -> None:
+        """`logs` is the folder of files whose name is relative."""
+        self.log: AccessLog | None = None
+        """None while no access log is asked for."""
+        self._logs = logs
+        self._logs_as: tuple[AccessLogForm, str, int, int] | None = None
         self.patience = math.inf
         """A request that takes at least so many seconds is slow."""
         self.sample = _NEVER
@@ -58,6 +66,68 @@ class Recorder:
         self.sample = settings.trace_sample or _NEVER
         self.explains_problems = settings.explain is not Explain.OFF
         self.explains_all = settings.explain is Explain.ALL
+        self._follow_log(settings)
+
+    def write(self, exchange: "Exchange", outcome: Outcome, took: float) -> None:
+        """Have a line in the access log for a request that has ended."""
+        assert self.log is not None
+        request = exchange.request
+        self.log.add(
+            Entry(
+                ended=exchange.started + took,
+                identity=(exchange.number, exchange.downstream.own),
+                client=exchange.downstream.peer,
+                method=request.method,
+                target=exchange.original or request.target,
+                modern=request.modern,
+                host=request.host,
+                lines=request.lines,
+                status=exchange.status,
+                outcome=outcome,
+                received=exchange.uploaded,
+                sent=exchange.sent,
+                took=took,
+                queued=exchange.queued,
+                connecting=exchange.connecting,
+                first=exchange.first and exchange.first - exchange.started,
+                route=exchange.route.name,
+                app=exchange.route.app,
+                worker=exchange.endpoint.who if exchange.asked else "",
+            )
+        )
+
+    def write_refused(self, downstream: "Downstream", problem: Problem) -> None:
+        """The same for what could not become a request: nothing is known of it but who sent it."""
+        assert self.log is not None
+        refused = Entry(
+            ended=self._clock.monotonic(),
+            identity=(0, downstream.own),
+            client=downstream.peer,
+            status=problem.status,
+            outcome=problem.outcome,
+        )
+        self.log.add(refused)
+
+    def close(self) -> AccessLog | None:
+        """Write no more. The log that is returned still has lines to write; `join` waits for them."""
+        log, self.log = self.log, None
+        if log is not None:
+            log.close()
+        return log
+
+    def _follow_log(self, settings: ProxySettings) -> None:
+        form, file = settings.access_log, settings.access_log_file
+        wanted = (form, file, settings.access_log_sample, settings.access_log_size)
+        if wanted == self._logs_as:
+            return
+        self.close()
+        self._logs_as = wanted
+        if form is not AccessLogForm.OFF:
+            place = self._logs / (file or "access.log")
+            self.log = AccessLog(place, form, wanted[2], wanted[3], self.traces.identity, self._note)
+
+    def _note(self, text: str) -> None:
+        self._events.emit(EventKind.NOTE, text)
 
     def baptise(self, exchange: "Exchange") -> None:
         """Give a request the field line that says what it is called, in place of one that the client made up."""

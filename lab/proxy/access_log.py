@@ -1,0 +1,254 @@
+"""The access log: a line for each request, or for one of so many, without the event loop ever waiting for a disk.
+
+The loop hands over what it knows ten times a second; a thread makes lines of it, writes them at once, and starts a new
+file before one becomes too long. What comes faster than the disk takes it is not kept: those lines are counted, and the
+count is told. Two forms: Apache's `combined`, which every log reader knows, and JSON with where the time went.
+
+A line holds what strangers sent, so every byte that is not plain text is escaped: nobody can forge a second line.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final
+
+import msgspec
+
+from lab.core.model import AccessLogForm
+
+PIECE: Final = 0.1
+"""Seconds between two hand-overs."""
+
+MOST: Final = 20_000
+"""Requests that wait to be written. What comes beyond is lost."""
+
+KEPT: Final = 4
+"""Old files beside the one that is written: `access.log.1` is the newest of them."""
+
+_WANTED: Final = re.compile(rb"(?i)\n(user-agent|referer):[ \t]*([^\r]*)\r")
+_UNSAFE: Final = re.compile(rb"[^\x20\x21\x23-\x5b\x5d-\x7e]")
+_LONGEST: Final = 2048
+"""Bytes of a target or a field that are written."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What is known of a request at its end. Times are seconds, sizes are bytes of bodies."""
+
+    ended: float
+    """Monotonic."""
+    identity: tuple[int, bool]
+    """Its number, 0 for what could not be read, and whether it is the lab's own."""
+    client: str
+    status: int
+    """0: the client was sent nothing."""
+    outcome: str
+    method: bytes = b""
+    target: bytes = b""
+    modern: bool = True
+    """HTTP/1.1."""
+    host: bytes | None = None
+    lines: bytes = b""
+    """Its head, of which some fields are written."""
+    received: int = 0
+    sent: int = 0
+    took: float = 0.0
+    queued: float = 0.0
+    connecting: float = 0.0
+    first: float = 0.0
+    """Until the head of the answer; 0 where it came with the end."""
+    route: str = ""
+    app: str = ""
+    worker: str = ""
+
+
+class AccessLog:
+    """Writes to `file` from a thread of its own, from when it is made until `close`. Used on one event loop."""
+
+    def __init__(
+        self,
+        file: Path,
+        form: AccessLogForm,
+        sample: int,
+        size: int,
+        name: Callable[[int, bool], str],
+        tell: Callable[[str], None],
+    ) -> None:
+        """One of `sample` requests is for it. A file that has `size` bytes is followed by another.
+
+        `name` gives a request its identity, `tell` hears what goes wrong.
+        """
+        self.file = file
+        self.sample = sample
+        self._line = {AccessLogForm.COMBINED: self._combined, AccessLogForm.JSON: self._json}[form]
+        self._size = size
+        self._name = name
+        self._tell = tell
+        self._told_lost = 0
+        self._entries: list[Entry] = []
+        self._given = 0
+        self._taken = 0
+        self._refused = 0
+        """Lines for which there was no room."""
+        self._failed = 0
+        """Lines that the thread could not write; `_taken` and this are the thread's to change."""
+        self._failure = ""
+        self._told = ""
+        self._queue: SimpleQueue[list[Entry] | None] = SimpleQueue()
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread = threading.Thread(target=self._run, name="access-log", daemon=True)
+        self._thread.start()
+
+    @property
+    def lost(self) -> int:
+        """Lines that were not written."""
+        return self._refused + self._failed
+
+    def add(self, entry: Entry) -> None:
+        """Have a line written soon."""
+        if self._given - self._taken >= MOST:
+            self._refused += 1
+        else:
+            self._given += 1
+            self._entries.append(entry)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PIECE, self._hand_over)
+
+    def close(self) -> None:
+        """Write what there is, then end."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._hand_over()
+        self._queue.put(None)
+
+    def join(self, timeout: float) -> None:
+        """Wait until all is written, after `close`. Blocks."""
+        self._thread.join(timeout)
+
+    # -- on the loop
+
+    def _hand_over(self) -> None:
+        self._timer = None
+        entries, self._entries = self._entries, []
+        if entries:
+            self._queue.put(entries)
+        lost, failure = self.lost, self._failure
+        if failure and failure != self._told:
+            self._tell(f"The access log {self.file} cannot be written: {failure}")
+        elif not failure and lost > self._told_lost:
+            self._tell(f"The access log lost {lost - self._told_lost} lines: they came faster than the disk takes them")
+        self._told, self._told_lost = failure, lost
+
+    # -- in the thread
+
+    def _run(self) -> None:
+        place = _Place(self.file, self._size)
+        while (entries := self._queue.get()) is not None:
+            apart = time.time() - time.monotonic()
+            try:
+                place.write(b"".join([self._line(entry, entry.ended + apart) for entry in entries]))
+                self._failure = ""
+            except OSError as error:
+                self._failed += len(entries)
+                self._failure = error.strerror or str(error)
+                place.close()
+            self._taken += len(entries)
+        place.close()
+
+    def _combined(self, entry: Entry, wall: float) -> bytes:
+        """Apache's combined format; status 000 where the client was sent nothing."""
+        found = {name.lower(): value for name, value in _WANTED.findall(entry.lines)}
+        asked = b"%b %b HTTP/1.%d" % (entry.method, _safe(entry.target), entry.modern) if entry.method else b"-"
+        return b'%b - - [%b] "%b" %03d %b "%b" "%b"\n' % (
+            entry.client.encode() or b"-",
+            time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(wall)).encode(),
+            asked,
+            entry.status,
+            b"%d" % entry.sent if entry.sent else b"-",
+            _safe(found.get(b"referer", b"-")),
+            _safe(found.get(b"user-agent", b"-")),
+        )
+
+    def _json(self, entry: Entry, wall: float) -> bytes:
+        found = {name.lower(): value for name, value in _WANTED.findall(entry.lines)}
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall))
+        document = {
+            "time": f"{moment}.{int(wall % 1 * 1000):03d}Z",
+            "id": self._name(*entry.identity) if entry.identity[0] else None,
+            "own": entry.identity[1],
+            "client": entry.client,
+            "method": entry.method.decode("latin-1"),
+            "target": _text(entry.target),
+            "host": None if entry.host is None else _text(entry.host),
+            "status": entry.status,
+            "outcome": entry.outcome,
+            "received": entry.received,
+            "sent": entry.sent,
+            "seconds": round(entry.took, 6),
+            "queue": round(entry.queued, 6),
+            "connect": round(entry.connecting, 6),
+            "first_byte": round(entry.first or entry.took, 6),
+            "route": entry.route,
+            "app": entry.app,
+            "worker": entry.worker,
+            "referer": _text(found.get(b"referer", b"")),
+            "user_agent": _text(found.get(b"user-agent", b"")),
+        }
+        return msgspec.json.encode(document) + b"\n"
+
+
+class _Place:
+    """The file, opened when something is to be written, and its predecessors."""
+
+    def __init__(self, file: Path, size: int) -> None:
+        self._file = file
+        self._most = size
+        self._descriptor = -1
+        self._size = 0
+
+    def write(self, lines: bytes) -> None:
+        """Append them, all in one file. Raises `OSError`."""
+        if self._descriptor >= 0 and self._size + len(lines) > self._most and self._size:
+            self.close()
+            self._move_on()
+        if self._descriptor < 0:
+            self._open()
+        self._size += len(lines)
+        while lines:
+            lines = lines[os.write(self._descriptor, lines) :]
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _open(self) -> None:
+        with contextlib.suppress(FileExistsError):  # if it is no folder, opening says so
+            self._file.parent.mkdir(parents=True)
+        if self._file.exists() and self._file.stat().st_size >= self._most:
+            self._move_on()
+        self._descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(self._descriptor).st_size
+
+    def _move_on(self) -> None:
+        """`access.log` becomes `access.log.1`, and so on; the oldest one goes."""
+        for number in range(KEPT, 0, -1):
+            before = self._file.with_name(f"{self._file.name}.{number - 1}") if number > 1 else self._file
+            with contextlib.suppress(FileNotFoundError):
+                before.replace(self._file.with_name(f"{self._file.name}.{number}"))
+
+
+def _text(value: bytes) -> str:
+    """What JSON has between quotes: a terminal that shows the file must not take any of it for a command."""
+    return value[:_LONGEST].decode("ascii", "backslashreplace")
+
+
+def _safe(value: bytes) -> bytes:
+    """What stands between quotes: everything but plain text as `\\xhh`, as Apache writes it."""
+    return _UNSAFE.sub(lambda byte: b"\\x%02x" % byte[0][0], value[:_LONGEST])

@@ -1,0 +1,170 @@
+"""Point 28, the access log: a line for each request, whoever sent it and however it ended; no line is forged."""
+
+import asyncio
+import json
+import re
+import stat
+
+import msgspec
+import pytest
+
+from lab.core.events import EventKind
+from lab.core.model import AccessLogForm
+from lab.proxy import access_log
+from lab.proxy.access_log import AccessLog, Entry
+
+COMBINED = re.compile(
+    r'(?P<client>\S+) - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "(?P<asked>(?:[^"\\]|\\.)*)" (?P<status>\d{3})'
+    r' (?P<sent>\d+|-) "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)"'
+)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+async def logging(world, form, file, **more):
+    spec = world.spec.settings
+    changed = msgspec.structs.replace(spec, access_log=form, access_log_file=str(file), **more)
+    world.spec = msgspec.structs.replace(world.spec, settings=changed)
+    await world.proxy.apply(world.spec)
+
+
+async def written(file, lines):
+    """The lines of the log, as soon as there are so many."""
+    async with asyncio.timeout(10):
+        while not file.exists() or len(file.read_text().splitlines()) < lines:
+            await asyncio.sleep(0.02)
+    return file.read_text().splitlines()
+
+
+async def test_p28_the_access_log_has_a_line_for_each_request_however_it_ended(world, tmp_path):
+    file = tmp_path / "logs" / "access.log"
+    await world.start()
+    await world.worker()
+    await logging(world, AccessLogForm.COMBINED, file)
+    client = await world.client()
+    fields = b"Host: x\r\nReferer: http://there/\r\nUser-Agent: test/1\r\n"
+    await client.send(b"GET /a?b HTTP/1.1\r\n" + fields + b"\r\n")
+    await client.response()
+    await client.send(b"BAD\r\n\r\n")
+    await client.response()
+    first, second = await written(file, 2)
+    found = COMBINED.fullmatch(first)
+    assert found is not None
+    assert found.groupdict() == {
+        "client": "127.0.0.1",
+        "asked": "GET /a?b HTTP/1.1",
+        "status": "200",
+        "sent": "2",
+        "referer": "http://there/",
+        "agent": "test/1",
+    }
+    assert COMBINED.fullmatch(second)["status"] == "400"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+async def test_p28_the_json_access_log_tells_who_answered_and_where_the_time_went(world, tmp_path):
+    file = tmp_path / "access.log"
+    await world.start()
+    await world.worker()
+    await logging(world, AccessLogForm.JSON, file, trace_sample=1)
+    assert await world.get("/x") == 200
+    line = json.loads((await written(file, 1))[0])
+    (trace,) = world.proxy.traces()
+    assert line["id"] == trace.id
+    assert (line["app"], line["worker"], line["status"], line["outcome"]) == ("app", "app/0", 200, "answered")
+    assert line["seconds"] >= line["first_byte"] >= line["connect"] > 0
+    assert (line["sent"], line["own"]) == (2, False)
+
+
+HOSTILE = b'x" 200 1 "-" "-"\tforged \\ \x9b2J \xff'
+
+
+@pytest.mark.parametrize("form", [AccessLogForm.COMBINED, AccessLogForm.JSON])
+async def test_p28_what_a_stranger_sends_forges_no_line_and_speaks_to_no_terminal(world, tmp_path, form):
+    file = tmp_path / "access.log"
+    await world.start()
+    await world.worker()
+    await logging(world, form, file)
+    client = await world.client()
+    await client.send(b'GET /"%22\\ HTTP/1.1\r\nHost: x\r\nUser-Agent: ' + HOSTILE + b"\r\nReferer: \x80\r\n\r\n")
+    assert (await client.response())[0] == 200
+    await written(file, 1)
+    raw = file.read_bytes()
+    assert raw.count(b"\n") == 1
+    assert all(0x20 <= byte <= 0x7E for byte in raw.rstrip(b"\n"))
+    if form is AccessLogForm.COMBINED:
+        found = COMBINED.fullmatch(raw.decode().rstrip("\n"))
+        assert found["status"] == "200"
+        assert "forged" in found["agent"]
+    else:
+        assert "forged" in json.loads(raw)["user_agent"]
+
+
+async def test_p28_one_of_so_many_requests_is_written(world, tmp_path):
+    file = tmp_path / "access.log"
+    await world.start()
+    await world.worker()
+    await logging(world, AccessLogForm.COMBINED, file, access_log_sample=3)
+    for _ in range(9):
+        await world.get()
+    assert len(await written(file, 3)) == 3
+    await logging(world, AccessLogForm.OFF, file)
+    await world.get()
+    await world.get()
+    await world.get()
+    assert len(file.read_text().splitlines()) == 3
+
+
+async def test_p28_a_file_that_cannot_be_written_is_told_once_and_no_request_suffers(world, tmp_path):
+    (tmp_path / "file").write_text("")
+    await world.start()
+    await world.worker()
+    await logging(world, AccessLogForm.COMBINED, tmp_path / "file" / "access.log")
+    async with asyncio.timeout(10):
+        while not world.told(EventKind.NOTE):
+            assert await world.get() == 200
+            await asyncio.sleep(0.05)
+    for _ in range(5):
+        assert await world.get() == 200
+        await asyncio.sleep(0.11)
+    (told,) = world.told(EventKind.NOTE)
+    assert "cannot be written: Not a directory" in told
+
+
+def entry(number):
+    return Entry(
+        ended=0.0,
+        identity=(number, False),
+        client="127.0.0.1",
+        method=b"GET",
+        target=b"/",
+        status=200,
+        outcome="answered",
+    )
+
+
+async def logged(file, count, size=1 << 20):
+    """A log that got so many lines at once and was closed, and what it told."""
+    told = []
+    log = AccessLog(file, AccessLogForm.COMBINED, 1, size, lambda number, own: str(number), told.append)
+    for number in range(count):
+        log.add(entry(number + 1))
+    log.close()
+    await asyncio.to_thread(log.join, 10)
+    return log, told
+
+
+async def test_p28_a_long_file_is_followed_by_another_and_a_few_old_ones_are_kept(tmp_path):
+    file = tmp_path / "access.log"
+    for _ in range(access_log.KEPT + 3):
+        await logged(file, 10, size=100)
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert kept == ["access.log", *(f"access.log.{number}" for number in range(1, access_log.KEPT + 1))]
+    assert all(len((tmp_path / name).read_text().splitlines()) == 10 for name in kept)
+
+
+async def test_p28_lines_that_come_faster_than_the_disk_takes_them_are_counted_and_told(tmp_path):
+    file = tmp_path / "access.log"
+    log, told = await logged(file, access_log.MOST + 7)
+    assert log.lost == 7
+    assert len(file.read_text().splitlines()) == access_log.MOST
+    assert told == ["The access log lost 7 lines: they came faster than the disk takes them"]
