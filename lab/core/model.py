@@ -36,6 +36,10 @@ Protocol = Annotated[
         description="A protocol's name in lower case; not HTTP or TLS, whose requests would pass by the proxy unread.",
     ),
 ]
+Network = Annotated[
+    str,
+    Meta(pattern=r"^[0-9A-Fa-f:.]{2,39}(/[0-9]{1,3})?(?!\n)$", description="An address, or a network as 10.0.0.0/8."),
+]
 Version = Annotated[str, Meta(pattern=r"^(\d+(\.\d+)*)?(?!\n)$", description="A version such as 8.2, in quotes.")]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Niceness = Annotated[int, Meta(ge=0, le=19)]
@@ -260,6 +264,9 @@ class ProxySettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     limits: Limits = Limits()
     timeouts: ClientTimeouts = ClientTimeouts()
+    trusted: tuple[Network, ...] = ()
+    """Proxies in front of this one: what they say in X-Forwarded-For and Forwarded about their clients is believed and
+    passed on. Of everybody else it is dropped, for anybody can write it."""
     explain: Explain = Explain.PROBLEMS
     observe_from: tuple[Network, ...] = ()
     """Networks whose clients may see `/pool-status` and the pages below `/-/`, beside this machine."""

@@ -149,12 +149,13 @@ def of_app(app: AppSpec, languages: Languages, policies: Collection[str]) -> Ite
 
 def of_proxy(proxy: ProxySettings) -> Iterator[Problem]:
     """Everything that is wrong with the settings of the proxy itself."""
-    for number, network in enumerate(proxy.observe_from):
-        try:
-            ip_network(network, strict=False)
-        except ValueError:
-            found = f"found {quoted(network)}, expected an address or a network, such as 10.0.0.0/8."
-            yield Problem(PROXY, PROXY, f"observe_from[{number}]", found)
+    for key, networks in (("observe_from", proxy.observe_from), ("trusted", proxy.trusted)):
+        for number, network in enumerate(networks):
+            try:
+                ip_network(network, strict=False)
+            except ValueError:
+                found = f"found {quoted(network)}, expected an address or a network, such as 10.0.0.0/8."
+                yield Problem(PROXY, PROXY, f"{key}[{number}]", found)
 
 
 def of_process(process: ServiceSpec) -> Iterator[Finding]:

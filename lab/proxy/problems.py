@@ -75,6 +75,12 @@ OPTIONS = b"HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELET
 PAGE_METHOD = Problem(405, "This page is only read.", "Use GET.", allow="GET, HEAD")
 NO_PAGE = Problem(404, "The gateway has no such page.", "Pages are listed at /-/.")
 PAGE_BROKEN = Problem(500, "The page could not be written.", "This is a defect of cgilab.", Outcome.FAILED)
+LOOP = Problem(
+    508,
+    "This lab has passed this request on before: it goes round in a circle.",
+    "Look for an app that sends requests back to this lab.",
+    Outcome.FAILED,
+)
 FILE_METHOD = Problem(405, "This is a file, which is only read.", "Use GET.", allow="GET, HEAD")
 PAGE_ELSEWHERE = Problem(
     403, "This page is shown to this machine only.", "Ask from 127.0.0.1, or name your network in observe_from."

@@ -87,11 +87,12 @@ def constants(port: int, root: bytes) -> Variables:
 
 
 def variables(
-    request: RequestHead, script: Script, authority: bytes, client: tuple[str, int], *, authorized: bool
+    request: RequestHead, script: Script, authority: bytes, client: tuple[str, int | None], *, authorized: bool
 ) -> Variables:
     """The variables of one request (RFC 3875 4.1).
 
-    `authority` stands for the host that an old client did not name. HTTPS is not set, since that would say it is on.
+    `authority` stands for the host that an old client did not name. Of a client whom another proxy speaks for, the port
+    is not known: None. HTTPS is not set, since that would say it is on.
     The gateway authenticates nobody, so the program has to, if anybody does: with `authorized` it sees the client's
     Authorization. FastCGI applications do, as behind nginx; CGI programs do not, as under Apache, because whatever they
     start inherits their environment (RFC 3875 4.1.18, 9.2).
@@ -108,9 +109,10 @@ def variables(
         (b"SERVER_NAME", _without_port(host)),
         (b"SERVER_PROTOCOL", b"HTTP/1.1" if request.modern else b"HTTP/1.0"),
         (b"REMOTE_ADDR", client[0].encode()),
-        (b"REMOTE_PORT", b"%d" % client[1]),
         (b"HTTP_HOST", host),
     ]
+    if client[1] is not None:
+        found.append((b"REMOTE_PORT", b"%d" % client[1]))
     if script.root and script.path_info:
         found.append((b"PATH_TRANSLATED", script.root + script.path_info))
     if request.length > 0:

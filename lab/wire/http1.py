@@ -48,7 +48,8 @@ _COMMON: dict[tuple[bytes, ...], tuple[bool, bool, tuple[bytes, ...]]] = {
     (b"close",): (True, False, ()),
     (b"keep-alive",): (False, True, ()),
 }
-_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z._~%\-]{1,255})(?::[0-9]{0,5})?")
+HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z._~%\-]{1,255})(?::[0-9]{0,5})?")
+"""A name or an address, and perhaps a port."""
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?]*)([/?].*)?", re.DOTALL)
 _MAX_FORWARDS = re.compile(rb"(?i)\nmax-forwards:([^\r]*+)\r")
 _LINES = re.compile(rb"(?:[\t\x20-\x7e\x80-\xff]*+\r\n)*+[\t\x20-\x7e\x80-\xff]*+")
@@ -224,7 +225,7 @@ def with_target(request: RequestHead, target: bytes) -> bytes:
 def _host(value: bytes, before: bytes | None) -> bytes:
     if before is not None:
         raise BadMessageError(400, "Host was given twice; expected once (RFC 9112 3.2).")
-    if not _HOST.fullmatch(value):
+    if not HOST.fullmatch(value):
         raise BadMessageError(400, f"Host is {shown(value)}; expected a name or address and perhaps a port.")
     return value
 

@@ -218,6 +218,7 @@ def clean(request: bytes) -> bytes:
 
 
 def expected(world: World, text: str) -> bytes:
-    """The bytes of a table's text, with `{authority}` for where the gateway listens."""
+    """The bytes of a table's text, with `{authority}` for where the gateway listens and `{pseudonym}` for its name."""
     host, port = world.address
-    return raw(text).replace(b"{authority}", f"{host}:{port}".encode())
+    named = raw(text).replace(b"{pseudonym}", world.proxy._gateway.pseudonym)
+    return named.replace(b"{authority}", f"{host}:{port}".encode())

@@ -9,7 +9,7 @@ import pytest
 
 from lab.config.languages import Language
 from lab.core import rules
-from lab.core.model import AppSpec, Contract, ServiceSpec
+from lab.core.model import AppSpec, Contract, ProxySettings, ServiceSpec
 
 
 def language(*contracts: Contract) -> Language:
@@ -296,3 +296,10 @@ def test_addresses_and_urls_are_taken_apart() -> None:
     assert rules.host_and_port("[::1]:80") == ("::1", 80)
     assert rules.http_target("http://localhost") == ("localhost", 80, "/")
     assert rules.http_target("http://[::1]:9/a?b=c") == ("::1", 9, "/a?b=c")
+
+
+@pytest.mark.parametrize("network", ["300.1.1.1", "::1/200", "a:b"])
+def test_what_is_no_network_cannot_be_trusted(network: str) -> None:
+    (problem,) = rules.of_proxy(ProxySettings(trusted=("127.0.0.1", network)))
+    assert (problem.place, problem.key) == ("proxy", "trusted[1]")
+    assert "expected an address or a network" in problem.message

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from lab.proxy import problems
 from lab.proxy.backends.python_builtin.exchange import Exchange
-from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, request_end
+from lab.proxy.backends.python_builtin.forwarding import NO_CLAIMS, RESPONSE_END, Introduction, Trust, claims_of
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.outbox import reset
 from lab.proxy.backends.python_builtin.tunnel import Tunnel
@@ -54,7 +54,9 @@ class Downstream(asyncio.Protocol, Timed):
     def __init__(self, gateway: Gateway) -> None:
         self.transport: asyncio.Transport
         self.peer = ""
-        """The client's address."""
+        """The address at the other end."""
+        self.client = ""
+        """The address of whoever asks: that of the peer, unless the peer is trusted to speak for others."""
         self.address: tuple[str, int] = _NOBODY
         """With its port."""
         self.own = False
@@ -69,15 +71,15 @@ class Downstream(asyncio.Protocol, Timed):
         self._serving = False
         self._reading = True
         self._end = b""
-        self._end_host: bytes | None = None
-        self._end_kind: tuple[bool, bool] | None = None
+        self._introduced: Introduction | None = None
+        self._claims = NO_CLAIMS
 
     # -- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.address = transport.get_extra_info("peername", _NOBODY)[:2]
-        self.peer = self.address[0]
+        self.peer = self.client = self.address[0]
         self.own = self.address in self._gateway.own_addresses
         self._gateway.downstreams.add(self)
         self._arm(self._gateway.spec.settings.timeouts.idle)
@@ -137,10 +139,17 @@ class Downstream(asyncio.Protocol, Timed):
 
         They are the same for nearly all requests of a connection.
         """
-        chunked = request.length == CHUNKED
-        if request.host != self._end_host or (request.modern, chunked) != self._end_kind:
-            self._end_host, self._end_kind = request.host, (request.modern, chunked)
-            self._end = request_end(self.peer, request.host, self._gateway.authority, request.modern, chunked)
+        known, chunked = self._introduced, request.length == CHUNKED
+        if (
+            known is None
+            or known.host != request.host
+            or known.modern is not request.modern
+            or known.chunked is not chunked
+            or known.claims is not self._claims
+        ):
+            self._introduced = Introduction(request.host, request.modern, chunked, self._claims)
+            gateway = self._gateway
+            self._end = self._introduced.fields(self.peer, b"http", gateway.authority, gateway.pseudonym)
         return self._end
 
     def finished(self, keep: bool) -> None:
@@ -203,12 +212,19 @@ class Downstream(asyncio.Protocol, Timed):
             if request is None:
                 self._await_head()
                 break
+            if self._gateway.trust is not None or self._claims is not NO_CLAIMS:
+                self._hear(self._gateway.trust, self._unread[: request.end])
             data, self._unread = self._unread[request.end :], b""
             self._state = _BUSY
             self._head_begun = False
             self.deadline = NEVER
             self._unread = self.exchange.begin(request, data)
         self._serving = False
+
+    def _hear(self, trust: Trust | None, head: bytes) -> None:
+        """Find out whom the next request is from, if the peer may say so."""
+        self._claims = claims_of(head) if trust is not None and trust.covers(self.peer) else NO_CLAIMS
+        self.client = self.peer if trust is None else trust.client(self.peer, self._claims)
 
     def _bound_unread(self) -> None:
         """Take no more of later requests than there is room for."""

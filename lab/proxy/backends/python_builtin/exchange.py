@@ -21,7 +21,7 @@ from lab.proxy.backends.python_builtin import tunnel
 from lab.proxy.backends.python_builtin.branch import NOWHERE
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects import Answer
-from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, VIA, is_dated, last_hop
+from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, VIA, in_a_loop, is_dated, last_hop
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.breaker import Breaker
 from lab.proxy.problems import Problem
@@ -277,8 +277,9 @@ class Exchange(Timed):
     def variables(self, *, authorized: bool) -> cgi.Variables:
         """What the program that `prepare` found is told. Raises `BadMessageError` for what cannot be told."""
         assert self.script is not None
-        authority, client = self._gateway.authority, self.downstream.address
-        found = cgi.variables(self.request, self.script, authority, client, authorized=authorized)
+        authority, client = self._gateway.authority, self.downstream
+        address = client.address if client.client == client.peer else (client.client, None)
+        found = cgi.variables(self.request, self.script, authority, address, authorized=authorized)
         if self.until < NEVER:
             found.append((deadlines.VARIABLE, deadlines.left_ms(self.until, self._gateway.now())))
         return [*found, (b"HTTP_X_REQUEST_ID", self.identity.encode())] if self.name else found
@@ -575,10 +576,14 @@ class Exchange(Timed):
         self._refused = None
         self.added = b""
         self._repeatable = True
+        gateway = self._gateway
         if self.request.last:
             self.answer(*last_hop(self.request))
             return
-        routes = self._gateway.routes
+        if gateway.pseudonym in self.request.lines and in_a_loop(self.request.lines, gateway.pseudonym):
+            self.fail(problems.LOOP)
+            return
+        routes = gateway.routes
         route = routes.match(self.request)
         if route is not None:
             self.route = route

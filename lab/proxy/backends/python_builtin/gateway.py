@@ -1,6 +1,7 @@
 """What every connection of the proxy shares: settings, routes, clock, timer wheel and counters."""
 
 import asyncio
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,7 +10,7 @@ from lab.core.errors import UnavailableError
 from lab.core.events import EventRing
 from lab.core.program import CgiProgram, StartCgi
 from lab.proxy.accounting import Counters
-from lab.proxy.backends.python_builtin.forwarding import DateField
+from lab.proxy.backends.python_builtin.forwarding import DateField, Trust
 from lab.proxy.backends.python_builtin.outbox import Outbox
 from lab.proxy.backends.python_builtin.recorder import Recorder
 from lab.proxy.manager import OnStarved, ProxySpec
@@ -43,6 +44,10 @@ class Gateway:
         self.date = DateField(clock)
         self.spec = ProxySpec()
         self.routes: Routes[Branch] = Routes()
+        self.pseudonym = b"cgilab-%b" % secrets.token_hex(4).encode()
+        """How requests name it in Via. No other lab has the same name, so it knows its own requests again."""
+        self.trust: Trust | None = None
+        """None while nobody is believed."""
         self.authority = b""
         """Host and port of the listener, for clients that named none."""
         self.port = 0

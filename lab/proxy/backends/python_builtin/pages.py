@@ -36,7 +36,8 @@ class PageRoute:
         """Answer with a page: 403 for strangers, 405 for every method but GET and HEAD, 404 where there is none."""
         request = exchange.request
         path, _, query = request.target.decode("latin-1").partition("?")
-        if not may_look(exchange.downstream.peer, self._gateway.spec.settings.observe_from):
+        downstream, networks = exchange.downstream, self._gateway.spec.settings.observe_from
+        if not (may_look(downstream.peer, networks) and may_look(downstream.client, networks)):
             exchange.fail(problems.PAGE_ELSEWHERE)
         elif request.method not in _METHODS:
             exchange.fail(problems.PAGE_METHOD)

@@ -185,7 +185,7 @@ class Recorder:
             id=exchange.identity,
             at=self._clock.wall() - took,
             own=exchange.downstream.own,
-            client=exchange.downstream.peer,
+            client=exchange.downstream.client,
             method=request.method.decode(),
             target=printable(exchange.original or request.target, _LONGEST),
             route=exchange.route.name,
