@@ -30,7 +30,7 @@ class Asked:
 
     @property
     def client(self) -> str:
-        return self.exchange.downstream.peer
+        return self.exchange.downstream.client
 
     def offers(self, endpoint: "EndpointState") -> bool:
         return endpoint.position >= 0 and endpoint not in self.exchange.tried

@@ -10,7 +10,7 @@ from typing import Final, cast
 
 from lab.proxy import problems
 from lab.proxy.backends.python_builtin.exchange import Exchange
-from lab.proxy.backends.python_builtin.forwarding import NO_CLAIMS, RESPONSE_END, Introduction, Trust, claims_of
+from lab.proxy.backends.python_builtin.forwarding import NO_CLAIMS, RESPONSE_END, Introduction, claims_of
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.outbox import reset
 from lab.proxy.backends.python_builtin.tunnel import Tunnel
@@ -213,7 +213,7 @@ class Downstream(asyncio.Protocol, Timed):
                 self._await_head()
                 break
             if self._gateway.trust is not None or self._claims is not NO_CLAIMS:
-                self._hear(self._gateway.trust, self._unread[: request.end])
+                self._hear(self._unread[: request.end])
             data, self._unread = self._unread[request.end :], b""
             self._state = _BUSY
             self._head_begun = False
@@ -221,9 +221,10 @@ class Downstream(asyncio.Protocol, Timed):
             self._unread = self.exchange.begin(request, data)
         self._serving = False
 
-    def _hear(self, trust: Trust | None, head: bytes) -> None:
+    def _hear(self, head: bytes) -> None:
         """Find out whom the next request is from, if the peer may say so."""
-        self._claims = claims_of(head) if trust is not None and trust.covers(self.peer) else NO_CLAIMS
+        trust = self._gateway.trust
+        self._claims = claims_of(head) if self._gateway.trusts(self.peer) else NO_CLAIMS
         self.client = self.peer if trust is None else trust.client(self.peer, self._claims)
 
     def _bound_unread(self) -> None:

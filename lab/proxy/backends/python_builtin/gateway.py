@@ -61,7 +61,7 @@ class Gateway:
 
     def trusts(self, peer: str) -> bool:
         """Whether the word of a client at this address counts."""
-        return False
+        return self.trust is not None and self.trust.covers(peer)
 
     def hung_up(self, downstream: "Downstream") -> None:
         """A client's connection is gone."""
