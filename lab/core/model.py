@@ -36,10 +36,6 @@ Protocol = Annotated[
         description="A protocol's name in lower case; not HTTP or TLS, whose requests would pass by the proxy unread.",
     ),
 ]
-Network = Annotated[
-    str,
-    Meta(pattern=r"^[0-9A-Fa-f:.]{2,39}(/[0-9]{1,3})?(?!\n)$", description="An address, or a network as 10.0.0.0/8."),
-]
 Version = Annotated[str, Meta(pattern=r"^(\d+(\.\d+)*)?(?!\n)$", description="A version such as 8.2, in quotes.")]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 Niceness = Annotated[int, Meta(ge=0, le=19)]
