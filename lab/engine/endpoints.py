@@ -54,6 +54,9 @@ class Endpoints:
     def in_flight(self, endpoint: Endpoint) -> int:
         return self._proxy.in_flight(endpoint)
 
+    def inside(self, endpoint: Endpoint) -> int:
+        return self._proxy.inside(endpoint)
+
     def busy_since(self, endpoint: Endpoint) -> float | None:
         return self._proxy.busy_since(endpoint)
 

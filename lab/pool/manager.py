@@ -33,6 +33,10 @@ class Routing(Protocol):
         """Requests that the proxy has open to it now."""
         ...
 
+    def inside(self, endpoint: Endpoint) -> int:
+        """Requests inside its worker, whose end was told just now: those that it has, and those that broke with it."""
+        ...
+
     def busy_since(self, endpoint: Endpoint) -> float | None:
         """Monotonic time since which the oldest request in flight occupies it; None when idle."""
         ...

@@ -161,8 +161,6 @@ class Runner:
         """Send a signal on a person's order; returns the PID. Raises `UnknownTargetError` when it is gone."""
         if self._child is None:
             raise UnknownTargetError(f"{self.worker.id} has no process now.", "Wait for its successor.")
-        if number == signal.SIGKILL:
-            self.lost = self._in_flight()
         self.worker.ordered(number, self._with.clock.monotonic())
         self._send(number, By.PERSON)
         return self._child.pid
@@ -220,8 +218,8 @@ class Runner:
         worker = self.worker
         assert self._binding is not None
         self.port_was_taken = worker.state is _S.STARTING and self._binding.lost()
-        if worker.state is _S.READY:
-            self.lost = max(self.lost, self._in_flight())
+        if self.endpoint is not None:
+            self.lost = self._with.routing.inside(self.endpoint)
         named, death = self._named, worker.exited(status, at)
         if self.port_was_taken:
             how = f"{named} did not get {self._binding}, which another process took"

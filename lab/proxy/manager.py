@@ -255,6 +255,12 @@ class ProxyManager(Protocol):
         """Requests open to it now, probes included."""
         ...
 
+    def inside(self, endpoint: Endpoint) -> int:
+        """Requests inside a worker whose end was told just now: those that were sent to it and not answered yet, and
+        those whose connection broke a moment ago, for the kernel closes a process's connections before it reports its
+        end."""
+        ...
+
     def busy_since(self, endpoint: Endpoint) -> float | None:
         """Monotonic time at which its oldest request in flight was sent; None when idle."""
         ...

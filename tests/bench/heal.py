@@ -48,6 +48,9 @@ class NoTraffic:
     def in_flight(self, endpoint: Endpoint) -> int:
         return 0
 
+    def inside(self, endpoint: Endpoint) -> int:
+        return 0
+
     def busy_since(self, endpoint: Endpoint) -> float | None:
         return None
 

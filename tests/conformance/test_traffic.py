@@ -641,6 +641,32 @@ async def test_a_client_that_is_gone_before_it_is_looked_at_does_no_harm(world):
     assert errors == []
 
 
+async def test_28_who_was_inside_a_dying_worker_is_counted_once_whether_its_connection_broke_before_or_not(world):
+    arrived, doomed = asyncio.Semaphore(0), []
+
+    async def handler(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        doomed.append(writer)
+        arrived.release()
+        await reader.read()
+
+    await world.start()
+    await world.worker(handler=handler)
+    (endpoint,) = world.endpoints
+    assert world.proxy.inside(endpoint) == 0
+    clients = [await world.client() for _ in range(3)]
+    for client in clients:
+        await client.send(GET)
+        await arrived.acquire()
+    assert world.proxy.inside(endpoint) == 3
+    for client, writer in list(zip(clients, doomed, strict=True))[:2]:
+        writer.transport.abort()
+        assert (await client.response())[0] == 502
+    assert world.proxy.inside(endpoint) == 3
+    await world.until(lambda: world.proxy.inside(endpoint) == 1)  # those two broke long ago: the worker outlived them
+    assert world.proxy.in_flight(endpoint) == 1
+
+
 async def test_28_own_requests_are_counted_apart_but_at_the_endpoint_together(world):
     await world.start()
     await world.worker()

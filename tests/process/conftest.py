@@ -29,6 +29,8 @@ class Routes:
     def __init__(self) -> None:
         self.routed: dict[WorkerId, Endpoint] = {}
         self.places: dict[WorkerId, int] = {}
+        self.sent: dict[WorkerId, int] = {}
+        """Requests at a worker, as a test says."""
         self.since: dict[WorkerId, float] = {}
         self.counted: dict[WorkerId, int] = {}
         self.idle_from: dict[WorkerId, float] = {}
@@ -56,6 +58,9 @@ class Routes:
 
     def in_flight(self, endpoint: Endpoint) -> int:
         return self.places.get(endpoint.worker, 0)
+
+    def inside(self, endpoint: Endpoint) -> int:
+        return self.sent.get(endpoint.worker, 0)
 
     def busy_since(self, endpoint: Endpoint) -> float | None:
         return self.since.get(endpoint.worker)

@@ -62,7 +62,7 @@ async def test_a_standby_takes_over_in_the_turn_of_the_loop_that_reports_the_dea
 async def test_the_photo_finish_of_a_promotion_tells_no_fork_that_was_long_before(bench):
     await start(bench, bench.app(standby=1), 2)
     old = bench.worker()
-    assert bench.routes.acquire(old.endpoint)
+    bench.routes.sent[old.worker] = 1
     bench.pool.signal(old.worker, signal.SIGKILL)
     photo = (await bench.kind(EventKind.HEALED)).data
     assert (photo["promoted"], photo["forked_at"], photo["probe_at"], photo["lost"]) == (True, None, None, 1)

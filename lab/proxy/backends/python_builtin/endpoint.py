@@ -4,7 +4,7 @@ A place is the right to have one request open at a worker; there are `concurrenc
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lab.core.errors import LabError
 from lab.core.events import EventKind
@@ -28,6 +28,9 @@ from lab.wire.http1 import BadMessageError, RequestHead
 if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.tunnel import Tunnel
     from lab.proxy.backends.python_builtin.upstream import Upstream
+
+_TOGETHER: Final = 0.5
+"""Seconds from the moment in which a dying worker's connections break until its end has surely been told."""
 
 
 class EndpointState:
@@ -77,6 +80,8 @@ class EndpointState:
         """Monotonic time at which its last request ended, or at which it came to be known."""
         self._last: tuple[RequestHead, float] | None = None
         """The request that ended last, and how many seconds it took."""
+        self._broken, self._broke_at = 0, -_TOGETHER
+        """Connections that ended with a request at the worker, one soon after the other, and when the last one did."""
         self._gateway = gateway
         self._idle: list[WorkerConnection] = []
         self._waiting: list[asyncio.Future[None]] = []
@@ -153,6 +158,17 @@ class EndpointState:
                 self.peak.record(took - (now - answered), now)
             else:
                 self.peak.at_least(took, now)
+
+    def broke(self) -> None:
+        """A connection ended with a request at the worker. Perhaps its worker did, too: that is told any moment."""
+        now = self._gateway.now()
+        self._broken = self._broken + 1 if now - self._broke_at < _TOGETHER else 1
+        self._broke_at = now
+
+    def inside(self) -> int:
+        """Requests inside the worker, whose end was told just now."""
+        broken = self._broken if self._gateway.now() - self._broke_at < _TOGETHER else 0
+        return broken + sum(exchange.is_sent for exchange in self.open)
 
     def tell(self, detail: str, pid: int | None) -> None:
         """Say in an event what the worker, or the program `pid`, did wrong."""

@@ -260,6 +260,11 @@ class Exchange(Timed):
         return self.phase is _ACCEPTED and self.request is request
 
     @property
+    def is_sent(self) -> bool:
+        """It is at a worker, and its answer has not ended."""
+        return self.phase in (_WAITING, _RELAYING)
+
+    @property
     def identity(self) -> str:
         """What it is called in traces, logs and fields."""
         return self._gateway.recorder.traces.identity(self.number, self.downstream.own)
@@ -405,12 +410,15 @@ class Exchange(Timed):
                 self.downstream.write(LAST_CHUNK + b"\r\n" if self._chunks else b"")
                 self._complete(reusable=False)
             else:
+                if not self._download.whole:
+                    self.endpoint.broke()
                 self._break_off()
         elif self._is_stale():
             self._note("Its idle connection had been given up.", self._gateway.now() - self.asked, sent=False)
             self._count_retry()
             self._connect()
         else:
+            self.endpoint.broke()
             problem = problems.died_before_answer(str(self.endpoint.endpoint), self.connection.dialect.begun)
             self.fail_at_worker(problem, again=self.upstream.guard.retries.reset)
 

@@ -116,6 +116,10 @@ class PythonBuiltinProxy:
         state = self._endpoints.get(endpoint)
         return 0 if state is None else state.in_flight
 
+    def inside(self, endpoint: Endpoint) -> int:
+        state = self._endpoints.get(endpoint)
+        return 0 if state is None else state.inside()
+
     def busy_since(self, endpoint: Endpoint) -> float | None:
         state = self._endpoints.get(endpoint)
         return None if state is None else next(iter(state.open.values()), None)
