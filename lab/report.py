@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from lab.core.events import Event, EventBatch, EventKind
-from lab.core.snapshot import AppSnapshot, LabSnapshot, ServiceSnapshot, WorkerSnapshot
+from lab.core.snapshot import AppSnapshot, LabSnapshot, RouteSnapshot, ServiceSnapshot, WorkerSnapshot
 from lab.core.trace import Why
 from lab.engine import timeline
 from lab.engine.lab import Lab
@@ -24,7 +24,7 @@ def encoded(snapshot: LabSnapshot) -> str:
 
 
 async def status(lab: Lab, snapshot: LabSnapshot, *, full: bool) -> str:
-    """`status`: apps, workers, processes beside the pool, totals, invariants.
+    """`status`: apps, workers, routes beyond the apps' own, processes beside the pool, totals, invariants.
 
     `full` adds the kernel's figures and each worker's last words.
     """
@@ -36,6 +36,8 @@ async def status(lab: Lab, snapshot: LabSnapshot, *, full: bool) -> str:
             if full:
                 lines.append(_kernel(worker))
                 lines += [f"      | {line}" for line in (await lab.output(app.name, worker.slot))[-5:]]
+    if laid := [route for route in snapshot.routes if not route.implied]:
+        lines += ["", *map(_route, laid)]
     if snapshot.processes:
         lines += ["", *map(_process, snapshot.processes)]
     lines += ["", _totals(snapshot), _own(snapshot), _invariants(snapshot)]
@@ -120,6 +122,19 @@ def _worker(worker: WorkerSnapshot) -> str:
         f"  {worker.slot}  pid {worker.pid or '-'}  {state}  {_count(worker.requests)} requests"
         f"  {_count(worker.in_flight)} in flight"
         f"  {worker.restarts} restarts  p50 {_ms(worker.p50_ms)}{why}"
+    )
+
+
+def _route(route: RouteSnapshot) -> str:
+    whole = sum(lead.weight for lead in route.leads)
+    leads = (
+        f"{lead.app} {lead.weight} of {whole}" + ("" if lead.share is None else f" (got {lead.share:.1f} %)")
+        for lead in route.leads
+    )
+    return (
+        f"route {route.name}  {route.takes}  to {', '.join(leads)}"
+        f"  {route.rps:.1f} req/s  p50 {_ms(route.p50_ms)}  p99 {_ms(route.p99_ms)}"
+        f"  {route.errors} errors of {route.requests}"
     )
 
 

@@ -2,9 +2,20 @@
 
 from typing import cast
 
+from msgspec.structs import replace
+
 from lab import report
 from lab.core.events import Event, EventKind
-from lab.core.snapshot import AppSnapshot, Invariants, LabSnapshot, ServiceSnapshot, Totals, Traffic
+from lab.core.snapshot import (
+    AppSnapshot,
+    Invariants,
+    LabSnapshot,
+    LeadSnapshot,
+    RouteSnapshot,
+    ServiceSnapshot,
+    Totals,
+    Traffic,
+)
 from lab.core.states import ServiceState
 from lab.engine.lab import Lab
 
@@ -32,6 +43,22 @@ async def test_status_tells_each_process_beside_the_pool_and_which_apps_wait_for
     assert told in lines
     assert any(line.startswith("search") and "waits for redis" in line for line in lines)
     assert "redis" not in await report.status(nobody, snapshot(), full=True)
+
+
+async def test_p17_status_tells_each_route_that_was_written_down_with_the_shares_it_really_sent() -> None:
+    leads = (
+        LeadSnapshot(app="search", weight=9, requests=18, share=90.0),
+        LeadSnapshot(app="next", weight=1, requests=2, share=None),
+    )
+    canary = RouteSnapshot(
+        name="canary", takes="GET /s", implied=False, leads=leads, requests=20, in_flight=0,
+        classes=(0, 0, 19, 0, 0, 1), errors=1, rps=2.0, p50_ms=1.0, p95_ms=2.0, p99_ms=3.0,
+    )  # fmt: skip
+    own = replace(canary, name="search", implied=True, leads=leads[:1])
+    told = await report.status(cast("Lab", None), replace(snapshot(), routes=(canary, own)), full=False)
+    leading = "to search 9 of 10 (got 90.0 %), next 1 of 10"
+    assert f"route canary  GET /s  {leading}  2.0 req/s  p50 1.0 ms  p99 3.0 ms  1 errors of 20" in told.splitlines()
+    assert told.count("route ") == 1
 
 
 def test_an_event_is_one_line_however_many_its_words_are() -> None:

@@ -161,7 +161,9 @@ async def test_clients_that_leave_before_the_disk_has_answered_are_counted_once(
     totals = served.proxy.observe().totals
     assert totals.accepted == totals.answered + totals.abandoned
     assert totals.abandoned > 0
-    assert not served.open_files()
+    async with asyncio.timeout(10):  # a thread may still be opening one for a client that has gone
+        while served.open_files():
+            await asyncio.sleep(0.005)
 
 
 async def test_a_client_that_takes_nothing_is_waited_for_in_bounded_memory_and_then_given_up(served: Served) -> None:

@@ -14,11 +14,13 @@ from msgspec.structs import replace
 from lab.core.clock import ManualClock
 from lab.core.errors import LabError, NotPossibleError, ReadOnlyError, UnknownTargetError
 from lab.core.events import EventBatch, EventKind, EventRing
-from lab.core.model import AppSpec, Contract, PoolSettings
+from lab.core.model import AppSpec, Contract, PoolSettings, RouteSpec
 from lab.core.snapshot import (
     AppSnapshot,
     Invariants,
     LabSnapshot,
+    LeadSnapshot,
+    RouteSnapshot,
     ScalingSnapshot,
     ServiceSnapshot,
     Totals,
@@ -175,6 +177,7 @@ class FakeLab:
             read_only=self.read_only,
             apps=tuple(self._snapshot(app, now) for app in self.apps),
             processes=tuple(self.processes),
+            routes=tuple(map(self._route, self._spec.routes)),
             totals=Totals(
                 accepted=self._answered + self._failed,
                 answered=self._answered,
@@ -191,6 +194,28 @@ class FakeLab:
             ),
             invariants=self.invariants,
             events_next=self.ring.next,
+        )
+
+    def _route(self, route: RouteSpec) -> RouteSnapshot:
+        """A route whose requests are shared out exactly as it says."""
+        whole = sum(route.apps.values())
+        leads = (
+            LeadSnapshot(app=app, weight=weight, requests=weight, share=100 * weight / whole if self.rate else None)
+            for app, weight in route.apps.items()
+        )
+        return RouteSnapshot(
+            name=route.name,
+            takes=route.path,
+            implied=False,
+            leads=tuple(leads),
+            requests=whole,
+            in_flight=0,
+            classes=(0, 0, whole, 0, 0, 0),
+            errors=0,
+            rps=self.rate,
+            p50_ms=0.5,
+            p95_ms=1.9,
+            p99_ms=3.0,
         )
 
     async def events(self, since: int = 0, limit: int = 1000, wait: float = 0.0) -> EventBatch:

@@ -1,11 +1,11 @@
 """The picture of the way of a request, at every width, in every state."""
 
 import pytest
-from fake_lab import FakeLab, FakeWorker
+from fake_lab import FakeLab, FakeWorker, spec
 from msgspec.structs import replace
 from reading import read
 
-from lab.core.model import AppSpec, Contract, Metric, PoolSettings, ScalingSpec
+from lab.core.model import AppSpec, Contract, Metric, PoolSettings, RouteSpec, ScalingSpec
 from lab.core.snapshot import ServiceSnapshot
 from lab.core.states import Policy, ServiceState, WorkerState
 from lab.engine.lab import LabSpec
@@ -121,6 +121,23 @@ async def test_processes_beside_the_pool_stand_below_with_what_is_wrong(width: i
 
 def service(name: str, state: ServiceState, why: str = "") -> ServiceSnapshot:
     return ServiceSnapshot(name=name, state=state, pid=77, health="tcp", restarts=0, needs=(), uptime_s=1.0, why=why)
+
+
+@pytest.mark.parametrize("width", [50, 100])
+async def test_p17_a_route_that_leads_to_several_apps_shows_what_each_was_meant_to_get_and_got(width: int) -> None:
+    route = RouteSpec(name="canary", path="/shop", apps={"search": 9, "auth": 1})
+    lab = FakeLab(replace(spec(), routes=(route, RouteSpec(name="lone", apps={"auth": 1}))))
+    shown = await picture(lab, width)
+    assert "shared routes" in shown
+    assert "canary /shop" in shown
+    assert "─▶ search 9 of 10, got 90.0 %" in shown
+    assert "─▶ auth 1 of 10, got 10.0 %" in shown
+    assert "lone" not in shown
+    await lab.shift("canary", {"auth": 9})
+    lab.rate = 0
+    shown = await picture(lab, width)
+    assert "─▶ auth 9 of 18" in shown
+    assert "got" not in shown
 
 
 @pytest.mark.parametrize("width", [78, 98])

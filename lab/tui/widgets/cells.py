@@ -1,11 +1,11 @@
-"""The cells of the flow: a worker, a process beside the pool, and how cells stand side by side."""
+"""The cells of the flow: a worker, a route, a process beside the pool, and how cells stand side by side."""
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log10
 
-from lab.core.snapshot import ServiceSnapshot, WorkerSnapshot
+from lab.core.snapshot import RouteSnapshot, ServiceSnapshot, WorkerSnapshot
 from lab.core.states import ServiceState
 from lab.tui import figures
 from lab.tui.glyphs import Glyphs
@@ -64,6 +64,17 @@ def service_cell(service: ServiceSnapshot, glyphs: Glyphs) -> Row:
         return (*sign, (str(service.pid) if service.pid is not None else "", "dim"))
     why = f": {service.why[0].lower()}{service.why[1:].rstrip('.')}" if service.why else ""
     return (*sign, (f"{seen.word}{why}", seen.role))
+
+
+def route_cells(route: RouteSnapshot, glyphs: Glyphs) -> list[Row]:
+    """A route that leads to several apps: its name and path, then each app with its part, meant and real."""
+    whole = sum(lead.weight for lead in route.leads)
+    cells: list[Row] = [((route.name, "head"), (f" {route.takes}", "dim"))]
+    for lead in route.leads:
+        real = "" if lead.share is None else f", got {lead.share:.1f} %"
+        arrow = f"{glyphs.wire}{glyphs.arrow} "
+        cells.append(((arrow, "dim"), (f"{lead.app} ", "text"), (f"{lead.weight} of {whole}{real}", "dim")))
+    return cells
 
 
 def wrap(cells: Sequence[Row], width: int) -> list[Row]:

@@ -15,7 +15,7 @@ from lab.pool.php import FPM
 from lab.tui import figures
 from lab.tui.looks import absence
 from lab.tui.painting import Painted, Row, Span, fit, length
-from lab.tui.widgets.cells import Death, service_cell, worker_cell, wrap
+from lab.tui.widgets.cells import Death, route_cells, service_cell, worker_cell, wrap
 
 REMEMBERED_S = 3.0
 """How long a death stays in its cell."""
@@ -50,6 +50,9 @@ class Flow(Painted):
         "A worker that dies leaves its PID beside its successor's for three seconds. One that stands by is READY and "
         "gets no requests, until it takes the place of one that died. Where workers share one socket, only the kernel "
         "knows who answers: they have no figures.\n\n"
+        "A shared route leads to several apps, as a canary does: `next 1 of 10, got 9.8 %` means that each tenth "
+        "request is meant for the app called next, and what it was really sent in the last ten seconds. The command "
+        "shift changes the weights.\n\n"
         "Below stand the processes beside the pool, which apps may need before their first worker starts.\n\n"
         "y copies a curl command that sends a request of your own."
     )
@@ -112,8 +115,9 @@ class Flow(Painted):
         rows: list[Row] = [(("clients ", "text"), *_rates(snapshot, " "), (way, "text"))]
         for block in self._blocks(snapshot, width):
             rows += block
-        beside = self._beside(snapshot, width - 2)
-        return [*rows, *([(("beside the pool", "dim"),), *_indented(beside, 2)] if beside else [])]
+        for title, about in self._sections(snapshot, width - 2):
+            rows += [((title, "dim"),), *_indented(about, 2)]
+        return rows
 
     def _tree(self, snapshot: LabSnapshot, width: int) -> list[Row]:
         wire, arrow = self.glyphs.wire, self.glyphs.arrow
@@ -125,9 +129,9 @@ class Flow(Painted):
         left = [(trunk, "text"), *((text, "dim") for text in rates)]
         left += [(" " * indent, "text")] * (len(branches) - len(left))
         rows: list[Row] = [(start, (joint, "dim"), *row) for start, (joint, row) in zip(left, branches, strict=True)]
-        first, *more = self._beside(snapshot, width - indent - 3) or [()]
-        beside: list[Row] = [((fit("beside the pool", indent + 3), "dim"), *first), *_indented(more, indent + 3)]
-        return [*rows, *beside] if first else rows
+        for title, (first, *more) in self._sections(snapshot, width - indent - 3):
+            rows += [((fit(title, indent + 3), "dim"), *first), *_indented(more, indent + 3)]
+        return rows
 
     def _branches(self, snapshot: LabSnapshot, width: int) -> Iterator[tuple[str, Row]]:
         """Each app's rows with the piece of the tree that stands before them."""
@@ -199,8 +203,14 @@ class Flow(Painted):
             if name == app.name and slot not in present:
                 yield (death.sign(self.glyphs),)
 
-    def _beside(self, snapshot: LabSnapshot, width: int) -> list[Row]:
-        return wrap([service_cell(process, self.glyphs) for process in snapshot.processes], width)
+    def _sections(self, snapshot: LabSnapshot, width: int) -> Iterator[tuple[str, list[Row]]]:
+        """What stands below the apps, each under its title: routes that share their requests out, and processes."""
+        shared = [route for route in snapshot.routes if len(route.leads) > 1]
+        if shared:
+            yield "shared routes", [row for route in shared for row in wrap(route_cells(route, self.glyphs), width)]
+        if snapshot.processes:
+            cells = [service_cell(process, self.glyphs) for process in snapshot.processes]
+            yield "beside the pool", wrap(cells, width)
 
 
 def _nature(app: AppSnapshot) -> list[str]:
