@@ -110,7 +110,7 @@ def _app(app: AppSnapshot) -> str:
     waiting = f"  waits for {', '.join(app.waits_for)}" if app.waits_for else ""
     return (
         f"{app.name}  {app.route}  {app.language}, {app.protocol}, {app.policy} {app.wanted} of {app.max_workers},"
-        f" {app.selection}{building}{waiting}"
+        f" {app.selection.rpartition('/')[2]}{building}{waiting}"
         f"  {app.rps:.1f} req/s  p50 {_ms(app.p50_ms)}  p99 {_ms(app.p99_ms)}  queue {app.queue}"
     )
 

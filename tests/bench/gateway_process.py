@@ -1,7 +1,10 @@
-"""The built-in proxy in a process of its own, for benchmarks: `gateway_process.py LISTEN_PORT WORKER_PORT...`."""
+"""The built-in proxy in a process of its own, for benchmarks.
 
+gateway_process.py [--selection POLICY] LISTEN_PORT WORKER_PORT...
+"""
+
+import argparse
 import asyncio
-import sys
 
 import uvloop
 
@@ -15,11 +18,11 @@ CONCURRENCY = 16
 """Places per worker: two workers and 32 connections, as nginx fills them too."""
 
 
-async def serve(port: int, workers: list[int]) -> None:
+async def serve(port: int, workers: list[int], selection: str) -> None:
     """Relay `/` to the workers until killed."""
     clock = SystemClock()
     proxy = PythonBuiltinProxy(clock, EventRing(clock))
-    upstream = UpstreamSpec(app="search", route="/")
+    upstream = UpstreamSpec(app="search", route="/", selection=selection)
     await proxy.start(ProxySpec(listener=ListenerSpec(port=port), upstreams=(upstream,)))
     for slot, worker in enumerate(workers):
         identity = WorkerId("search", slot, 1)
@@ -28,4 +31,8 @@ async def serve(port: int, workers: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), [int(port) for port in sys.argv[2:]]))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--selection", default="round_robin")
+    parser.add_argument("ports", type=int, nargs="+")
+    given = parser.parse_args()
+    uvloop.run(serve(given.ports[0], given.ports[1:], given.selection))

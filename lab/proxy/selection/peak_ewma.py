@@ -18,12 +18,12 @@ _UNKNOWN = 1.0
 """Seconds that are assumed of an endpoint that has a request and has never answered one: wait and see."""
 
 
-def cost(endpoint: Candidate) -> tuple[float, int]:
-    """Seconds that a request might take there for its weight, those before it included; then its last turn."""
+def cost(endpoint: Candidate) -> float:
+    """Seconds that a request might take there for its weight, those before it included."""
     seconds = endpoint.ewma
     if not seconds and endpoint.in_flight:
         seconds = _UNKNOWN
-    return seconds * (endpoint.in_flight + 1) / endpoint.weight, endpoint.chosen
+    return seconds * (endpoint.in_flight + 1) / endpoint.weight
 
 
 class PeakEwma:
@@ -36,4 +36,7 @@ class PeakEwma:
 
     def choose(self, endpoints: Sequence[C], request: Request[C]) -> C:
         one, other = two(endpoints, self._draw)
-        return one if cost(one) <= cost(other) else other
+        here, there = cost(one), cost(other)
+        if here == there:
+            return one if one.chosen < other.chosen else other
+        return one if here < there else other

@@ -10,7 +10,6 @@ import random
 from collections.abc import Callable, Sequence
 
 from lab.proxy.selection import C, Request
-from lab.proxy.selection.least_connections import load
 
 
 def two(endpoints: Sequence[C], draw: Callable[[], float]) -> tuple[C, C]:
@@ -21,11 +20,14 @@ def two(endpoints: Sequence[C], draw: Callable[[], float]) -> tuple[C, C]:
 
 
 class TwoChoices:
-    """The better of two by load; between equals the one whose last turn is longer ago."""
+    """The one of two with less load for its weight; between equals the one whose last turn is longer ago."""
 
     def __init__(self, draw: Callable[[], float] = random.random) -> None:
         self._draw = draw
 
     def choose(self, endpoints: Sequence[C], request: Request[C]) -> C:
         one, other = two(endpoints, self._draw)
-        return one if load(one) <= load(other) else other
+        here, there = (one.in_flight + 1) / one.weight, (other.in_flight + 1) / other.weight
+        if here == there:
+            return one if one.chosen < other.chosen else other
+        return one if here < there else other

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lab.core.events import Event, EventKind
-from lab.core.model import Contract
+from lab.core.model import Contract, is_file
 from lab.core.snapshot import AppSnapshot, LabSnapshot
 from lab.core.states import DELIBERATE, Policy, WorkerState
 from lab.pool.php import FPM
@@ -218,7 +218,12 @@ def _nature(app: AppSnapshot) -> list[str]:
     language = f"{app.language} {app.protocol}"
     if app.protocol == Contract.CGI:
         return [language, f"at most {app.max_workers} at once"]
-    return [language, _policy(app), app.selection.replace("_", " ")]
+    return [language, _policy(app), _selection(app)]
+
+
+def _selection(app: AppSnapshot) -> str:
+    """Who chooses among the workers: a policy of the lab, or a file of one's own."""
+    return app.selection.rpartition("/")[2] if is_file(app.selection) else app.selection.replace("_", " ")
 
 
 def _policy(app: AppSnapshot) -> str:

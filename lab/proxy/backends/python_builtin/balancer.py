@@ -151,10 +151,12 @@ class Balancer(Timed):
         """Set every weight, and come back while one of them still grows."""
         now, seconds, weights = self._gateway.now(), self._spec.slow_start, self._spec.weights
         grows = False
+        equal: dict[float, float] = {}
+        """One object for equal weights: a thousand of them would be a thousand places in memory to look at."""
         for state in self.everyone:
             full = weights[state.slot] if state.slot < len(weights) else 1
             part = share(now - state.since, seconds)
-            state.weight = full * part
+            state.weight = equal.setdefault(full * part, full * part)
             grows = grows or part < 1.0
         if grows:
             self._gateway.wheel.arm(self, now + _WEIGH_EVERY)
