@@ -131,6 +131,25 @@ def trace(identity: str | None, name: str, as_json: bool, slow: bool) -> None:
     _speak(name, show)
 
 
+@cgilab.command()
+@click.argument("app", required=False)
+@_name
+@_json
+def endpoints(app: str | None, name: str, as_json: bool) -> None:
+    """What the balancer believes of each worker of APP, or of all, beside what the kernel says of it.
+
+    Where the two differ, a line says so: a frozen process that would still be chosen, connections that the kernel has
+    accepted and the process has not.
+    """
+    from lab import report
+
+    async def show(remote: "RemoteLab") -> None:
+        for line in await report.endpoints(remote, app, as_json=as_json):
+            click.echo(line)
+
+    _speak(name, show)
+
+
 def _short(name: str, *words: str) -> None:
     """Run one command of the lab's own language, the one that `:` takes on the screen, on a lab that runs."""
     from lab.engine.commands import execute

@@ -11,7 +11,7 @@ import msgspec
 from lab.core.events import Event, EventBatch, EventKind
 from lab.core.snapshot import AppSnapshot, LabSnapshot, RouteSnapshot, ServiceSnapshot, WorkerSnapshot
 from lab.core.trace import Why
-from lab.engine import timeline
+from lab.engine import standings, timeline
 from lab.engine.lab import Lab
 from lab.engine.remote import RemoteLab
 from lab.load import results, runner
@@ -81,6 +81,13 @@ async def traces(lab: Lab, identity: str | None, *, slow: bool, as_json: bool) -
         found = await timeline.found(lab, identity, Why.SLOW if slow else None)
         return [msgspec.json.encode(trace).decode() for trace in found]
     return await timeline.told(lab, identity, Why.SLOW if slow else None)
+
+
+async def endpoints(lab: Lab, app: str | None, *, as_json: bool) -> list[str]:
+    """`endpoints`: what the balancer believes beside what the kernel knows. Raises `UnknownTargetError`."""
+    if as_json:
+        return [msgspec.json.encode(await lab.standings(app)).decode()]
+    return await standings.told(lab, app)
 
 
 async def load(lab: Lab, profile: Profile, html: Path | None, *, as_json: bool) -> int:

@@ -4,7 +4,7 @@ import shlex
 
 from lab.core.errors import LabError, NotPossibleError
 from lab.core.model import PROXY
-from lab.engine import settings, shares, timeline
+from lab.engine import settings, shares, standings, timeline
 from lab.engine.lab import Changed, Lab, Signalled
 
 USAGE = {
@@ -19,6 +19,7 @@ USAGE = {
     "heal": "heal",
     "request": "request APP",
     "traffic": "traffic RATE",
+    "endpoints": "endpoints [APP]",
     "trace": "trace [ID]",
 }
 """Every command with its arguments. TARGET: PID, APP, APP/SLOT, or random."""
@@ -61,6 +62,8 @@ async def execute(lab: Lab, line: str) -> str:
             return f"{answer.status}  pid {answer.pid or '-'}  {answer.ms:.1f} ms"
         case ["traffic", rate] if rate.replace(".", "", 1).isdecimal():
             return f"own requests: {await lab.traffic(float(rate)):g}/s -> {float(rate):g}/s"
+        case ["endpoints", *apps] if len(apps) < 2:
+            return "\n".join(await standings.told(lab, apps[0] if apps else None))
         case ["trace", *ids] if len(ids) < 2:
             return "\n".join(await timeline.told(lab, ids[0] if ids else None))
         case _:

@@ -19,10 +19,11 @@ from lab.core.events import Event, EventBatch, EventKind, EventRing
 from lab.core.model import PROXY, AppSpec, ListenerSpec
 from lab.core.program import CgiProgram, StartCgi
 from lab.core.snapshot import LabSnapshot
+from lab.core.standing import Standing
 from lab.core.states import Policy
 from lab.core.tasks import background
 from lab.core.trace import Trace, Why
-from lab.engine import invariants, metrics, observe, pages, settings, shares, status_page, targets
+from lab.engine import invariants, metrics, observe, pages, settings, shares, standings, status_page, targets
 from lab.engine.admission import admit, check_paths
 from lab.engine.defects import Defects
 from lab.engine.endpoints import Endpoints
@@ -187,6 +188,11 @@ class Engine:
     async def output(self, app: str, slot: int) -> tuple[str, ...]:
         self._spec.known(app)
         return self._pool.output(app, slot)
+
+    async def standings(self, app: str | None = None) -> tuple[Standing, ...]:
+        if app is not None:
+            self._spec.known(app)
+        return await standings.look(app, *self._views(), self._endpoints.routed)
 
     async def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
         return self._proxy.traces(identity, why, limit)

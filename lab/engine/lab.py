@@ -12,6 +12,7 @@ from lab.core.errors import UnknownTargetError
 from lab.core.events import EventBatch
 from lab.core.model import AppSpec, ListenerSpec, ProxySettings, RouteSpec, ServiceSpec
 from lab.core.snapshot import LabSnapshot
+from lab.core.standing import Standing
 from lab.core.trace import Trace, Why
 
 DEADLINE = 10.0
@@ -210,6 +211,13 @@ class Lab(Protocol):
 
     async def output(self, app: str, slot: int) -> tuple[str, ...]:
         """The last lines that the slot's workers wrote to stdout and stderr, oldest first."""
+        ...
+
+    async def standings(self, app: str | None = None) -> tuple[Standing, ...]:
+        """What the balancer believes of the endpoints of `app`, or of all, beside what the kernel says of them now.
+
+        It asks the kernel about every socket of the machine: for people who look, not for a loop.
+        """
         ...
 
     async def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:

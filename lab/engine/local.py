@@ -18,6 +18,7 @@ import uvloop
 from lab.core.errors import DeadlineError, NoLabError
 from lab.core.events import EventBatch
 from lab.core.snapshot import LabSnapshot
+from lab.core.standing import Standing
 from lab.core.trace import Trace, Why
 from lab.engine.control import ControlServer
 from lab.engine.engine import Engine
@@ -91,6 +92,9 @@ class LocalLab:
 
     async def output(self, app: str, slot: int) -> tuple[str, ...]:
         return await self._call(self._engine.output(app, slot))
+
+    async def standings(self, app: str | None = None) -> tuple[Standing, ...]:
+        return await self._call(self._engine.standings(app))
 
     async def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
         return await self._call(self._engine.traces(identity, why, limit))

@@ -26,7 +26,7 @@ T = TypeVar("T")
 VERSION = 1
 MAX_LINE = 4 * 1024 * 1024
 """Bytes of one line, the newline included."""
-LOOKING = frozenset({"snapshot", "events", "spec", "output", "traces"})
+LOOKING = frozenset({"snapshot", "events", "spec", "output", "standings", "traces"})
 """Methods that change nothing."""
 
 

@@ -12,6 +12,7 @@ import msgspec
 from lab.core.errors import DeadlineError, LabError, NoLabError, ProtocolError
 from lab.core.events import EventBatch
 from lab.core.snapshot import LabSnapshot
+from lab.core.standing import Standing
 from lab.core.trace import Trace, Why
 from lab.engine import protocol
 from lab.engine.lab import DEADLINE, REQUEST_DEADLINE, Answer, Changed, LabSpec, ProcessSpec, Scaled, Shifted, Signalled
@@ -95,6 +96,9 @@ class RemoteLab:
 
     async def output(self, app: str, slot: int) -> tuple[str, ...]:
         return await self._call(tuple[str, ...], "output", app=app, slot=slot)
+
+    async def standings(self, app: str | None = None) -> tuple[Standing, ...]:
+        return await self._call(tuple[Standing, ...], "standings", app=app)
 
     async def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
         return await self._call(tuple[Trace, ...], "traces", identity=identity, why=why, limit=limit)

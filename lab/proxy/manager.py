@@ -116,6 +116,10 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     """The balancer may choose it, once it is in its upstream."""
     health: EndpointHealth = EndpointHealth.HEALTHY
     health_why: str = ""
+    weight: float = 1.0
+    """Its share beside the others', as slow start has it now."""
+    ewma_ms: float | None = None
+    """How long its answers take lately, as far as the app's policy has it measured."""
     ejected_for_s: float | None = None
     tunnels: int = 0
     """Open now; each takes a place and counts in `in_flight`."""

@@ -131,6 +131,14 @@ def test_p29_trace_shows_where_the_time_of_a_request_went(run: Run, up: object) 
     assert "trace_sample=1" in unknown.stderr
 
 
+def test_endpoints_shows_what_the_balancer_believes_beside_what_the_kernel_knows(run: Run, up: object) -> None:
+    told = run("endpoints", "--name", "cli").stdout.splitlines()
+    assert told[0].split("  ")[-1] == "THE KERNEL KNOWS"
+    assert told[1].startswith("WORKER")
+    validate(json.loads(run("endpoints", "--json", "--name", "cli").stdout), "core/standing")
+    assert "nothere" in run("endpoints", "nothere", "--name", "cli").stderr
+
+
 def test_status_for_people_names_each_worker(run: Run, up: object) -> None:
     pids = [
         str(worker["pid"])

@@ -12,6 +12,7 @@ import pytest
 SCHEMAS = {
     "lab.core.events": "event",
     "lab.core.snapshot": "snapshot",
+    "lab.core.standing": "standing",
     "lab.core.trace": "trace",
     "lab.config.manifest": "manifest",
     "lab.engine.doctor": "doctor",

@@ -95,6 +95,16 @@ async def test_p29_what_happened_to_a_request_can_be_asked_for(lab: Lab) -> None
     assert await lab.traces(why=Why.FAILED) == ()
 
 
+async def test_standings_tell_what_balancer_and_kernel_think_of_each_worker(lab: Lab) -> None:
+    workers = (await until_ready(lab)).apps[0].workers
+    found = await lab.standings("search")
+    assert {one.pid for one in found} == {worker.pid for worker in workers}
+    assert all(one.believed.routed and one.actual.room for one in found)
+    assert {one.pid for one in await lab.standings()} >= {one.pid for one in found}
+    with pytest.raises(UnknownTargetError, match="nothere"):
+        await lab.standings("nothere")
+
+
 async def test_own_requests_are_counted_apart(lab: Lab) -> None:
     await until_ready(lab)
     await lab.request("search")

@@ -27,7 +27,8 @@ from lab.core.snapshot import (
     Traffic,
     WorkerSnapshot,
 )
-from lab.core.states import Cause, Policy, WorkerState
+from lab.core.standing import Actual, Believed, Standing, differences
+from lab.core.states import Cause, EndpointHealth, Policy, WorkerState
 from lab.engine import settings, shares
 from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Shifted, Signalled
 
@@ -310,6 +311,40 @@ class FakeLab:
             raise NotPossibleError(f"Found {rate:g} requests/s; expected 0 to 200.")
         before, self._own_rate = self._own_rate, rate
         return before
+
+    async def standings(self, app: str | None = None) -> tuple[Standing, ...]:
+        self._check_here()
+        return tuple(
+            self._standing(one.name, worker) for one in self.apps for worker in one.workers if worker.pid is not None
+        )
+
+    def _standing(self, app: str, worker: FakeWorker) -> Standing:
+        """A frozen worker leaves three requests in its accept queue; the balancer has noticed nothing yet."""
+        stuck = 3 if worker.stopped else 0
+        believed = Believed(
+            routed=True,
+            in_flight=stuck,
+            places=32,
+            answered=918,
+            failed=0,
+            weight=1.0,
+            health=EndpointHealth.HEALTHY,
+            ewma_ms=0.4,
+        )
+        process = "stopped" if worker.stopped else "sleeping"
+        actual = Actual(process=process, established=2, waiting=stuck, room=511)
+        told = differences(believed, actual, shared=False)
+        endpoint = f"127.0.0.1:{40000 + worker.slot}"
+        return Standing(
+            app=app,
+            slot=worker.slot,
+            generation=worker.generation,
+            pid=worker.pid,
+            endpoint=endpoint,
+            believed=believed,
+            actual=actual,
+            differences=told,
+        )
 
     async def output(self, app: str, slot: int) -> tuple[str, ...]:
         self.worker(app, slot)

@@ -20,6 +20,7 @@ from lab.tui.app import LOST, CgilabApp
 from lab.tui.screens.command_line import CommandLine
 from lab.tui.screens.explain import Explain
 from lab.tui.widgets.charts import LatencyChart, RateChart
+from lab.tui.widgets.endpoint_table import EndpointTable
 from lab.tui.widgets.event_log import EventLog
 from lab.tui.widgets.flow import Flow
 from lab.tui.widgets.key_bar import KeyBar
@@ -251,6 +252,32 @@ async def test_where_room_is_short_one_pane_shows_at_a_time() -> None:
             visible = [kind for kind in kinds if screen.app.screen.query_one(kind).size.height > 0]
             assert visible == [shown]
         assert screen.read(EventLog).startswith("EVENTS")
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_beliefs_stand_beside_what_the_kernel_says_with_a_line_where_they_differ(size: tuple[int, int]) -> None:
+    async with opened(size=size) as screen:
+        await screen.press("down", "z", "b")
+        table = screen.read(EndpointTable)
+        assert "search/1" in table
+        assert table.count("!") == 2
+        assert "The balancer would choose it, but its process is stopped." in table
+        assert "3 connections wait in its accept queue" in table
+        assert screen.app.screen.query_one(WorkerTable).size.height == 0
+        await screen.press("z")
+        assert "!" not in screen.read(EndpointTable)
+        await screen.press("w")
+        assert screen.app.screen.query_one(EndpointTable).size.height == 0
+        assert "search/1" in screen.read(WorkerTable)
+
+
+async def test_beliefs_of_a_lab_that_went_away_stay_as_they_were() -> None:
+    async with opened() as screen:
+        await screen.press("b")
+        before = screen.read(EndpointTable).rstrip()
+        screen.lab.gone = NoLabError("The lab went away.")
+        await screen.look()
+        assert screen.read(EndpointTable).rstrip() == before
 
 
 async def test_where_there_is_room_everything_shows() -> None:

@@ -135,7 +135,7 @@ def test_crowd(snap_compare: Compare, size: tuple[int, int], keys: str) -> None:
     assert snap_compare(CgilabApp(lab := crowd()), terminal_size=size, run_before=scene(lab, keys))
 
 
-@pytest.mark.parametrize("pane", ["f", "c"], ids=["flow", "charts"])
+@pytest.mark.parametrize("pane", ["f", "c", "zb"], ids=["flow", "charts", "beliefs"])
 def test_pane(snap_compare: Compare, pane: str) -> None:
     lab = FakeLab()
     assert snap_compare(CgilabApp(lab), terminal_size=SMALL, run_before=scene(lab, pane))

@@ -4,20 +4,24 @@ The screen holds nothing of its own about workers or traffic: each look of the b
 becomes a command of the lab (`lab.engine.commands`), and what came of it shows like everything else that happens.
 """
 
+import contextlib
 from typing import ClassVar
 
-from textual import getters
+from textual import getters, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container
 from textual.events import Key as KeyPressed
 from textual.events import ScreenResume
 from textual.screen import Screen
+from textual.widget import Widget
 
+from lab.core.errors import LabError
 from lab.core.events import EventKind
 from lab.tui.app import CgilabApp
 from lab.tui.bridge import Polled
 from lab.tui.widgets.charts import Chart, LatencyChart, RateChart
+from lab.tui.widgets.endpoint_table import EndpointTable
 from lab.tui.widgets.event_log import EventLog
 from lab.tui.widgets.flow import Flow
 from lab.tui.widgets.key_bar import Key, KeyBar
@@ -29,11 +33,12 @@ from lab.tui.widgets.worker_table import Selected, WorkerTable
 _FOOTER = (
     Key("1", "Lab", "app.mode('lab')"),
     Key("2", "Lessons", "app.mode('lessons')"),
-    Key("w", "Workers", "screen.pane('workers')"),
+    Key("w", "Table", "screen.pane('workers')"),
     Key("f", "Flow", "screen.pane('flow')"),
     Key("c", "Charts", "screen.pane('charts')"),
-    Key("?", "Explain", "app.explain"),
-    Key(":", "Command", "app.command_line"),
+    Key("b", "Belief", "screen.pane('beliefs')"),
+    Key("?", "Help", "app.explain"),
+    Key(":", "Run", "app.command_line"),
     Key("q", "Quit", "app.quit"),
     Key("y", "Copy", "app.copy"),
     Key("^p", "Palette", "app.command_palette"),
@@ -65,6 +70,7 @@ class LabScreen(Screen[None]):
         Binding("w", "pane('workers')", "Workers", tooltip="Show the table of workers"),
         Binding("f", "pane('flow')", "Flow", tooltip="Show the way of a request"),
         Binding("c", "pane('charts')", "Charts", tooltip="Show the last minute"),
+        Binding("b", "pane('beliefs')", "Beliefs", tooltip="What the balancer believes, beside what the kernel says"),
         Binding("up,left", "pick(-1)", "Worker above", show=False),
         Binding("down,right", "pick(1)", "Worker below", show=False),
         Binding("e", "pane('events')", "Events", tooltip="Go to the event log"),
@@ -75,6 +81,8 @@ class LabScreen(Screen[None]):
         super().__init__()
         self._armed = ""
         """The app that the next strike hits as a whole; empty while disarmed."""
+        self._looking = False
+        """Balancer and kernel are being compared."""
 
     def compose(self) -> ComposeResult:
         yield StatusBar()
@@ -85,6 +93,7 @@ class LabScreen(Screen[None]):
                 yield LatencyChart()
                 yield RateChart()
             yield WorkerTable()
+            yield EndpointTable()
             yield EventLog()
         yield PhotoFinish()
         yield Said("Pick a worker with the arrow keys, then press k.")
@@ -166,8 +175,30 @@ class LabScreen(Screen[None]):
         if name != "events":
             self.set_class(name == "flow", "-show-flow")
             self.set_class(name == "charts", "-show-charts")
-        target = {"workers": WorkerTable, "flow": Flow, "charts": LatencyChart, "events": EventLog}[name]
-        self.query_one(target).focus()
+            self.set_class(name == "beliefs", "-show-beliefs")
+            self._look_closer()
+        targets: dict[str, type[Widget]] = {
+            "workers": WorkerTable,
+            "flow": Flow,
+            "charts": LatencyChart,
+            "beliefs": EndpointTable,
+            "events": EventLog,
+        }
+        self.query_one(targets[name]).focus()
+
+    def _look_closer(self) -> None:
+        """Ask what balancer and kernel say, while that is on screen and was answered: it costs more than a snapshot."""
+        if self.has_class("-show-beliefs") and not self._looking:
+            self._looking = True
+            self._compare()
+
+    @work
+    async def _compare(self) -> None:
+        try:
+            with contextlib.suppress(LabError):  # the banner tells of a lab that does not answer
+                self.query_one(EndpointTable).show(await self.app.lab.standings())
+        finally:
+            self._looking = False
 
     def _strike(self, word: str) -> None:
         chosen = self._chosen()
@@ -196,6 +227,7 @@ class LabScreen(Screen[None]):
         self.query_one(Flow).show(look.snapshot, look.events)
         self.query_one(WorkerTable).show(look.snapshot)
         self.query_one(EventLog).show(look.events, look.missed)
+        self._look_closer()
         for chart in self.query(Chart):
             chart.show(self.app.bridge.history)
         self._draw_choice()
