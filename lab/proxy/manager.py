@@ -123,10 +123,6 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     ejected_for_s: float | None = None
     tunnels: int = 0
     """Open now; each takes a place and counts in `in_flight`."""
-    weight: float = 1.0
-    """Its share beside the others', as slow start has it now."""
-    ewma_ms: float | None = None
-    """How long its answers take lately, as far as the app's policy has it measured."""
 
 
 class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):
