@@ -214,7 +214,7 @@ class Timeouts(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Limits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The most that one request may be."""
+    """The most that one request may be, and the most that all of them together may be."""
 
     request_line: Some = 8 * 1024
     head: Some = 64 * 1024
@@ -222,6 +222,13 @@ class Limits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     body: Count = 1024 * 1024 * 1024
     cgi_buffer: Count = 1024 * 1024
     """Of a body in chunks that is collected for CGI and FastCGI, which must be told its length first."""
+    connections: Count = 0
+    """Clients that are connected at a time. Beyond, the one that is idle for longest has to go, or else the new one is
+    answered with 503. This and the next two are off at 0."""
+    requests: Count = 0
+    """Requests to apps in flight at a time; further ones are answered with 503 at once."""
+    pending: Count = 0
+    """Requests that wait for a place in all queues together; further ones are answered with 503 at once."""
 
 
 class ClientTimeouts(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -278,6 +285,32 @@ class ProxySettings(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True
     trace_sample: Count = 0
     """Of so many requests the trace of one is kept, whatever becomes of it: 1 keeps all, 0 none. Those of slow, failed,
     shed and retried ones always are."""
+
+
+Rate = Annotated[float, Meta(ge=0, le=1e6)]
+Burst = Annotated[int, Meta(ge=1, le=10**6)]
+
+
+class RateLimit(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Requests a second that an app takes; the others are answered with 429 and told when to come again."""
+
+    rate: Rate = 0.0
+    """From all clients together; 0 means any."""
+    burst: Burst = 10
+    """So many may come at once after a pause: the size of the token bucket."""
+    per_client_rate: Rate = 0.0
+    """From one client: an IPv4 address, or the /64 of an IPv6 one; 0 means any."""
+    per_client_burst: Burst = 10
+
+
+class Shedding(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Give up early on what waits too long: a queue that never empties only makes everybody late. The controlled delay
+    of "Fail at Scale" (Maurer, ACM Queue 13/8, 2015), which is CoDel (RFC 8289) cut to requests."""
+
+    target: Seconds = 0.0
+    """The longest wait for a place once the queue has not been empty for an interval, such as 0.005; 0 means off."""
+    interval: Seconds = 0.1
+    """The longest wait until then: long enough for a burst to pass."""
 
 
 class ResourceLimits(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -494,6 +527,8 @@ class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     upgrades: tuple[Protocol, ...] = ("websocket",)
     """Protocols that a client and a worker may switch to, if both ask for it: the connection becomes a tunnel, and its
     worker's place is taken until it ends. Empty means none."""
+    rate_limit: RateLimit = RateLimit()
+    shedding: Shedding = Shedding()
     selection: Selection = "round_robin"
     weights: tuple[Share, ...] = ()
     """By slot, for policies that heed them: a worker with 3 is worth three with 1; slots beyond have 1."""

@@ -219,6 +219,23 @@ class ServiceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is not healthy, in one sentence; empty when it is."""
 
 
+class ProxySnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The proxy as a whole, and the limits in force; a limit of 0 is none."""
+
+    connections: int = 0
+    """Clients that are connected."""
+    max_connections: int = 0
+    requests: int = 0
+    """In flight, the lab's own included."""
+    max_requests: int = 0
+    pending: int = 0
+    """Requests that wait for a place, in all queues."""
+    max_pending: int = 0
+    shed: dict[str, int] = {}
+    """Requests that a limit refused since the lab began, by cause: `queue full`, `rate of a client`, ... The lab's own
+    are included."""
+
+
 class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a face shows."""
 
@@ -236,6 +253,7 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     totals: Totals
     """Without the lab's own requests."""
     own: Traffic
+    proxy: ProxySnapshot = ProxySnapshot()
     invariants: Invariants
     faults: tuple[()] = ()
     events_next: int

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
-from lab.core.model import AppSpec, PoolSettings, ScalingSpec, WorkerId
+from lab.core.model import AppSpec, Limits, PoolSettings, ScalingSpec, WorkerId
 from lab.core.snapshot import (
     AppSnapshot,
     Invariants,
     LabSnapshot,
     LeadSnapshot,
+    ProxySnapshot,
     RouteSnapshot,
     ScalingSnapshot,
     ServiceSnapshot,
@@ -55,8 +56,21 @@ def build(
         routes=tuple(map(_route, proxy.routes)),
         totals=proxy.totals,
         own=Traffic(rate=own_rate, totals=proxy.own),
+        proxy=_proxy(spec.proxy.limits, proxy),
         invariants=invariants,
         events_next=events_next,
+    )
+
+
+def _proxy(limits: Limits, view: ProxyView) -> ProxySnapshot:
+    return ProxySnapshot(
+        connections=view.connections,
+        max_connections=limits.connections,
+        requests=view.totals.in_flight + view.own.in_flight,
+        max_requests=limits.requests,
+        pending=view.pending,
+        max_pending=limits.pending,
+        shed=view.shed,
     )
 
 

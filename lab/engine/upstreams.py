@@ -63,6 +63,8 @@ def _upstream(app: AppSpec, unavailable: str | None, edition: int) -> UpstreamSp
         queue_length=app.queue_length,
         upgrades=app.upgrades,
         request_buffer=app.request_buffer,
+        rate_limit=app.rate_limit,
+        shedding=app.shedding,
         timeouts=app.timeouts,
         health_check=msgspec.structs.replace(app.health_check, path=app.health_check.path or app.health),
         outliers=app.outliers,

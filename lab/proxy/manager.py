@@ -20,9 +20,11 @@ from lab.core.model import (
     OutlierSpec,
     ProxySettings,
     Queue,
+    RateLimit,
     RetrySpec,
     RouteSpec,
     Selection,
+    Shedding,
     SiteSpec,
     Timeouts,
 )
@@ -64,6 +66,8 @@ class UpstreamSpec(msgspec.Struct, frozen=True, kw_only=True):
     queue_length: int = 512
     upgrades: tuple[str, ...] = ("websocket",)
     request_buffer: int = 64 * 1024
+    rate_limit: RateLimit = RateLimit()
+    shedding: Shedding = Shedding()
     timeouts: Timeouts = Timeouts()
     health_check: HealthCheck = HealthCheck()
     """Its path is that of the question, never empty while there is an interval."""
@@ -188,6 +192,10 @@ class ProxyView(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[RouteView, ...]
     connections: int
     """Open connections of clients."""
+    pending: int
+    """Requests that wait for a place."""
+    shed: dict[str, int]
+    """Requests that a limit refused since the start, by cause."""
 
 
 @dataclass(frozen=True, slots=True)

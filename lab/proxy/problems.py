@@ -1,6 +1,7 @@
 """What the gateway itself answers: small JSON documents (RFC 9457) that say what happened and what to do about it."""
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -35,6 +36,8 @@ class Problem:
     """With 405: the methods that would be answered (RFC 9110 15.5.6)."""
     error: str = ""
     """What Proxy-Status calls it (RFC 9209 2.3); empty for the usual name of its status."""
+    cause: str = "other"
+    """With the outcome SHED: under what it is counted."""
 
     def response(self, end: bytes, with_body: bool) -> bytes:
         """The whole response. `end` completes its head (see forwarding.py); `with_body` is false for HEAD."""
@@ -128,19 +131,28 @@ def unavailable(app: str, reason: str) -> Problem:
     return Problem(503, f"{app} is unavailable: {reason}", outcome=Outcome.FAILED)
 
 
+def _shed(cause: str, detail: str, remedy: str, seconds: int = 1, error: str = _LIMIT, status: int = 503) -> Problem:
+    return Problem(status, detail, remedy, Outcome.SHED, retry_after=seconds, error=error, cause=cause)
+
+
 @lru_cache(maxsize=64)
 def queue_full(app: str, length: int) -> Problem:
     detail = f"Every worker of {app} is busy and {length} requests wait already."
-    remedy = "Try again, or give it more workers."
-    return Problem(503, detail, remedy, Outcome.SHED, retry_after=1, error=_LIMIT)
+    return _shed("queue full", detail, "Try again, or give it more workers.")
 
 
 @lru_cache(maxsize=64)
 def queue_timeout(app: str, seconds: float, workers: int) -> Problem:
     why = f"none of the {workers} workers of {app} was free" if workers else f"{app} had no worker that is ready"
     error = _LIMIT if workers else "destination_unavailable"
-    remedy = "Try again, or give it more workers."
-    return Problem(503, f"For {seconds:g} s {why}.", remedy, Outcome.SHED, retry_after=1, error=error)
+    remedy = "Try again, or give it more workers; timeouts.queue sets the wait."
+    return _shed("queue timeout", f"For {seconds:g} s {why}.", remedy, error=error)
+
+
+@lru_cache(maxsize=64)
+def overloaded(app: str, seconds: float) -> Problem:
+    detail = f"{app} is overloaded, so a request waits {seconds:g} s for a place and no longer."
+    return _shed("queue delay", detail, "Try again later, or change shedding.target and its interval.")
 
 
 @lru_cache(maxsize=64)
@@ -148,21 +160,52 @@ def breaker_open(app: str, seconds: int) -> Problem:
     """`seconds` until one request passes as a probe; 0 while one is under way."""
     detail = f"{app} has failed too often, so it is left alone for a while (its circuit breaker is open)."
     wait = max(1, seconds)
-    return Problem(503, detail, f"Try again in {wait} s.", Outcome.SHED, retry_after=wait)
+    return _shed("breaker open", detail, f"Try again in {wait} s.", wait, error="")
 
 
 @lru_cache(maxsize=64)
 def too_many_requests(app: str, limit: int) -> Problem:
     detail = f"Workers of {app} have {limit} requests at once, and may have no more."
-    return Problem(503, detail, "Try again, or raise breaker.max_requests.", Outcome.SHED, retry_after=1, error=_LIMIT)
+    return _shed("breaker requests", detail, "Try again, or raise breaker.max_requests.")
 
 
 @lru_cache(maxsize=64)
 def too_many_connections(app: str, limit: int) -> Problem:
     detail = f"There are {limit} connections to workers of {app}, all in use, and may be no more."
-    return Problem(
-        503, detail, "Try again, or raise breaker.max_connections.", Outcome.SHED, retry_after=1, error=_LIMIT
-    )
+    return _shed("breaker connections", detail, "Try again, or raise breaker.max_connections.")
+
+
+def too_often(app: str, rate: float, seconds: float) -> Problem:
+    """`seconds` until the next request would be let through."""
+    return _too_often("app rate", f"{app} takes {rate:g} requests a second", "rate_limit.rate", math.ceil(seconds))
+
+
+def client_too_often(app: str, rate: float, seconds: float) -> Problem:
+    """As `too_often`, for one client."""
+    detail = f"{app} takes {rate:g} requests a second from one client"
+    return _too_often("client rate", detail, "rate_limit.per_client_rate", math.ceil(seconds))
+
+
+@lru_cache(maxsize=64)
+def _too_often(cause: str, limit: str, setting: str, seconds: int) -> Problem:
+    remedy = f"Try again in {seconds} s; {setting} sets how often."
+    return _shed(cause, f"{limit}, and this was one too many.", remedy, seconds, error="", status=429)
+
+
+@lru_cache(maxsize=64)
+def proxy_busy(limit: int) -> Problem:
+    return _shed("requests", f"{limit} requests are in flight already.", "Try again, or raise proxy.limits.requests.")
+
+
+@lru_cache(maxsize=64)
+def too_many_wait(limit: int) -> Problem:
+    return _shed("pending", f"{limit} requests wait already.", "Try again, or raise proxy.limits.pending.")
+
+
+@lru_cache(maxsize=64)
+def too_crowded(limit: int) -> Problem:
+    detail = f"{limit} clients are connected already, all of them busy."
+    return _shed("connections", detail, "Try again, or raise proxy.limits.connections.")
 
 
 def _gateway(status: int, detail: str, remedy: str = "", error: str = "") -> Problem:

@@ -4,9 +4,10 @@ import asyncio
 import json
 import re
 
+import msgspec
 import pytest
 
-from lab.core.model import ClientTimeouts, Timeouts
+from lab.core.model import ClientTimeouts, ProxySettings, Timeouts
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -211,6 +212,20 @@ async def test_24_workers_are_told_what_is_left_and_nobody_else_can_tell_them(wo
     assert (await client.response())[0] == 200
     assert 77 < told_ms(worker.requests[0]) <= 5000
     assert b"\r\nAccept: a\r\n" in worker.requests[0]
+
+
+async def test_24_a_client_that_is_trusted_may_ask_for_less_but_not_for_more(world):
+    await world.start(timeouts=Timeouts(total=5))
+    trusting = ProxySettings(trusted=("127.0.0.0/8",))
+    await world.proxy.apply(msgspec.structs.replace(world.spec, settings=trusting))
+    worker = await world.worker()
+    client = await world.client()
+    for asked in (b"1000", b"9000", b"soon"):
+        await client.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-Request-Timeout-Ms: %b\r\n\r\n" % asked)
+        assert (await client.response())[0] == 200
+    first, second, third = map(told_ms, worker.requests)
+    assert first <= 1000 < second <= 5000
+    assert 1000 < third <= 5000
 
 
 async def test_24_a_request_that_waited_has_less_time_left(world):

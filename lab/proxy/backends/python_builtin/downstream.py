@@ -8,7 +8,9 @@ import asyncio
 from enum import Enum, auto
 from typing import Final, cast
 
+from lab.core.model import OPERATORS, POOL_STATUS
 from lab.proxy import problems
+from lab.proxy.backends.python_builtin.crowd import Crowd
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.forwarding import NO_CLAIMS, RESPONSE_END, Introduction, claims_of
 from lab.proxy.backends.python_builtin.gateway import Gateway
@@ -22,6 +24,9 @@ _UNREAD_LIMIT: Final = 64 * 1024
 
 _LINGER: Final = 2.0
 """Seconds. A connection closed with unread bytes is reset by the kernel, and the reset may overtake our last answer."""
+
+_ALWAYS: Final = (OPERATORS.encode() + b"/", POOL_STATUS.encode())
+"""Beginnings of paths at which the lab tells how it is, however much there is to do."""
 
 _NOBODY: Final = ("", 0)
 """The address of a client that hung up before it was looked at."""
@@ -61,6 +66,8 @@ class Downstream(asyncio.Protocol, Timed):
         """With its port."""
         self.own = False
         """The lab itself is the client."""
+        self.surplus = False
+        """There were too many connections when it came: it may ask once, and is told so."""
         self.blocked = False
         """The client does not take what is sent to it."""
         self.exchange = Exchange(self, gateway)
@@ -83,6 +90,9 @@ class Downstream(asyncio.Protocol, Timed):
         self.own = self.address in self._gateway.own_addresses
         self._gateway.downstreams.add(self)
         self._arm(self._gateway.spec.settings.timeouts.idle)
+        crowd = self._gateway.crowd
+        if crowd is not None and not self.own and not crowd.came(self, len(self._gateway.downstreams)):
+            self._refuse(problems.too_crowded(crowd.limit))
 
     def data_received(self, data: bytes) -> None:
         if self._state is _READY:
@@ -159,6 +169,8 @@ class Downstream(asyncio.Protocol, Timed):
             return
         self._state = _READY
         self._arm(self._gateway.spec.settings.timeouts.idle)
+        if self._gateway.crowd is not None:
+            self._gateway.crowd.rests(self)
         self.resume_reading()
         if self._unread and not self._serving:
             self._serve()
@@ -175,6 +187,17 @@ class Downstream(asyncio.Protocol, Timed):
         reset(self.transport)
 
     # -- the proxy's side
+
+    def register(self, crowd: Crowd) -> None:
+        """The number of connections is limited from now on."""
+        if self._state is _READY and not self._unread:
+            crowd.rests(self)
+
+    def make_room(self) -> None:
+        """Close an idle connection in favour of a new one."""
+        self._state = _CLOSING
+        self._gateway.downstreams.discard(self)
+        self.transport.close()
 
     def drain(self) -> None:
         """Close if nothing is going on; otherwise the request in flight will be the last."""
@@ -214,6 +237,8 @@ class Downstream(asyncio.Protocol, Timed):
                 break
             if self._gateway.trust is not None or self._claims is not NO_CLAIMS:
                 self._hear(self._unread[: request.end])
+            if self._gateway.crowd is not None and self._is_turned_away(request):
+                break
             data, self._unread = self._unread[request.end :], b""
             self._state = _BUSY
             self._head_begun = False
@@ -226,6 +251,17 @@ class Downstream(asyncio.Protocol, Timed):
         trust = self._gateway.trust
         self._claims = claims_of(head) if self._gateway.trusts(self.peer) else NO_CLAIMS
         self.client = self.peer if trust is None else trust.client(self.peer, self._claims)
+
+    def _is_turned_away(self, request: RequestHead) -> bool:
+        """Whether there are too many connections for this request; what the lab says of itself is always answered."""
+        crowd = self._gateway.crowd
+        if crowd is None:
+            return False
+        crowd.left(self)
+        if not self.surplus or request.target.partition(b"?")[0].startswith(_ALWAYS):
+            return False
+        self._refuse(problems.too_crowded(crowd.limit))
+        return True
 
     def _bound_unread(self) -> None:
         """Take no more of later requests than there is room for."""
@@ -244,6 +280,7 @@ class Downstream(asyncio.Protocol, Timed):
         counters.end(problem.outcome)
         if self._gateway.recorder.log is not None:
             self._gateway.recorder.write_refused(self, problem)
+        self._gateway.refused(problem)
         end = self._gateway.date() + RESPONSE_END[False, True, False]
         if self._gateway.recorder.explains_problems:
             end = problem.proxy_status("") + end

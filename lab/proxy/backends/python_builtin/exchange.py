@@ -139,6 +139,8 @@ class Exchange(Timed):
         self._gateway = gateway
         self._since = 0.0
         """When its present wait for a place or a connection began."""
+        self._patience = 0.0
+        """How long it waits for a place, in seconds."""
         self._staged = False
         """It waited, or is answered in pieces."""
         self._repeatable = True
@@ -215,11 +217,10 @@ class Exchange(Timed):
 
     def limit_time(self, seconds: float) -> None:
         """It has so long in all, or less if a client that is trusted says so."""
-        asked = deadlines.asked_for(self.request)
-        if asked is not None:
-            self.request = deadlines.unasked(self.request)
-            if self._gateway.trusts(self.downstream.peer):
-                seconds = min(seconds, asked)
+        asked = deadlines.asked_for(self.request) if self._gateway.trusts(self.downstream.peer) else None
+        if asked is not None and asked < seconds:
+            seconds = asked
+        self.request = deadlines.unasked(self.request)
         self.until = min(self.until, self.started + seconds)
 
     def is_late(self) -> bool:
@@ -227,6 +228,13 @@ class Exchange(Timed):
         if self._gateway.now() < self.until:
             return False
         self._out_of_time()
+        return True
+
+    def has_lost_patience(self) -> bool:
+        """It waited too long for a place, as it has been told if so: the wheel is too coarse for short waits."""
+        if self._gateway.now() - self._since <= self._patience:
+            return False
+        self.expired()
         return True
 
     def gather(self, enough: int) -> bool:
@@ -298,12 +306,14 @@ class Exchange(Timed):
         self.original = self.original or self.request.target
         self.request = retargeted(self.request, target)
 
-    def wait(self) -> None:
-        """There is no place: it stands in the queue now."""
+    def wait(self, now: float, patience: float) -> None:
+        """There is no place: it stands in the queue now, for so many seconds at most."""
         self.phase = _QUEUED
         self._staged = True
-        timeouts = self.upstream.spec.timeouts
-        self._wait(timeouts.queue if self._refused is None else timeouts.connect)
+        self._since = now
+        self._patience = patience if self._refused is None else self.upstream.spec.timeouts.connect
+        due = now + self._patience
+        self._gateway.wheel.arm(self, due if due < self.until else self.until)
 
     def proceed(self, endpoint: "EndpointState") -> None:
         """It was given a place at `endpoint`."""
@@ -443,6 +453,7 @@ class Exchange(Timed):
         keep = self._may_keep() and not problem.close
         self.status, self.problem, self.noted = problem.status, problem, True
         self._end(problem.outcome)
+        self._gateway.refused(problem)
         end = self._gateway.date() + RESPONSE_END[keep, self.request.modern, False]
         if self._gateway.recorder.explains_problems:
             end = self._gateway.recorder.explained_problem(self, problem) + end
@@ -469,7 +480,7 @@ class Exchange(Timed):
         if self.until < NEVER and self._gateway.now() >= self.until:
             self._out_of_time()
         elif self.phase is _QUEUED:
-            self.fail(self._refused or self.upstream.queue_timeout())
+            self.fail(self._refused or self.upstream.queue_timeout(self._patience))
         elif self.phase is _COLLECTING:
             self._judge()
         elif self.phase is _CONNECTING:
@@ -859,7 +870,9 @@ class Exchange(Timed):
             tally.stages(self.queued, self.connecting, first, took)
 
     def _may_keep(self) -> bool:
-        return self.request.keep_alive and self.upload is None and not self._gateway.draining
+        if not self.request.keep_alive or self.upload is not None:
+            return False
+        return not (self._gateway.draining or self.downstream.surplus)
 
     def _wait(self, seconds: float) -> None:
         """Begin to wait for a place or a connection."""

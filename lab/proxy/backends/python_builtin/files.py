@@ -54,6 +54,9 @@ class SiteRoute:
 
     def admit(self, exchange: Exchange) -> None:
         """Find out what is asked for, and answer it or hand it to the workers."""
+        door = self._upstream.door
+        if door is not None and not door.admit(exchange):
+            return
         path = exchange.request.target.partition(b"?")[0]
         until, script = self._known.get(path, (0.0, None))
         if script is not None and self._gateway.now() < until:

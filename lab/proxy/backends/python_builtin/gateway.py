@@ -9,7 +9,9 @@ from lab.core.clock import Clock
 from lab.core.errors import UnavailableError
 from lab.core.events import EventRing
 from lab.core.program import CgiProgram, StartCgi
-from lab.proxy.accounting import Counters
+from lab.proxy import problems
+from lab.proxy.accounting import SHED, Counters
+from lab.proxy.backends.python_builtin.crowd import Crowd
 from lab.proxy.backends.python_builtin.forwarding import DateField, Trust
 from lab.proxy.backends.python_builtin.outbox import Outbox
 from lab.proxy.backends.python_builtin.recorder import Recorder
@@ -55,6 +57,12 @@ class Gateway:
         self.counters = (Counters(), Counters())
         self.own_addresses: set[tuple[str, int]] = set()
         self.downstreams: set[Downstream] = set()
+        self.crowd: Crowd | None = None
+        """Who is idle; None while there may be any number of connections."""
+        self.pending = 0
+        """Requests that wait for a place."""
+        self.shed: dict[str, int] = {}
+        """How many were refused by a limit, by cause."""
         self.draining = False
         self.deserted = asyncio.Event()
         """Set when the last client leaves a proxy that drains."""
@@ -63,9 +71,31 @@ class Gateway:
         """Whether the word of a client at this address counts."""
         return self.trust is not None and self.trust.covers(peer)
 
+    def follow(self, spec: ProxySpec) -> None:
+        """Take over what is desired."""
+        if spec.settings.trusted != self.spec.settings.trusted:
+            self.trust = Trust(spec.settings.trusted) if spec.settings.trusted else None
+        self.spec = spec
+        most = spec.settings.limits.connections
+        if self.crowd is None and most:
+            self.crowd = Crowd(most)
+            for downstream in self.downstreams:
+                downstream.register(self.crowd)
+        elif self.crowd is not None and most:
+            self.crowd.limit = most
+        elif self.crowd is not None:
+            self.crowd = None
+
+    def refused(self, problem: problems.Problem) -> None:
+        """Count what a limit refuses. `problem` may be another one: then nothing is counted."""
+        if problem.outcome is SHED:
+            self.shed[problem.cause] = self.shed.get(problem.cause, 0) + 1
+
     def hung_up(self, downstream: "Downstream") -> None:
         """A client's connection is gone."""
         self.downstreams.discard(downstream)
+        if self.crowd is not None:
+            self.crowd.left(downstream)
         if self.draining and not self.downstreams:
             self.deserted.set()
 

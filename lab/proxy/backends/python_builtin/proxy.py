@@ -21,7 +21,6 @@ from lab.proxy.backends.python_builtin.branch import Branch, RouteState, base, b
 from lab.proxy.backends.python_builtin.downstream import Downstream
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.files import SiteRoute
-from lab.proxy.backends.python_builtin.forwarding import Trust
 from lab.proxy.backends.python_builtin.gateway import Gateway, ignore, no_cgi
 from lab.proxy.backends.python_builtin.listener import listen
 from lab.proxy.backends.python_builtin.pages import PageRoute
@@ -83,9 +82,7 @@ class PythonBuiltinProxy:
 
     async def apply(self, spec: ProxySpec) -> None:
         """Follow a new spec. Requests of an app that is gone and still wait are told so; those in flight finish."""
-        if spec.settings.trusted != self._gateway.spec.settings.trusted:
-            self._gateway.trust = Trust(spec.settings.trusted) if spec.settings.trusted else None
-        self._gateway.spec = spec
+        self._gateway.follow(spec)
         self._gateway.recorder.follow(spec.settings)
         for upstream in spec.upstreams:
             if upstream.app in self._upstreams:
@@ -162,6 +159,8 @@ class PythonBuiltinProxy:
             ),
             routes=tuple(self._route_views(now)),
             connections=len(self._gateway.downstreams),
+            pending=self._gateway.pending,
+            shed=dict(self._gateway.shed),
         )
 
     def latencies(self, app: str | None = None) -> Histogram:

@@ -14,6 +14,7 @@ from lab.proxy import problems
 from lab.proxy.accounting import Tally
 from lab.proxy.backends.python_builtin.balancer import Balancer
 from lab.proxy.backends.python_builtin.branch import Branch, branch_figures
+from lab.proxy.backends.python_builtin.door import Door
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
@@ -49,6 +50,12 @@ class Upstream:
         self._full = False
         self._quiet_until = 0.0
         self._untold = 0
+        self._standing_since = 0.0
+        """When the queue ceased to be empty."""
+        self._own_door = Door(self, gateway)
+        self.door: Door | None = None
+        """What a request has to pass first; None for nothing."""
+        self._watch_door()
         self.guard = Guard(self, gateway, events)
         self._guard()
 
@@ -56,6 +63,8 @@ class Upstream:
         """Follow a new spec. Requests that wait go on waiting, unless the app has become unavailable."""
         before, self.spec = self.spec, spec
         self._total = spec.timeouts.total
+        self._own_door.apply(spec.rate_limit)
+        self._watch_door()
         self._balancer.apply(spec)
         if spec.queue is not before.queue:
             for state in self.routed:
@@ -139,6 +148,9 @@ class Upstream:
         """Send a request to an endpoint, or let it wait, or shed it."""
         first = exchange.latency is None
         if first:
+            # A site's door is passed before the disk is asked (files.py).
+            if self.door is not None and self.spec.site is None and not self.door.admit(exchange):
+                return
             self.claim(exchange)
             if self._gate is not None and not self._gate.admit(exchange):
                 return
@@ -161,9 +173,17 @@ class Upstream:
             self._tell_full()
             exchange.fail(problems.queue_full(self.spec.app, self.spec.queue_length))
             return
+        most = self._gateway.spec.settings.limits.pending
+        if most and self._gateway.pending >= most:
+            exchange.fail(problems.too_many_wait(most))
+            return
+        now = self._gateway.now()
+        if not self._queue:
+            self._standing_since = now
         self._queue[exchange] = None
+        self._gateway.pending += 1
         self._longest = max(self._longest, len(self._queue))
-        exchange.wait()
+        exchange.wait(now, self._patience(now))
 
     def script(self, base: str, target: bytes) -> cgi.Script:
         """The program that answers `target`, for an app without a site. `base` is the part of it that leads here.
@@ -189,14 +209,16 @@ class Upstream:
 
         A request that could not connect to it waits for another endpoint: it would only fail once more.
         """
-        if not self._queue or state.in_flight >= state.room:
-            return False
-        exchange = next((waiting for waiting in self._queue if state not in waiting.tried), None)
-        if exchange is None:
-            return False
-        self.withdraw(exchange)
-        # One that is not ready for the place leaves it to the next.
-        return self._assign(exchange, state) or self.serve(state)
+        while self._queue and state.in_flight < state.room:
+            exchange = next((waiting for waiting in self._queue if state not in waiting.tried), None)
+            if exchange is None:
+                return False
+            self.withdraw(exchange)
+            if self.spec.shedding.target and exchange.has_lost_patience():
+                continue
+            if self._assign(exchange, state):  # else it is not ready for the place, and leaves it to the next
+                return True
+        return False
 
     def freed(self, state: EndpointState) -> None:
         """A routed endpoint has a place again: it goes to who waits first, else it is offered to those who come."""
@@ -221,9 +243,11 @@ class Upstream:
         self._active -= 1
 
     def withdraw(self, exchange: Exchange) -> None:
-        """A request waits no longer."""
-        del self._queue[exchange]
-        self._full = False
+        """A request waits no longer. Does nothing for one that was withdrawn already."""
+        if exchange in self._queue:
+            del self._queue[exchange]
+            self._gateway.pending -= 1
+            self._full = False
 
     def untried(self, exchange: Exchange) -> bool:
         """Whether a request that could not connect has another endpoint to try."""
@@ -253,8 +277,10 @@ class Upstream:
         """Connections to workers, those that wait for a request included."""
         return sum(state.connections for state in self.routed)
 
-    def queue_timeout(self) -> problems.Problem:
-        """What a request is told that waited too long."""
+    def queue_timeout(self, patience: float) -> problems.Problem:
+        """What a request is told that waited for its whole `patience` (s)."""
+        if self.spec.shedding.target:
+            return problems.overloaded(self.spec.app, patience)
         return problems.queue_timeout(self.spec.app, self.spec.timeouts.queue, len(self.routed))
 
     def view(self, endpoints: tuple[EndpointView, ...], now: float) -> UpstreamView:
@@ -284,6 +310,16 @@ class Upstream:
 
     def _all_branches(self) -> list[Branch]:
         return [*self._branches.values(), *((self._past,) if self._past is not None else ())]
+
+    def _patience(self, now: float) -> float:
+        """Seconds that a request which comes now may wait for a place."""
+        shedding = self.spec.shedding
+        if not shedding.target:
+            return self.spec.timeouts.queue
+        return shedding.target if now - self._standing_since > shedding.interval else shedding.interval
+
+    def _watch_door(self) -> None:
+        self.door = self._own_door if self._own_door.watched else None
 
     def _guard(self) -> None:
         """Ask and tell the guard only what it has to know: what is off is None, and costs a look at it."""
