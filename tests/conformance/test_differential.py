@@ -20,159 +20,17 @@ import httptools
 import pytest
 import uvloop
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from lab import paths
-from lab.core.model import Limits
-from lab.wire.bodies import incoming
-from lab.wire.http1 import BadMessageError, parse_request
 from tests.conformance.conftest import World
+from tests.conformance.messages import BEHIND, Request, ours, streams
 
-Request = tuple[bytes, bytes, bytes, bytes]
-"""Method, target, Host, body."""
-
-LIMITS = Limits()
 SEARCH = paths.content("samples") / "search"
 KNOWN_METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"DELETE"}
 NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
 """An answer that fits every request."""
 
-BEHIND = b"x" * 6000 + b"\r\n\r\n"
-"""Enough for every small length that a bent message promises; where a request could begin, it is none."""
-
-# -- messages
-
-
-def _spaced(values: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
-    space = st.sampled_from([b"", b" ", b" ", b" ", b"\t", b"  ", b" \t "])
-    return st.tuples(space, values, space).map(b"".join)
-
-
-def _cased(name: bytes) -> st.SearchStrategy[bytes]:
-    return st.sampled_from([name, name, name.lower(), name.upper(), name.swapcase()])
-
-
-def _field(name: bytes, *values: bytes) -> st.SearchStrategy[bytes]:
-    return st.tuples(_cased(name), st.just(b":"), _spaced(st.sampled_from(values))).map(b"".join)
-
-
-FIELDS = st.one_of(
-    _field(b"X", b"1", b"", b"a, b", b"caf\xe9", b"a\tb", b":"),
-    _field(b"Connection", b"keep-alive", b"x", b"close", b"a, x", b"Keep-Alive, a", b""),
-    _field(b"Cookie", b"a=b", b"a=b; c=d"),
-    _field(b"Accept", b"*/*"),
-    _field(b"X-Forwarded-For", b"1.2.3.4"),
-    _field(b"Via", b"1.1 before"),
-    _field(b"Content-Length-X", b"5"),
-    _field(b"X-Content-Length", b"7"),
-    _field(b"Transfer_Encoding", b"chunked"),
-    _field(b"Expect", b"100-continue"),
-    _field(b"Trailer", b"A"),
-    st.sampled_from(
-        [b"Host: y", b"Content-Length: 0", b"Content-Length: 3", b"Transfer-Encoding: chunked", b" folded"]
-    ),
-)
-METHODS = st.sampled_from([b"GET", b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE"])
-TARGETS = st.sampled_from(
-    [
-        b"/",
-        b"/?q=a",
-        b"/a/b?c=d&q=x%20y",
-        b"http://y/p?q=a",
-        b"http://y:8080",
-        b"HTTPS://[::1]:9/?q",
-        b"*",
-        b"//h/p",
-        b"/%2e%2e/",
-    ]
-)
-VERSIONS = st.sampled_from([b"1.1", b"1.1", b"1.1", b"1.1", b"1.0"])
-PAYLOADS = st.binary(max_size=40) | st.sampled_from([b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n", b"0\r\n\r\n"])
-EXTENSIONS = st.sampled_from([b"", b"", b"", b";a", b";a=b", b' ; a="b;c"', b";", b"\t;x=\xe9"])
-TRAILERS = st.sampled_from([b"", b"", b"A: b\r\n", b"Content-Length: 5\r\n", b"A: b\r\nHost: z\r\nC: d\r\n"])
-SIZES = st.sampled_from([b"%x", b"%X", b"0%x", b"%04x"])
-
-
-@st.composite
-def _chunks(draw: st.DrawFn) -> bytes:
-    pieces = [piece for piece in draw(st.lists(PAYLOADS, max_size=3)) if piece]
-    lines = [b"%b%b\r\n%b\r\n" % (draw(SIZES) % len(piece), draw(EXTENSIONS), piece) for piece in pieces]
-    return b"".join(lines) + b"0%b\r\n%b\r\n" % (draw(EXTENSIONS), draw(TRAILERS))
-
-
-@st.composite
-def _message(draw: st.DrawFn) -> bytes:
-    """A request that is well formed, or nearly."""
-    fields = [draw(_field(b"Host", b"x", b"x:81", b"[::1]")), *draw(st.lists(FIELDS, max_size=3))]
-    kind = draw(st.sampled_from(["none", "none", "counted", "chunked"]))
-    body = b""
-    if kind == "counted":
-        body = draw(PAYLOADS)
-        fields.append(draw(_field(b"Content-Length", b"%d" % len(body), b"0%d" % len(body))))
-    elif kind == "chunked":
-        body = draw(_chunks())
-        fields.append(draw(_field(b"Transfer-Encoding", b"chunked", b"Chunked", b",chunked")))
-    if draw(st.integers(0, 3)) == 0:  # who believes it sees another end
-        length = _field(b"Content-Length", b"%d" % len(body), b"0", b"3", b"+%d" % len(body), b"%d, 3" % len(body))
-        coding = _field(b"Transfer-Encoding", b"chunked", b"identity", b"gzip, chunked", b"xchunked", b"chunked, x")
-        fields.append(draw(length | coding))
-    lines = b"".join(field + b"\r\n" for field in draw(st.permutations(fields)))
-    return b"%b %b HTTP/%b\r\n%b\r\n%b" % (draw(METHODS), draw(TARGETS), draw(VERSIONS), lines, body)
-
-
-BITS = st.sampled_from(
-    [
-        b" ",
-        b"\t",
-        b"\r",
-        b"\n",
-        b"\r\n",
-        b"\r\n\r\n",
-        b"\0",
-        b":",
-        b",",
-        b";",
-        b"0",
-        b"1",
-        b"a",
-        b"\x0b",
-        b"\x80",
-        b"\xff",
-        b"_",
-    ]
-)
-
-
-@st.composite
-def streams(draw: st.DrawFn) -> bytes:
-    """One to three requests, one behind the other, bent in up to three places."""
-    data = b"".join(draw(st.lists(_message(), min_size=1, max_size=3)))
-    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 3]))):
-        place = draw(st.integers(0, len(data)))
-        data = data[:place] + draw(st.just(b"") | BITS) + data[place + draw(st.integers(0, 2)) :]
-    return data
-
-
 # -- readers
-
-
-def ours(data: bytes) -> list[Request]:
-    """What the gateway takes a client's bytes for: the requests that it sends on."""
-    found: list[Request] = []
-    with contextlib.suppress(BadMessageError):
-        while (head := parse_request(data, LIMITS)) is not None:
-            data, body = data[head.end :], b""
-            if head.length:
-                reader = incoming(head.length, 400)
-                body = reader.feed(data)
-                if not reader.done:
-                    break
-                data = reader.rest
-            if head.target != b"*":
-                found.append((head.method, head.target, head.host or b"", body))
-            if not head.keep_alive:
-                break
-    return found
 
 
 def by_h11(data: bytes) -> list[Request]:

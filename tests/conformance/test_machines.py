@@ -1,0 +1,278 @@
+"""Framing and order under everything that may happen: random segments, and clients and workers that do what they like.
+
+Points 8, 10 and 28: whatever the order of events, a request has one answer at most and one outcome, and nothing that it
+held stays held. The machine acts on a real gateway between real sockets, one event after the other.
+"""
+
+import asyncio
+import contextlib
+import re
+import socket
+import struct
+from itertools import pairwise
+from typing import Any
+
+import uvloop
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from lab.core.model import Timeouts
+from lab.wire.bodies import incoming
+from lab.wire.http1 import UNTIL_CLOSE, BadMessageError, parse_response
+from tests.conformance.conftest import World
+from tests.conformance.messages import BEHIND, Reader, ours, streams
+
+CUTS = st.lists(st.integers(0, 400), max_size=12)
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    """`data` cut at these places; those beyond its end cut nothing."""
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    return [data[begin:end] for begin, end in pairwise(places)]
+
+
+@given(data=streams(), cuts=CUTS)
+@settings(max_examples=500, deadline=None)
+def test_08_requests_are_the_same_however_they_are_cut(data: bytes, cuts: list[int]) -> None:
+    whole, cut = Reader(), Reader()
+    whole.feed(data + BEHIND)
+    for piece in pieces(data + BEHIND, cuts):
+        cut.feed(piece)
+    assert (cut.found, cut.begun, cut.ended) == (whole.found, whole.begun, whole.ended)
+    assert ours(*(bytes([byte]) for byte in data)) == ours(data)
+
+
+ANSWERS = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nhel\r\n2\r\nlo\r\n0\r\nA: b\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\nuntil the end",
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA : b\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+    ]
+)
+
+
+def answered(*parts: bytes) -> tuple[bytes, bytes, bytes, bool] | None:
+    """What a worker's bytes are taken for: head lines, body, trailers, and whether it is whole. None: refused."""
+    held, body, payload, lines = b"", None, b"", b""
+    try:
+        for part in parts:
+            if body is None:
+                held += part
+                head = parse_response(held, False)
+                if head is None:
+                    continue
+                lines, body, part = head.lines, incoming(head.length, 502), held[head.end :]
+                whole = head.length == UNTIL_CLOSE
+            if not body.done:
+                payload += body.feed(part)
+    except BadMessageError:
+        return None
+    return lines, payload, body.trailers if body else b"", bool(body and (body.done or whole))
+
+
+@given(data=ANSWERS, place=st.integers(0, 90), bit=st.sampled_from([None, b"\n", b"\r", b" ", b"\0", b"9"]), cuts=CUTS)
+@settings(max_examples=500, deadline=None)
+def test_10_answers_are_the_same_however_they_are_cut(
+    data: bytes, place: int, bit: bytes | None, cuts: list[int]
+) -> None:
+    if bit is not None:
+        data = data[:place] + bit + data[place:]
+    whole = answered(data)
+    assert answered(*pieces(data, cuts)) == whole
+    assert answered(*(bytes([byte]) for byte in data)) == whole
+
+
+class Connection:
+    """A worker's end of a connection, for the machine to act on."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.gone = asyncio.Event()
+
+
+HEADS = st.sampled_from(
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nHEAD /2 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET /half HTTP/1.1\r\nHo",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc",
+        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
+        b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + bytes(100_000),
+        b"DELETE / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
+    ]
+)
+BODIES = st.sampled_from([b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", bytes(200_000), b"zz\r\n", b"\r\n\r\n"])
+SAID = st.sampled_from(
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no",
+        b"k",
+        b"HTTP/1.1 103 Early Hints\r\n\r\n",
+        b"HTTP/1.1 413 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n",
+        b"0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\nuntil the end",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + bytes(400_000),
+        b"garbage\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+    ]
+)
+_FINAL = re.compile(rb"HTTP/1\.1 [2-5][0-9][0-9] [A-Z][A-Za-z ]*\r\n")
+_RESET = struct.pack("ii", 1, 0)
+
+
+class Visitor(asyncio.Protocol):
+    """A client's connection, for the machine to act on. What it sends is read along."""
+
+    def __init__(self) -> None:
+        self.reader = Reader()
+        self.answers = b""
+        self.said_all = False
+        self.transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.answers += data
+
+    def eof_received(self) -> bool:
+        return True  # it may still send
+
+
+class Traffic(RuleBasedStateMachine):
+    """Two workers with two places each, and clients."""
+
+    clients: Bundle[Any] = Bundle("clients")
+
+    @initialize()
+    def open(self) -> None:
+        self.loop = uvloop.new_event_loop()
+        self.world = World()
+        self.connections: list[Connection] = []
+        self.visitors: list[Visitor] = []
+        self.run(self._open())
+
+    async def _open(self) -> None:
+        await self.world.start(queue_length=2, timeouts=Timeouts(request_body=1, response_head=1, queue=1))
+        for _ in range(2):
+            await self.world.worker(handler=self._serve, concurrency=2)
+
+    def run(self, coroutine: Any) -> Any:
+        return self.loop.run_until_complete(asyncio.wait_for(coroutine, 20))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(reader, writer)
+        self.connections.append(connection)
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+        self.connections.remove(connection)
+
+    async def _settle(self) -> None:
+        """Let what was done be noticed by everybody."""
+        for _ in range(6):
+            await asyncio.sleep(0)
+
+    # -- clients
+
+    @rule(target=clients)
+    def connect(self) -> Visitor:
+        _, visitor = self.run(self.loop.create_connection(Visitor, *self.world.address))
+        self.visitors.append(visitor)
+        return visitor
+
+    @rule(client=clients, data=HEADS | BODIES)
+    def send(self, client: Visitor, data: bytes) -> None:
+        if not client.said_all and not client.transport.is_closing():
+            client.transport.write(data)
+            client.reader.feed(data)
+
+    @rule(client=clients)
+    def stop_reading(self, client: Visitor) -> None:
+        if client.transport.is_reading():
+            client.transport.pause_reading()
+
+    @rule(client=clients)
+    def read_on(self, client: Visitor) -> None:
+        if not client.transport.is_reading() and not client.transport.is_closing():
+            client.transport.resume_reading()
+
+    @rule(client=clients)
+    def say_no_more(self, client: Visitor) -> None:
+        if not client.transport.is_closing():
+            client.transport.write_eof()
+            client.said_all = True
+
+    @rule(client=consumes(clients))
+    def leave(self, client: Visitor) -> None:
+        client.transport.abort()
+
+    # -- workers
+
+    @rule(index=st.integers(0, 7), data=SAID)
+    def say(self, index: int, data: bytes) -> None:
+        if self.connections:
+            self.connections[index % len(self.connections)].writer.write(data)
+
+    @rule(index=st.integers(0, 7), reset=st.booleans())
+    def hang_up(self, index: int, reset: bool) -> None:
+        if self.connections:
+            writer = self.connections[index % len(self.connections)].writer
+            if reset:
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                writer.transport.abort()
+            else:
+                writer.close()
+
+    @rule()
+    def lose_and_find_an_endpoint(self) -> None:
+        endpoint = self.world.endpoints[0]
+        self.world.proxy.remove(endpoint)
+        self.world.proxy.add(endpoint)
+
+    # -- what holds
+
+    @invariant()
+    def every_request_is_in_one_place(self) -> None:
+        self.run(self._settle())
+        view = self.world.proxy.observe()
+        totals = view.totals
+        assert totals.accepted == totals.answered + totals.failed + totals.shed + totals.abandoned + totals.in_flight
+        assert all(0 <= self.world.proxy.in_flight(endpoint) <= 2 for endpoint in self.world.endpoints)
+
+    @invariant()
+    def nobody_has_more_answers_than_requests(self) -> None:
+        for visitor in self.visitors:
+            assert len(_FINAL.findall(visitor.answers)) <= visitor.reader.begun
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.run(self._close())
+            self.loop.close()
+
+    async def _close(self) -> None:
+        try:
+            for visitor in self.visitors:
+                visitor.transport.abort()
+            await self.world.until(lambda: self.world.proxy.observe().connections == 0)
+            await self.world.until(lambda: self.world.proxy.observe().totals.in_flight == 0)
+            assert [self.world.proxy.in_flight(endpoint) for endpoint in self.world.endpoints] == [0, 0]
+            await self._settle()
+            assert len(self.connections) <= 4, "idle connections, one for each place at most"
+        finally:
+            await self.world.close()
+
+
+Traffic.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+class Test28EveryRequestHasOneOutcomeInWhateverOrderThingsHappen(Traffic.TestCase):
+    """Run by unittest's collector; see `Traffic`."""
