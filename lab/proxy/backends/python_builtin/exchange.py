@@ -325,7 +325,7 @@ class Exchange(Timed):
         if connection is not None:
             self.connected(connection)
         elif (problem := self.upstream.guard.no_connection()) is not None:
-            self.phase = _ACCEPTED
+            self.phase, self.asked = _ACCEPTED, 0.0
             endpoint.ended(self, now)
             self.fail(problem)
             endpoint.release()
