@@ -178,7 +178,7 @@ async def test_p20_when_the_only_worker_dies_with_a_request_its_successor_gets_i
 
 
 async def test_p20_a_body_is_sent_again_whole_also_what_came_later(world):
-    await world.start(retries=RESET)
+    await world.start(retries=RESET, request_buffer=0)
     seen: list[bytes] = []
     half = asyncio.Event()
 
@@ -213,7 +213,7 @@ async def test_p20_a_body_in_chunks_is_sent_again_with_its_trailers_end(world):
 
 
 async def test_p20_a_body_that_is_no_longer_held_is_not_sent_again(world):
-    await world.start(retries=RESET)
+    await world.start(retries=RESET, request_buffer=0)
 
     async def die_at_the_end(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
