@@ -119,7 +119,7 @@ class Runner:
         status = await self._process.ended()
         if self._asking is not None:
             self._asking.cancel()
-        said = await process.last_words()
+        said = process.last_words()
         self._step(self.service.exited(status, self._clock.monotonic(), said))
 
     def _check(self) -> None:

@@ -1,8 +1,8 @@
 """From an app's source to a command that starts a worker: compiled, if its language needs that, when something changed.
 
 What is compiled is named by a digest of everything that went into it (source, the files it includes by name, command,
-compiler), so a changed source is another file, an unchanged one is never compiled again, and a half-written one is
-never run.
+compiler), so a changed source is another file, an unchanged one is never compiled again (not even one that did not
+compile), and a half-written one is never run.
 """
 
 import asyncio
@@ -101,11 +101,17 @@ class Builder:
         self._spawner = spawner
         self._known = known
         self._cache = cache
+        self._failed: dict[Path, tuple[Path, str]] = {}
+        """For each source that did not compile, what would have been built, and why it was not."""
 
     def protocol(self, spec: AppSpec) -> Contract:
         """The contract of an app whether it has a program or not: its own word, else its language's."""
         language = self._known.get(spec.language)
         return language.protocol(spec.protocol) if language is not None else spec.protocol or Contract.HTTP_PORT
+
+    def try_again(self, source: str) -> None:
+        """Compile it even if the very same did not compile: the fault may lie elsewhere, as in a missing library."""
+        self._failed.pop(Path(source), None)
 
     async def program(self, spec: AppSpec, on_build: Callable[[], None]) -> Program:
         """The program of an app; `on_build` is called if it has to be compiled.
@@ -124,6 +130,8 @@ class Builder:
         frozen = None
         if language.build is not None:
             if not built.exists():
+                if self._failed.get(source, (None,))[0] == built:
+                    raise BuildError(self._failed[source][1])
                 on_build()
                 await self._build(language, tool, source, built)
         elif contract is not Contract.CGI and any(_SOURCE in word for word in language.start[contract]):
@@ -157,7 +165,9 @@ class Builder:
             argv = languages.fill(language.build or (), tool=tool, source=str(source), output=str(output))
             status, said = await self._compile(argv, Path(folder) / "messages")
             if status != 0 or not output.exists():
-                raise BuildError(f"{source.name} does not compile: {_first_error(said, status)}")
+                why = f"{source.name} does not compile: {_first_error(said, status)}"
+                self._failed[source] = (built, why)
+                raise BuildError(why)
             output.replace(built)
 
     async def _compile(self, argv: tuple[str, ...], messages: Path) -> tuple[int, str]:

@@ -61,6 +61,7 @@ class CgiPool:
     ) -> None:
         self.spec = spec
         self._with = surroundings
+        self._builder = builder
         self._preparation = Preparation(builder, self._on_build, self._on_prepared)
         self._output = output(spec.name, 0)
         self._complaints: Capture | None = None
@@ -83,6 +84,7 @@ class CgiPool:
 
     def reload(self) -> None:
         """Look at the program once more. There is no worker that would have to be replaced."""
+        self._builder.try_again(self.spec.source)
         self._preparation.begin(self.spec)
 
     def stop(self) -> None:

@@ -127,8 +127,8 @@ class RunningProcess(Protocol):
         """Its exit status as `os.waitstatus_to_exitcode` has it: negative for a signal."""
         ...
 
-    async def last_words(self) -> str:
-        """The last lines that it wrote to its log, in one; empty if it wrote none."""
+    def last_words(self) -> str:
+        """Once it has ended: the last lines of its output, in one; empty if it wrote none."""
         ...
 
 

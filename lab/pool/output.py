@@ -1,4 +1,5 @@
-"""What workers write: the last lines of each slot kept at hand, everything in a log file, both bounded.
+"""What workers write, and processes beside the pool: the last lines kept at hand, everything in a log file, both
+bounded.
 
 Workers may write anything, in any amount. Bytes go to the log as they are; lines at hand are cut, and what is not
 printable is escaped, so that no worker can write to the terminal that shows it. The disk is written by a thread of
@@ -26,7 +27,7 @@ _LEFT_IN_PIPE = 1024 * 1024
 
 
 class SlotOutput:
-    """The output of all workers of one slot, oldest first."""
+    """The output of all workers of one slot, or of all processes of one name beside the pool, oldest first."""
 
     def __init__(self, log: Path, disk: ThreadPoolExecutor) -> None:
         self._log = log
@@ -100,7 +101,8 @@ class Capture:
     def _take(self, line: bytes) -> None:
         text = printable(line, LONGEST_LINE)
         self._slot.keep(text)
-        self._words.append(text)
+        if text.strip():
+            self._words.append(text)
 
     def _on_disk(self, _: "Future[None]") -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile

@@ -4,55 +4,39 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 from lab.core.errors import UnavailableError
+from lab.pool.output import Capture
 from lab.pool.spawner import Child, Order, Spawner
-
-
-@dataclass(frozen=True, slots=True)
-class Log:
-    """A file that a process appends to."""
-
-    path: Path
-    begin: int
-    """Where what it writes begins."""
-
-    LAST_LINES = 3
-    LAST_BYTES = 1024
-
-    def last_words(self) -> str:
-        """The last lines in it, in one."""
-        try:
-            with self.path.open("rb") as log:
-                log.seek(max(self.begin, log.seek(0, os.SEEK_END) - self.LAST_BYTES))
-                lines = log.read(self.LAST_BYTES).decode(errors="replace").splitlines()
-        except OSError:
-            return ""
-        return " | ".join([line.strip() for line in lines if line.strip()][-self.LAST_LINES :])
 
 
 class Process:
     """A running or ended process. Made by `start` only."""
 
-    def __init__(self, report: "Lines | None" = None, log: Log | None = None) -> None:
+    def __init__(self, report: "Lines | None" = None, output: Capture | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._report = report
-        self._log = log
+        self._output = output
+        self._words = ""
         self._child: asyncio.Future[Child] = loop.create_future()
         self._status: asyncio.Future[int] = loop.create_future()
 
     @classmethod
-    async def start(cls, spawner: Spawner, order: Order, report: "Lines | None" = None, log: Log | None = None) -> Self:
+    async def start(
+        cls, spawner: Spawner, order: Order, report: "Lines | None" = None, output: Capture | None = None
+    ) -> Self:
         """Start what is ordered. Raises `UnavailableError` when it cannot be executed. Where it is cancelled, the
         process is killed as soon as it exists.
 
-        What is left in `report` is read before `wait` returns.
+        What is left in `report` and `output` is read before `wait` returns.
         """
-        process = cls(report, log)
-        spawner.fork(order, process)
+        process = cls(report, output)
+        try:
+            spawner.fork(order, process)
+        except BaseException:
+            process._finish()
+            raise
         try:
             await process._child  # it is cancelled with its caller: see `forked`
         except asyncio.CancelledError:
@@ -85,9 +69,9 @@ class Process:
         """Have `tell` called with its exit status, soon after it has ended."""
         self._status.add_done_callback(lambda status: tell(status.result()))
 
-    async def last_words(self) -> str:
-        """The last lines that it wrote to its log, in one; empty if it wrote none."""
-        return await asyncio.to_thread(self._log.last_words) if self._log is not None else ""
+    def last_words(self) -> str:
+        """Once it has ended: the last lines of its output, in one; empty if it wrote none."""
+        return " | ".join(line.strip() for line in self._words.splitlines())
 
     # -- Watcher
 
@@ -98,16 +82,23 @@ class Process:
             self._child.set_result(child)
 
     def refused(self, reason: str) -> None:
+        self._finish()
         if not self._child.cancelled():
             self._child.set_exception(OSError(reason))
 
     def exited(self, status: int, at: float) -> None:
-        if self._report is not None:
-            self._report.finish()
+        self._finish()
         self._status.set_result(status)
 
     def stopped(self, stopped: bool, at: float) -> None:
         """A process beside the pool may be stopped as long as it likes."""
+
+    def _finish(self) -> None:
+        """There is no process (any more): read what is left of what it said."""
+        if self._report is not None:
+            self._report.finish()
+        if self._output is not None:
+            self._words = self._output.finish()
 
 
 class Lines:

@@ -32,6 +32,8 @@ class Programs:
         self._preparation = Preparation(builder, self._on_build, self._done)
         self._name = ""
         self._reload_asked = False
+        self._told: str | None = None
+        """Why there was nothing to run, until something else is tried."""
         self.unavailable: str | None = None
         """Why there is nothing to run."""
         self.building = False
@@ -40,9 +42,11 @@ class Programs:
         """Look what the program of `spec` is now. `reload`: it is to be rolled out even if it is the same."""
         self._name = spec.name
         self._reload_asked = self._reload_asked or reload
+        if reload:
+            self._builder.try_again(spec.source)
         self._preparation.begin(spec)
         if self.unavailable is not None:  # that was said of the program before
-            self.unavailable, self.building = None, True
+            self._told, self.unavailable, self.building = self.unavailable, None, True
 
     def stop(self) -> None:
         """Nothing is wanted any more."""
@@ -66,7 +70,7 @@ class Programs:
     # -- inside
 
     def _on_build(self) -> None:
-        self.building = True
+        self._told, self.building = None, True
         self._tell(EventKind.APP_STATUS, f"{self._name} is being compiled")
 
     def _done(self, prepared: Program | LabError) -> None:
@@ -88,6 +92,7 @@ class Programs:
         self.building = False
         if self._rollout.current is None:
             self.unavailable = str(error)
-            self._tell(EventKind.APP_STATUS, f"{self._name} is unavailable: {error}")
+            if self.unavailable != self._told:
+                self._tell(EventKind.APP_STATUS, f"{self._name} is unavailable: {error}")
         else:
             self.tell_reload("refused", f"{self._name} goes on with what it had: {error}")

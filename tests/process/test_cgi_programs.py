@@ -131,7 +131,7 @@ async def test_a_run_in_a_folder_that_is_gone_is_refused_and_the_next_one_starts
     await answer(await bench.pool.cgi("app", ENV))
     process = await bench.pool.run("pwd", ("pwd", "-P"), {}, None, lambda line: None)
     await process.wait()
-    assert await process.last_words() == os.path.realpath(".")
+    assert process.last_words() == os.path.realpath(".")
 
 
 async def test_when_the_fork_server_dies_its_runs_do_too(bench):

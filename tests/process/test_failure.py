@@ -12,7 +12,7 @@ from lab.core.errors import UnavailableError
 from lab.core.events import EventKind
 from lab.core.model import Contract
 from lab.core.states import Cause, WorkerState
-from lab.pool import sockdiag
+from lab.pool import output, sockdiag
 from lab.pool.probe import Get
 from lab.pool.readiness import StartProbe
 from lab.pool.sockets import Binding
@@ -155,6 +155,28 @@ async def test_a_program_that_does_not_compile_makes_its_app_unavailable_and_the
     await bench.state(_S.READY, app="app")
 
 
+@pytest.mark.compiler
+async def test_a_program_that_does_not_compile_is_compiled_once_until_it_changes_or_a_person_asks(bench):
+    def told(words: str) -> int:
+        return sum(words in event.text for event in bench.events.read().events)
+
+    text = "int main(void) { return nonsense; }\n"
+    await bench.pool.apply((bench.app(text, language="c"),))
+    await bench.seen(lambda event: "unavailable" in event.text)
+    await bench.pool.apply((bench.app(text, language="c", max_workers=3, standby=1),))
+    await bench.until(lambda: bench.view().unavailable is not None)
+    assert "app.c:1" in bench.view().unavailable
+    assert (told("is being compiled"), told("unavailable")) == (1, 1)
+    since = bench.events.next
+    bench.pool.reload("app")
+    await bench.seen(lambda event: "unavailable" in event.text, since)
+    assert told("is being compiled") == 2
+    since = bench.events.next
+    await bench.pool.apply((bench.app(text + "/* changed */", language="c"),))
+    await bench.seen(lambda event: "unavailable" in event.text, since)
+    assert told("is being compiled") == 3
+
+
 async def test_without_a_compiler_the_app_is_unavailable_with_the_command_that_installs_one(bench, monkeypatch):
     monkeypatch.setenv("PATH", str(bench.folder))
     await bench.pool.apply((bench.app("", name="search", language="c"), bench.app()))
@@ -204,22 +226,36 @@ async def test_a_process_beside_the_pool_reports_line_by_line_and_is_awaited(ben
     process = await bench.pool.run("colours", argv, {"COLOUR": "green"}, str(bench.folder), lines.append)
     assert await asyncio.wait_for(process.wait(), PATIENCE) == 4
     await bench.until(lambda: lines == ["one", "two"])
-    assert (bench.folder / "logs" / "colours.process.log").read_text() == "green\n"
+    log = bench.folder / "logs" / "colours.process.log"
+    await bench.until(lambda: log.exists() and log.read_text() == "green\n")
 
 
 async def test_the_last_words_of_a_process_are_its_own_and_not_of_one_before_it(bench):
     for said, told in (("echo one; echo two; echo; echo three >&2; echo four", "two | three | four"), ("true", "")):
         process = await bench.pool.run("speaker", ("/bin/sh", "-c", said), {}, None, lambda line: None)
         await process.wait()
-        assert await process.last_words() == told
+        assert process.last_words() == told
 
 
 async def test_processes_of_one_program_have_a_log_each(bench):
     for name in ("first", "second"):
         process = await bench.pool.run(name, ("/bin/sh", "-c", f"echo {name}"), {}, None, lambda line: None)
         await process.wait()
-    told = {file.name: file.read_text() for file in (bench.folder / "logs").iterdir()}
-    assert told == {"first.process.log": "first\n", "second.process.log": "second\n"}
+    logs, expected = bench.folder / "logs", {"first.process.log": "first\n", "second.process.log": "second\n"}
+    await bench.until(lambda: {file.name: file.read_text() for file in logs.glob("*")} == expected)
+
+
+async def test_the_log_of_a_process_is_bounded_as_that_of_a_worker_is(bench, monkeypatch):
+    monkeypatch.setattr(output, "LARGEST_LOG", 100_000)
+    flood = ("/bin/sh", "-c", "head -c 1000000 /dev/zero; echo; echo the end")
+    process = await bench.pool.run("flood", flood, {}, None, lambda line: None)
+    await process.wait()
+    assert process.last_words().endswith("the end")
+    logs = bench.folder / "logs"
+    await bench.until(lambda: any(b"the end" in file.read_bytes() for file in logs.glob("*")))
+    sizes = {file.name: file.stat().st_size for file in logs.iterdir()}
+    assert sizes.keys() == {"flood.process.log", "flood.process.log.1"}
+    assert max(sizes.values()) <= 100_000 + 64 * 1024
 
 
 async def test_everything_a_process_reported_is_told_before_its_end(bench):

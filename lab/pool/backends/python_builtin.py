@@ -20,8 +20,8 @@ from lab.pool.build import Builder
 from lab.pool.cgi_programs import CgiPool
 from lab.pool.manager import PoolManager, PoolView, Routing, RunningProcess, Stack
 from lab.pool.notices import Notices
-from lab.pool.output import SlotOutput
-from lab.pool.process import Lines, Log, Process
+from lab.pool.output import Capture, SlotOutput
+from lab.pool.process import Lines, Process
 from lab.pool.runner import Surroundings
 from lab.pool.sockets import RuntimeFolder
 from lab.pool.spawner import Order, Spawner
@@ -135,17 +135,15 @@ class PythonBuiltinPool:
     async def run(
         self, name: str, argv: tuple[str, ...], env: dict[str, str], cwd: str | None, on_line: Callable[[str], None]
     ) -> RunningProcess:
-        await asyncio.to_thread(self._logs.mkdir, parents=True, exist_ok=True)
-        path = self._logs / f"{Path(name).name}.process.log"
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        fds, report, begin = {1: log, 2: log}, None, os.fstat(log).st_size
+        output = Capture(SlotOutput(self._logs / f"{Path(name).name}.process.log", self._disk))
+        fds, report = {1: output.fd, 2: output.fd}, None
         if any(_REPORT in word for word in argv):
             ours, fds[_REPORT_FD] = os.pipe2(os.O_CLOEXEC)
             report = Lines(ours, on_line)
         command = tuple(word.replace(_REPORT, str(_REPORT_FD)) for word in argv)
         try:
             order = Order(argv=command, env=env, cwd=cwd, fds=fds)
-            return await Process.start(self._spawner, order, report, Log(path, begin))
+            return await Process.start(self._spawner, order, report, output)
         finally:
             for fd in {*fds.values()}:
                 os.close(fd)
