@@ -9,6 +9,7 @@ workers are; so what differs is the choice, not the workers.
 """
 
 import argparse
+import asyncio
 import contextlib
 import json
 import random
@@ -27,12 +28,12 @@ from lab.core.clock import SystemClock
 from lab.core.events import EventRing
 from lab.core.model import Endpoint, Limits, WorkerId
 from lab.proxy.accounting import Tally
+from lab.proxy.backends.python_builtin import PythonBuiltinProxy
 from lab.proxy.backends.python_builtin.downstream import Downstream
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.exchange import Exchange
-from lab.proxy.backends.python_builtin.gateway import Gateway, ignore, no_cgi
 from lab.proxy.backends.python_builtin.upstream import Upstream
-from lab.proxy.manager import UpstreamSpec
+from lab.proxy.manager import ProxySpec, UpstreamSpec
 from lab.wire.http1 import parse_request
 
 SIZES = (10, 1000)
@@ -50,27 +51,24 @@ class Unsent(Exchange):
 def app_of(number: int, policy: str) -> tuple[Upstream, Unsent]:
     """An app with so many endpoints, half of whose places are taken at random; and a request for it."""
     clock = SystemClock()
-    events = EventRing(clock)
-    gateway = Gateway(clock, events, no_cgi, ignore)
-    upstream = Upstream(UpstreamSpec(app="app", route="/", selection=policy), gateway, events)
-    states = []
+    proxy = PythonBuiltinProxy(clock, EventRing(clock))
+    asyncio.run(proxy.apply(ProxySpec(upstreams=(UpstreamSpec(app="app", route="/", selection=policy),))))
+    rng, now = random.Random(number), clock.monotonic()
     for slot in range(number):
         endpoint = Endpoint("app", WorkerId("app", slot, 1), "127.0.0.1", 1, concurrency=PLACES)
-        states.append(EndpointState(endpoint, upstream, gateway))
-        upstream.add(states[-1])
-    rng, now = random.Random(number), clock.monotonic()
-    for state in states:
-        if state.peak is not None:
-            state.peak.record(rng.random() / 100, now)
+        proxy.add(endpoint)
         for _ in range(rng.randrange(PLACES)):
-            state.taken()
-    downstream = Downstream(gateway)
+            proxy.acquire(endpoint)
+        peak = proxy._endpoints[endpoint].peak
+        if peak is not None:
+            peak.record(rng.random() / 100, now)
+    downstream = Downstream(proxy._gateway)
     downstream.peer = "127.0.0.1"
-    exchange = Unsent(downstream, gateway)
+    exchange = Unsent(downstream, proxy._gateway)
     request = parse_request(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n", Limits())
     assert request is not None
     exchange.request, exchange.latency = request, Tally(now)
-    return upstream, exchange
+    return proxy._upstreams["app"], exchange
 
 
 def choices(upstream: Upstream, exchange: Unsent, number: int) -> float:
