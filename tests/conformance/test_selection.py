@@ -1,6 +1,7 @@
 """Point 18: requests through a gateway reach whom the policy chooses, while workers come, fail, fill up and go."""
 
 import asyncio
+import re
 from collections import Counter
 from itertools import pairwise
 
@@ -228,7 +229,9 @@ LAST = "class Policy:\n    def choose(self, endpoints, request):\n        return
 
 
 def mistakes(world):
-    return [event for event in world.events.read().events if event.kind is EventKind.SELECTION]
+    """What was told of the policy, but for how long it took: on a busy machine anything takes long now and then."""
+    told = (event for event in world.events.read().events if event.kind is EventKind.SELECTION)
+    return [event for event in told if "choose took" not in event.text]
 
 
 async def told(world, number):
@@ -374,7 +377,8 @@ async def test_p18_a_slow_choice_is_told_and_counts(world, tmp_path):
     workers = [await world.worker() for _ in range(3)]
     await told(world, 1)
     await ask(world)
-    text = (await told(world, 2)).text
-    assert text.startswith("app: mine.py, line 4: choose took ")
-    assert text.endswith(" ms, and everybody waited; expected 1 ms at most")
+    (text,) = (text for text in world.told(EventKind.SELECTION) if "took" in text)
+    assert re.fullmatch(
+        r"app: mine\.py, line 4: choose took [\d.]+ ms, and everybody waited; expected 1 ms at most", text
+    )
     assert counts(workers) == [0, 1, 0]

@@ -10,6 +10,7 @@ The file sees endpoints through `Shown`, so that it cannot change by accident wh
 
 import asyncio
 import inspect
+import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ SLOW = 0.001
 _TELL_EVERY = 1.0
 """Seconds between two events about one file: a mistake is made with every request."""
 
+_INSTEAD = ". Requests go on by round robin"
 _slot = attrgetter("slot")
 _EXPECTED = "a class Policy with choose(self, endpoints, request), which returns one of the endpoints"
 
@@ -47,6 +49,23 @@ class _Loaded:
     choose: Callable[[Sequence[Any], Any], object]
     line: int | None
     """Where `choose` begins."""
+
+
+class _Seldom:
+    """Keeps silent about what was told just now, and says later how often it did."""
+
+    def __init__(self) -> None:
+        self._quiet_until = -math.inf
+        self._untold = 0
+
+    def more(self, now: float) -> str | None:
+        """None while there is nothing to be told; else what is to be added to it."""
+        if now < self._quiet_until:
+            self._untold += 1
+            return None
+        untold, self._untold = self._untold, 0
+        self._quiet_until = now + _TELL_EVERY
+        return f" ({untold} more like this were not told)" if untold else ""
 
 
 class Shown(Generic[C]):
@@ -119,8 +138,7 @@ class WrittenPolicy(Generic[C]):
         self._reading: asyncio.Task[None] | None = None
         self._text: bytes | None = None
         self._line = RoundRobin[C]()
-        self._quiet_until = -_TELL_EVERY
-        self._untold = 0
+        self._wrong, self._slow = _Seldom(), _Seldom()
         self.offered = self._line.offered
         self.withdrawn = self._line.withdrawn
 
@@ -139,17 +157,17 @@ class WrittenPolicy(Generic[C]):
             answer = loaded.choose(shown, _RequestShown(request))
         except (Exception, SystemExit) as error:
             said = f"choose raised {_named(error)}; expected one of the endpoints"
-            self._blame(Mistake(said, _line_in(self._file, error)))
+            self._blame(Mistake(said, _line_in(self._file, error)), self._wrong)
             return instead
         took = self._now() - begin
         if took > SLOW:
             said = f"choose took {took * 1000:.1f} ms, and everybody waited; expected {SLOW * 1000:g} ms at most"
-            self._blame(Mistake(said, loaded.line), instead=False)
+            self._blame(Mistake(said, loaded.line), self._slow, then="")
         for one, seen in zip(ordered, shown, strict=True):
             if answer is seen:
                 return one
         said = f"choose returned {_shortly(answer)}; expected one of the {len(shown)} endpoints that it was offered"
-        self._blame(Mistake(said, loaded.line))
+        self._blame(Mistake(said, loaded.line), self._wrong)
         return instead
 
     async def _read(self) -> None:
@@ -172,21 +190,16 @@ class WrittenPolicy(Generic[C]):
             self._loaded = loaded
             self._tell(f"{self._file.name} is loaded, and chooses from now on", {"file": str(self._file)})
 
-    def _blame(self, mistake: Mistake, *, instead: bool = True) -> None:
-        """Tell a mistake that was made with a request, unless one was told just now."""
-        now = self._now()
-        if now < self._quiet_until:
-            self._untold += 1
-            return
-        more = f" ({self._untold} more like this were not told)" if self._untold else ""
-        self._quiet_until, self._untold = now + _TELL_EVERY, 0
-        self._news(mistake, more, instead=instead)
+    def _blame(self, mistake: Mistake, seldom: _Seldom, then: str = _INSTEAD) -> None:
+        """Tell a mistake that was made with a request, unless one of its kind was told just now."""
+        more = seldom.more(self._now())
+        if more is not None:
+            self._news(mistake, then + more)
 
-    def _news(self, mistake: Mistake, more: str = "", *, instead: bool = True) -> None:
+    def _news(self, mistake: Mistake, then: str = _INSTEAD) -> None:
         where = self._file.name if mistake.line is None else f"{self._file.name}, line {mistake.line}"
         data = {"file": str(self._file), "line": mistake.line, "mistake": mistake.text}
-        then = ". Requests go on by round robin" if instead else ""
-        self._tell(f"{where}: {mistake.text}{then}{more}", data)
+        self._tell(f"{where}: {mistake.text}{then}", data)
 
 
 def _load(file: Path, text: bytes) -> _Loaded | Mistake:

@@ -242,7 +242,7 @@ class EndpointState:
             health_why=self._why(),
             ejected_for_s=max(0.0, record.until - now) if record is not None and record.ejected else None,
             tunnels=len(self.tunnels),
-            weight=self.weight,
+            weight=round(self.weight, 2),
             ewma_ms=None if self.peak is None else self.peak.value(now) * 1000,
         )
 
