@@ -35,6 +35,8 @@ class Cause(StrEnum):
 
     CRASHED = "crashed"
     """It exited or died of a signal that nobody outside it is known to have sent."""
+    PORT_TAKEN = "port_taken"
+    """While it started, another process had the port that it was given."""
     KILLED = "killed"
     """A signal: ordered through the lab, or SIGKILL/SIGTERM from outside."""
     SCALED_DOWN = "scaled_down"

@@ -26,6 +26,7 @@ from lab.pool.readiness import StartProbe
 from lab.pool.sockets import Binding, RuntimeFolder, Sockets
 from lab.pool.spawner import Child, Order, Spawner
 from lab.pool.worker import Action, By, Death, Worker, signal_name
+from lab.ports import holder_of
 
 _S = WorkerState
 _get = lru_cache(maxsize=64)(Get)
@@ -83,7 +84,6 @@ class Runner:
         """Requests that were inside the worker when it died."""
         self.last_words = ""
         """What it wrote last, once it is gone."""
-        self.port_was_taken = False
         self._owner = owner
         self._with = surroundings
         self._output = output
@@ -217,15 +217,16 @@ class Runner:
     def exited(self, status: int, at: float) -> None:
         worker = self.worker
         assert self._binding is not None
-        self.port_was_taken = worker.state is _S.STARTING and self._binding.lost()
+        taken = worker.state is _S.STARTING and self._binding.lost()
         if self.endpoint is not None:
             self.lost = self._with.routing.inside(self.endpoint)
-        named, death = self._named, worker.exited(status, at)
-        if self.port_was_taken:
-            how = f"{named} did not get {self._binding}, which another process took"
+        named, binding = self._named, self._binding
+        death = worker.exited(status, at, port_taken=taken)
+        if death.cause is Cause.PORT_TAKEN:
+            holder = holder_of(binding.port) or "another process"
+            self._end(death, f"{named} did not get {binding}: {holder} has it; the next start gets another one")
         else:
-            how = f"{named} {death.sentence}"
-        self._end(death, how)
+            self._end(death, f"{named} {death.sentence}")
 
     def stopped(self, stopped: bool, at: float) -> None:
         self.worker.stopped = stopped

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lab.core.backoff import Backoff
 from lab.core.model import PoolSettings
-from lab.core.states import WorkerState
+from lab.core.states import Cause, WorkerState
 from lab.pool.worker import By, Death
 
 _PORTS_TRIED = 3
@@ -96,6 +96,9 @@ class Slot:
         if self._half_open or len(self._failed_starts) >= settings.intensity_failures:
             self._half_open = True
             return Verdict(WorkerState.FAILED, delay, f"{self._deaths} failed starts in a row")
+        if death.cause is Cause.PORT_TAKEN:
+            advice = "keep other programs off the ports that the kernel gives (net.ipv4.ip_local_port_range)"
+            return Verdict(WorkerState.BACKOFF, delay, f"{self._ports_taken} ports in a row were taken: {advice}")
         deaths = (
             "1 early death" if self._deaths == 1 else f"{self._deaths} deaths in {_span(death.at - self._first_at)}"
         )

@@ -241,7 +241,7 @@ class Supervisor:
         self._invariants.gone(runner.worker.id)
         self._starting.discard(runner)
         others = [other for other in place.runners if other is not runner and other.worker.intent is None]
-        unlucky = runner.port_was_taken and place.slot.lost_port()
+        unlucky = death.cause is Cause.PORT_TAKEN and place.slot.lost_port()
         if self._replacing.is_successor(runner):
             self._replacing.end()
             if not unlucky and death.by is not By.PERSON:

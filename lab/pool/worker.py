@@ -193,9 +193,11 @@ class Worker:
         if number not in _HARMLESS:
             self._orders[number] = at
 
-    def exited(self, status: int | None, at: float) -> Death:
-        """The process is gone, or (`status` None) could not be executed."""
+    def exited(self, status: int | None, at: float, *, port_taken: bool = False) -> Death:
+        """The process is gone, or (`status` None) could not be executed. `port_taken`: another process has its port."""
         cause, by, signal_at = self._judge(status, at)
+        if port_taken and cause is Cause.CRASHED:
+            cause = Cause.PORT_TAKEN
         self._go(_S.EXITED)
         self.stopped = False
         return Death(at, self.pid, status, cause, by, self.ready_at, signal_at)

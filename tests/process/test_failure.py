@@ -6,6 +6,7 @@ import signal
 import socket
 
 import msgspec
+import psutil
 import pytest
 
 from lab.core.errors import UnavailableError
@@ -141,7 +142,21 @@ async def test_a_start_whose_port_was_taken_takes_another_and_is_no_crash(bench,
         ready = await bench.state(_S.READY)
     assert ready.generation == 2
     assert bench.count(_S.BACKOFF) == 0
-    assert f"did not get port {taken}" in (await bench.state(_S.EXITED)).text
+    death = await bench.state(_S.EXITED)
+    assert death.cause is Cause.PORT_TAKEN
+    holder = f"{psutil.Process().name()} (pid {os.getpid()})"
+    assert f"did not get port {taken}: {holder} has it" in death.text
+
+
+async def test_a_start_whose_ports_are_taken_again_and_again_waits_and_says_what_to_do(bench, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as thief:
+        monkeypatch.setattr(sockdiag, "free_port", lambda: thief.getsockname()[1])
+        await bench.pool.apply((bench.app(),))
+        waits = await bench.state(_S.BACKOFF)
+    assert "4 ports in a row were taken" in waits.text
+    assert "ip_local_port_range" in waits.text
+    monkeypatch.undo()
+    await bench.state(_S.READY, waits.seq)
 
 
 @pytest.mark.compiler

@@ -1,11 +1,11 @@
 """The listening socket, and an honest word about who has the port when we cannot have it."""
 
-import contextlib
 import errno
 import socket
 
 from lab.core.errors import PortInUseError, UnavailableError
 from lab.core.model import ListenerSpec
+from lab.ports import holder_of
 
 _BACKLOG = 1024
 
@@ -33,14 +33,3 @@ def listen(spec: ListenerSpec) -> socket.socket:
             f"Cannot listen at {spec.host} port {spec.port}: {error.strerror}.", "Choose another address or port."
         ) from error
     return sock
-
-
-def holder_of(port: int) -> str | None:
-    """Name and PID of a process that listens on a TCP port; None when it is not ours to see."""
-    import psutil  # only when something is wrong: the lab starts without it
-
-    for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
-            with contextlib.suppress(psutil.Error):  # it has just ended
-                return f"{psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    return None
