@@ -243,8 +243,6 @@ def test_a_reader_that_leaves_is_no_error(home: dict[str, str], run: Run, up: ob
         (["kill", "random"], 3, "cgilab up"),
         (["explode"], 2, "explode"),
         (["scale", "search", "many"], 2, "many"),
-        (["shift", "search", "search=1"], 2, "an app's own route"),
-        (["shift", "search", "search=half"], 2, "shift ROUTE APP=WEIGHT ..."),
         (["shift", "search"], 2, "APP=WEIGHT"),
         (["up", "--port", "99999"], 2, "99999"),
         (["up", "--plain", "--json"], 2, "--plain"),
@@ -257,6 +255,16 @@ def test_a_wrong_command_says_what_was_found_and_what_to_do(run: Run, args: list
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("weight", "told"), [("search=1", "an app's own route"), ("search=half", "shift ROUTE APP=WEIGHT ...")]
+)
+def test_weights_that_make_no_sense_are_wrong_usage(run: Run, up: object, weight: str, told: str) -> None:
+    done = run("shift", "search", weight, "--name", "cli")
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_unknown_target_is_wrong_usage(run: Run, up: object) -> None:
