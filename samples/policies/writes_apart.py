@@ -16,6 +16,7 @@ it is loaded anew. A mistake is told in an event with its line, and requests go 
     .weight     its share, from the setting `weights`
     .ewma       seconds that its answers took lately; 0.0 before the first
 `request` has .method, .path, .client (the address), .header(name) and .cookie(name); the last two may give None.
+A request that found no place waits in the queue, and goes to whoever is free first: nobody is asked then.
 Be quick: every request of the lab waits while `choose` thinks, and what takes more than a millisecond is told.
 """
 

@@ -319,7 +319,7 @@ def homes(made, keys=2000, **settings):
 
 def test_p18_equal_keys_go_to_the_same_endpoint_in_every_process():
     assert homes(endpoints(5)) == homes(endpoints(5))
-    assert homes(endpoints(3), keys=12) == [0, 0, 1, 2, 2, 1, 2, 1, 0, 2, 2, 2]
+    assert homes(endpoints(3), keys=12) == [0, 2, 2, 1, 2, 2, 1, 0, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize("gone", [0, 3, 9])

@@ -146,6 +146,11 @@ class WrittenPolicy(Generic[C]):
         """Load the file, in a thread: reading and compiling may take their time. Round robin goes on meanwhile."""
         self._reading = background(self._read())
 
+    def close(self) -> None:
+        """Another policy has taken over: what is still being read is of no use."""
+        if self._reading is not None:
+            self._reading.cancel()
+
     def choose(self, endpoints: Sequence[C], request: Request[C]) -> C:
         instead, loaded = self._line.choose(endpoints, request), self._loaded
         if loaded is None:

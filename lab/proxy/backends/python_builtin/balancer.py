@@ -51,6 +51,8 @@ class Balancer(Timed):
         """Follow a new spec: another policy begins anew, the same one goes on with what it knows."""
         before, self._spec = self._spec, spec
         if spec.selection != before.selection:
+            if isinstance(self._policy, WrittenPolicy):
+                self._policy.close()
             self._follow(self._load(spec.selection))
         elif isinstance(self._policy, WrittenPolicy) and spec.edition != before.edition:
             self._policy.read()
