@@ -2,10 +2,11 @@
 
     python tests/bench/recycling.py [--seconds 60] [--rate 1000] [--json]
 
-Twice the same load (open loop, `--rate` requests/s, on four C workers):
+Three times the same load (open loop, `--rate` requests/s, on four C workers):
 - *recycled*: a worker is replaced every 100 ms, the successor READY before it drains. Nothing may fail.
 - *killed*: a worker gets SIGKILL from outside every 200 ms. Only requests that were inside it may fail; `inside` counts
   them, as the lab saw them when the worker died.
+- *retried*: the same with `retries.on=connect,reset`: what was inside is sent to another worker. Nothing may fail.
 """
 
 import argparse
@@ -74,9 +75,9 @@ async def kill(remote: RemoteLab, seconds: float) -> dict[str, int]:
 Deed = Callable[[RemoteLab, float], Coroutine[Any, Any, dict[str, int]]]
 
 
-async def run(folder: Path, deed: Deed, rate: float, seconds: float, max_requests: int) -> dict[str, Any]:
+async def run(folder: Path, deed: Deed, rate: float, seconds: float, **keys: Any) -> dict[str, Any]:
     """One lab, one load, one deed."""
-    lab = Running(folder, MANIFEST | {"apps": [_with(max_requests)]})
+    lab = Running(folder, MANIFEST | {"apps": [_with(**keys)]})
     remote = await lab.ready()
     snapshot = await remote.snapshot()
     command = [
@@ -104,9 +105,9 @@ async def run(folder: Path, deed: Deed, rate: float, seconds: float, max_request
     }
 
 
-def _with(max_requests: int) -> dict[str, Any]:
+def _with(max_requests: int = 0, **keys: Any) -> dict[str, Any]:
     (app,) = MANIFEST["apps"]
-    return {**app, "pool": {**app["pool"], "max_requests": max_requests}}
+    return {**app, **keys, "pool": {**app["pool"], "max_requests": max_requests}}
 
 
 async def _events(remote: RemoteLab, cursor: int) -> Any:
@@ -125,10 +126,12 @@ async def main() -> None:
     parser.add_argument("--rate", type=float, default=1000)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
+    asked_for = asked.rate, asked.seconds
     with tempfile.TemporaryDirectory(prefix="recycling-") as folder:
         results = {
-            "recycled": await run(Path(folder, "r"), recycle, asked.rate, asked.seconds, int(asked.rate / 10)),
-            "killed": await run(Path(folder, "k"), kill, asked.rate, asked.seconds, 0),
+            "recycled": await run(Path(folder, "r"), recycle, *asked_for, max_requests=int(asked.rate / 10)),
+            "killed": await run(Path(folder, "k"), kill, *asked_for),
+            "retried": await run(Path(folder, "a"), kill, *asked_for, retries={"on": ["connect", "reset"]}),
         }
     if asked.json:
         print(json.dumps(results))
