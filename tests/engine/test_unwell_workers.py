@@ -119,18 +119,18 @@ async def test_p20_kills_fail_no_idempotent_request_when_resets_are_tried_again(
 async def test_p22_a_frozen_worker_is_ready_to_the_pool_and_unhealthy_to_the_proxy(lab: LocalLab) -> None:
     changes = {"health_check.interval": "0.05", "health_check.timeout": "0.2", "health_check.fall": "2"}
     await lab.set("app", changes)
-    await lab.signal("app/2", "SIGSTOP")
+    await lab.signal("app/1", "SIGSTOP")
     app = await seen(lab, lambda app: app.workers[1].health is EndpointHealth.UNHEALTHY)
     worker = app.workers[1]
     assert worker.state is WorkerState.READY
     assert not worker.routed
     assert worker.health_why == "did not answer GET /health within 0.2 s"
     assert await statuses(lab, "/app/", lambda number: number < 12) == [200] * 12
-    await lab.signal("app/2", "SIGCONT")
+    await lab.signal("app/1", "SIGCONT")
     await seen(lab, all_routed)
     told = [event for event in (await lab.events(limit=1000)).events if event.kind is EventKind.ENDPOINT_HEALTH]
     assert [event.data["to"] for event in told] == ["unhealthy", "healthy"]
-    assert {event.slot for event in told} == {2}
+    assert {event.slot for event in told} == {1}
 
 
 async def test_p23_an_app_that_dies_of_its_requests_opens_its_breaker(lab: LocalLab) -> None:
