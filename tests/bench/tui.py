@@ -51,7 +51,7 @@ class Terminal:
         self._ended = False
         threading.Thread(target=self._read, daemon=True).start()
 
-    def wait_for(self, needle: bytes, since: int = 0, seconds: float = 20.0) -> float:
+    def wait_for(self, needle: bytes, since: int = 0, seconds: float = 60.0) -> float:
         """Monotonic time at which `needle` was complete in what came after byte `since`."""
         with self._came:
             found = self._came.wait_for(lambda: self._ended or needle in self._bytes[since:], seconds)
@@ -138,7 +138,7 @@ def start_load(env: dict[str, str], seconds: float) -> "subprocess.Popen[bytes]"
 
 def listener(env: dict[str, str]) -> str:
     """The lab's address, when every worker is ready."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         asked = subprocess.run([CGILAB, "status", "--json"], env=env, capture_output=True, check=False)
         if asked.returncode == 0:
@@ -147,7 +147,7 @@ def listener(env: dict[str, str]) -> str:
             if len(workers) == WORKERS and all(worker["state"] == "ready" for worker in workers):
                 return str(status["listener"])
         time.sleep(0.1)
-    raise SystemExit("the lab's workers did not become ready within 30 s")
+    raise SystemExit("the lab's workers did not become ready within 60 s")
 
 
 def result(load: "subprocess.Popen[bytes]") -> float:
@@ -155,9 +155,8 @@ def result(load: "subprocess.Popen[bytes]") -> float:
     printed, _ = load.communicate()
     told = json.loads(printed)
     if told["answered"] < told["wanted"]:
-        raise SystemExit(
-            f"{told['answered']} of {told['wanted']} requests were answered: the machine is too slow for this"
-        )
+        few = f"{told['answered']} of {told['wanted']} requests were answered"
+        print(f"{few}: the machine is too slow for this, and the figure says little", file=sys.stderr)
     return float(told["p99_ms"])
 
 
