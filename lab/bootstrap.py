@@ -16,7 +16,6 @@ from lab import paths, plugins, report
 from lab.config import languages, manifest
 from lab.core.clock import SystemClock
 from lab.core.errors import NoLabError
-from lab.core.model import ListenerSpec
 from lab.engine import reload
 from lab.engine.engine import Engine
 from lab.engine.lab import Lab, LabSpec
@@ -33,7 +32,7 @@ def default_manifest() -> Path:
 def lab_spec(file: Path | None, *, port: int | None, name: str | None) -> LabSpec:
     """The desired state that a manifest and the command line ask for. Raises `ConfigError`."""
     spec = reload.spec_of(manifest.load(file or default_manifest()))
-    listener = spec.listener if port is None else ListenerSpec(host=spec.listener.host, port=port)
+    listener = spec.listener if port is None else replace(spec.listener, port=port)
     return replace(spec, name=name or spec.name, listener=listener)
 
 

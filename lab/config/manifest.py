@@ -7,6 +7,7 @@ one. The form is published as manifest.schema.json, for editors; `python -m lab.
 import os
 import sys
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,12 +51,18 @@ def load(file: Path) -> Manifest:
     folder = file.absolute().parent
     apps = tuple(_placed_app(app, folder) for app in written.apps)
     processes = tuple(_placed_process(process, folder) for process in written.processes)
-    placed = replace(written, apps=apps, processes=processes)
+    listener = _placed_listener(written.listener, folder)
+    placed = replace(written, listener=listener, apps=apps, processes=processes)
     _check(placed, file)
     return placed
 
 
 # -- paths: those in a manifest are relative to the manifest, wherever the lab is started from
+
+
+def _placed_listener(listener: ListenerSpec, folder: Path) -> ListenerSpec:
+    files = {name: file and _path(folder, file) for name in ("certificate", "key") if (file := getattr(listener, name))}
+    return replace(listener, **files)
 
 
 def _placed_app(app: AppSpec, folder: Path) -> AppSpec:
@@ -91,7 +98,7 @@ def _path(folder: Path, written: str) -> str:
 def _check(written: Manifest, file: Path) -> None:
     """What the form cannot say: settings go together, and what is named is there."""
     apps, processes, policies = written.apps, written.processes, plugins.names("cgilab.selection")
-    for problem in rules.of_proxy(written.proxy):
+    for problem in chain(rules.of_listener(written.listener), rules.of_proxy(written.proxy)):
         raise ConfigError(f"{file}: {problem.place}.{problem.key}: {problem.message}")
     for problem in rules.of_lab(apps, processes, load_languages(), policies, written.routes):
         raise ConfigError(f"{file}: {problem.place}.{problem.key}: {problem.message}")

@@ -640,11 +640,29 @@ class ServiceSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stop_timeout: Seconds = 5.0
 
 
+class Tls(StrEnum):
+    """Whether clients speak TLS to the proxy, and how it proves who it is."""
+
+    OFF = "off"
+    SELF_SIGNED = "self_signed"
+    """A certificate for this machine's own names, made here and kept for later labs. Nobody vouches for it, so clients
+    are told to trust it: `curl --cacert`; `cgilab status` says which file."""
+    FILES = "files"
+    """`certificate` and `key`."""
+
+
 class ListenerSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the proxy listens. Port 0 asks the kernel for a free one."""
+    """Where the proxy listens, and what is spoken there. A running lab keeps all of it."""
 
     host: Host = "127.0.0.1"
     port: Port = 8080
+    """0 asks the kernel for a free one."""
+    tls: Tls = Tls.OFF
+    """TLS 1.2 or 1.3; the listener's URL begins with https then."""
+    certificate: str = ""
+    """A PEM file, with the chain if there is one. Absolute after the manifest was read; there it is relative to it."""
+    key: str = ""
+    """A PEM file: the certificate's private key, without a password. Written as `certificate` is."""
 
 
 class WorkerId(msgspec.Struct, frozen=True, order=True):

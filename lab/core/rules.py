@@ -21,6 +21,7 @@ from lab.core.model import (
     CgiLimits,
     Contract,
     HealthMethod,
+    ListenerSpec,
     Metric,
     PhpSettings,
     ProxySettings,
@@ -29,6 +30,7 @@ from lab.core.model import (
     ScalingSpec,
     ServiceSpec,
     SiteSpec,
+    Tls,
     is_file,
 )
 from lab.core.route_rules import of_routes, reserved
@@ -111,6 +113,16 @@ def of_lab(
         yield from (Problem(f"processes[{place}]", process.name, *found) for found in of_process(process))
     for place, found in of_routes(routes, apps):
         yield Problem(f"routes[{place}]", routes[place].name, *found)
+
+
+def of_listener(listener: ListenerSpec) -> Iterator[Problem]:
+    """Everything that is wrong with the listener."""
+    for key, file in (("certificate", listener.certificate), ("key", listener.key)):
+        if listener.tls is Tls.FILES and not file:
+            yield Problem("listener", "listener", key, "found nothing, expected a PEM file: tls is files.")
+        elif listener.tls is not Tls.FILES and file:
+            found = f"found {quoted(file)}, expected tls to be files, or no file: tls is {listener.tls}."
+            yield Problem("listener", "listener", key, found)
 
 
 def of_app(app: AppSpec, languages: Languages, policies: Collection[str]) -> Iterator[Finding]:

@@ -242,6 +242,9 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 1
     name: str
     listener: str
+    """Its URL."""
+    certificate: str | None = None
+    """The file that clients of an https listener are told to trust; None where the certificate was given."""
     uptime_s: float
     at: float
     """Monotonic seconds when this was built."""

@@ -312,7 +312,7 @@ class Engine:
         wanted = self._spec.listener
         last = wanted.port if self._exact_port or wanted.port == 0 else min(wanted.port + _PORTS_TRIED, 65535)
         for port in range(wanted.port, last + 1):
-            listener = ListenerSpec(host=wanted.host, port=port)
+            listener = msgspec.structs.replace(wanted, port=port)
             try:
                 self._listener = await self._proxy.start(self._proxy_spec(listener))
             except PortInUseError:
@@ -321,9 +321,11 @@ class Engine:
             else:
                 break
         self._stack.push_async_callback(self._proxy.close)
-        host, _, bound = self._listener.removeprefix("http://").rpartition(":")
-        self._spec = msgspec.structs.replace(self._spec, listener=ListenerSpec(host=wanted.host, port=int(bound)))
-        self._own.aim(host, int(bound))
+        scheme, _, authority = self._listener.partition("://")
+        host, _, bound = authority.rpartition(":")
+        listener = msgspec.structs.replace(wanted, port=int(bound))
+        self._spec = msgspec.structs.replace(self._spec, listener=listener)
+        self._own.aim(host, int(bound), secure=scheme == "https")
         text = f"Listening at {self._listener}"
         if wanted.port not in (0, int(bound)):
             text += f": port {wanted.port} is in use by another process, so the next free one was taken"

@@ -44,6 +44,7 @@ def build(
     return LabSnapshot(
         name=spec.name,
         listener=listener,
+        certificate=proxy.certificate,
         uptime_s=now - started,
         at=now,
         read_only=read_only,

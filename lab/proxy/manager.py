@@ -192,6 +192,8 @@ class ProxyView(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[RouteView, ...]
     connections: int
     """Open connections of clients."""
+    certificate: str | None = None
+    """A file that clients may trust, where the certificate was made here."""
     pending: int
     """Requests that wait for a place."""
     shed: dict[str, int]

@@ -104,6 +104,11 @@ def body_too_slow(seconds: float, rate: int) -> Problem:
     return Problem(408, detail, "Send it faster, or change timeouts.request_body and its rate.", close=True)
 
 
+@lru_cache(maxsize=1)
+def no_tls(authority: str) -> Problem:
+    return Problem(400, "TLS is spoken here, and this was none.", f"Ask https://{authority} instead.", close=True)
+
+
 @lru_cache(maxsize=64)
 def body_too_large(limit: int) -> Problem:
     return Problem(413, f"The body is longer than {limit} bytes.", "Send less, or raise limits.body.", close=True)

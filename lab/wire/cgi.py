@@ -73,16 +73,21 @@ def script_below(filename: str, route: str, target: bytes) -> Script:
     return Script(os.fsencode(filename), unquote_to_bytes(name), path_info)
 
 
-def constants(port: int, root: bytes) -> Variables:
-    """The variables that are the same for every request of an app. `port` is the listener's."""
+def constants(port: int, root: bytes, *, secure: bool) -> Variables:
+    """The variables that are the same for every request of an app. `port` is the listener's.
+
+    `secure`: the client speaks TLS. HTTPS is set then, and only then: programs take its presence for a yes.
+    """
     always = [
         (b"GATEWAY_INTERFACE", b"CGI/1.1"),
         (b"SERVER_SOFTWARE", SOFTWARE),
         (b"SERVER_PORT", b"%d" % port),
-        (b"REQUEST_SCHEME", b"http"),
+        (b"REQUEST_SCHEME", b"https" if secure else b"http"),
         # php-cgi runs nothing without it, lest a browser names the script (cgi.force_redirect).
         (b"REDIRECT_STATUS", b"200"),
     ]
+    if secure:
+        always.append((b"HTTPS", b"on"))
     return [*always, (b"DOCUMENT_ROOT", root)] if root else always
 
 
@@ -92,7 +97,7 @@ def variables(
     """The variables of one request (RFC 3875 4.1).
 
     `authority` stands for the host that an old client did not name. Of a client whom another proxy speaks for, the port
-    is not known: None. HTTPS is not set, since that would say it is on.
+    is not known: None.
     The gateway authenticates nobody, so the program has to, if anybody does: with `authorized` it sees the client's
     Authorization. FastCGI applications do, as behind nginx; CGI programs do not, as under Apache, because whatever they
     start inherits their environment (RFC 3875 4.1.18, 9.2).

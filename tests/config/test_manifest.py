@@ -68,6 +68,14 @@ def test_toml_and_json_say_the_same(folder: Path) -> None:
     assert load(toml).listener == ListenerSpec(port=0)
 
 
+def test_certificates_are_found_from_the_manifests_folder(folder: Path) -> None:
+    tls = {"tls": "files", "certificate": "tls/one.crt", "key": "/etc/one.key"}
+    listener = load(written(folder, listener=tls)).listener
+    assert (listener.certificate, listener.key) == (str(folder / "tls/one.crt"), "/etc/one.key")
+    with pytest.raises(ConfigError, match=r"listener\.key: found nothing, expected a PEM file"):
+        load(written(folder, listener={**tls, "key": ""}))
+
+
 WRONG_KEYS = {
     "vesion": ({"vesion": 1}, 'vesion: found a key that is not known here. Did you mean "version"?'),
     "listener.prt": (

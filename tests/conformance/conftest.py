@@ -231,14 +231,14 @@ class World:
         timeouts: Timeouts | None = None,
         limits: Limits | None = None,
         clients: ClientTimeouts | None = None,
+        listener: ListenerSpec | None = None,
         **upstream: object,
     ) -> None:
         """Open the gateway for one app at `/`."""
         timeouts = timeouts or Timeouts()
         spec = UpstreamSpec(app="app", route="/", timeouts=timeouts, **upstream)  # type: ignore[arg-type]
-        listener = ListenerSpec(port=0)
         settings = ProxySettings(limits=limits or Limits(), timeouts=clients or ClientTimeouts())
-        self.spec = ProxySpec(listener=listener, upstreams=(spec,), settings=settings)
+        self.spec = ProxySpec(listener=listener or ListenerSpec(port=0), upstreams=(spec,), settings=settings)
         self.url = await self.proxy.start(self.spec)
         self.address = ("127.0.0.1", int(self.url.rpartition(":")[2]))
 

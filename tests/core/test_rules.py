@@ -9,7 +9,7 @@ import pytest
 
 from lab.config.languages import Language
 from lab.core import rules
-from lab.core.model import AppSpec, Contract, ProxySettings, ServiceSpec
+from lab.core.model import AppSpec, Contract, ListenerSpec, ProxySettings, ServiceSpec
 
 
 def language(*contracts: Contract) -> Language:
@@ -303,3 +303,19 @@ def test_what_is_no_network_cannot_be_trusted(network: str) -> None:
     (problem,) = rules.of_proxy(ProxySettings(trusted=("127.0.0.1", network)))
     assert (problem.place, problem.key) == ("proxy", "trusted[1]")
     assert "expected an address or a network" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ({"tls": "files"}, ["certificate", "key"]),
+        ({"tls": "files", "certificate": "/a.pem"}, ["key"]),
+        ({"tls": "self_signed", "key": "/a.pem"}, ["key"]),
+        ({"certificate": "/a.pem"}, ["certificate"]),
+        ({"tls": "files", "certificate": "/a.pem", "key": "/b.pem"}, []),
+        ({"tls": "self_signed"}, []),
+    ],
+)
+def test_certificate_and_key_belong_to_tls_with_files(keys: dict[str, str], found: list[str]) -> None:
+    listener = msgspec.convert(keys, ListenerSpec)
+    assert [problem.key for problem in rules.of_listener(listener)] == found

@@ -85,7 +85,8 @@ class Flow(Painted):
         """What `y` copies: a request to the first app, for another terminal."""
         if self._snapshot is None or not self._snapshot.apps:
             return ""
-        return f"curl '{self._snapshot.listener}{self._snapshot.apps[0].route}'"
+        trusting = f"--cacert '{self._snapshot.certificate}' " if self._snapshot.certificate else ""
+        return f"curl {trusting}'{self._snapshot.listener}{self._snapshot.apps[0].route}'"
 
     def rows(self, width: int) -> Sequence[Row]:
         if self._snapshot is None:

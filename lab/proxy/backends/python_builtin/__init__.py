@@ -11,6 +11,7 @@
     files.py        the files of an app with a document root
     forwarding.py   what a head gains on its way
     listener.py     the listening socket, and who else holds the port
+    tls.py          TLS on it: certificates, and clients that speak none
     outbox.py       what is written in one turn of the loop leaves together
     recorder.py     what is remembered of a request that has ended
     gateway.py      what all of these share

@@ -189,7 +189,7 @@ class Pipes(asyncio.Transport):
 
 async def start(endpoint: "EndpointState", exchange: "Exchange", gateway: "Gateway") -> CgiConnection:
     """Start a program for one request. Raises `LabError`, and `BadMessageError` for what it cannot be told."""
-    always = cgi.constants(exchange.port, exchange.root)
+    always = cgi.constants(exchange.port, exchange.root, secure=exchange.downstream.secure)
     environment = _environment(always + exchange.variables(authorized=False))
     program = await gateway.start_cgi(endpoint.endpoint.app, environment)
     return CgiConnection(endpoint, gateway, program, endpoint.upstream.spec.cgi, exchange.request.length)

@@ -159,8 +159,13 @@ class Downstream(asyncio.Protocol, Timed):
         ):
             self._introduced = Introduction(request.host, request.modern, chunked, self._claims)
             gateway = self._gateway
-            self._end = self._introduced.fields(self.peer, b"http", gateway.authority, gateway.pseudonym)
+            self._end = self._introduced.fields(self.peer, gateway.proto, gateway.authority, gateway.pseudonym)
         return self._end
+
+    @property
+    def secure(self) -> bool:
+        """Whether the client of the present request speaks TLS, here or to a proxy in front that is trusted."""
+        return (self._claims.proto or self._gateway.proto) == b"https"
 
     def finished(self, keep: bool) -> None:
         """The exchange has ended and its answer is written. `keep`: the client may send another request."""
@@ -302,9 +307,18 @@ class Downstream(asyncio.Protocol, Timed):
         self.exchange.upload = None
         self._gateway.outbox.flush()
         if not self.transport.is_closing():
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # TLS cannot end one direction alone
+                self.transport.write_eof()
             self.resume_reading()
         self._arm(_LINGER)
 
     def _arm(self, seconds: float) -> None:
         self._gateway.wheel.arm(self, self._gateway.now() + seconds)
+
+
+class Plaintext(Downstream):
+    """A client that speaks no TLS where TLS is spoken: it is told so, whatever it says."""
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is _READY:
+            self._refuse(problems.no_tls(self._gateway.authority.decode()))

@@ -52,6 +52,8 @@ class Gateway:
         """None while nobody is believed."""
         self.authority = b""
         """Host and port of the listener, for clients that named none."""
+        self.proto = b"http"
+        """What clients speak: `https` where the listener has TLS."""
         self.port = 0
         """The listener's."""
         self.counters = (Counters(), Counters())

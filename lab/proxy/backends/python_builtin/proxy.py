@@ -7,18 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab import paths
 from lab.core.clock import Clock
 from lab.core.errors import UnknownTargetError
 from lab.core.events import EventRing
 from lab.core.histogram import Histogram
-from lab.core.model import RESERVED, Endpoint, RouteSpec
+from lab.core.model import RESERVED, Endpoint, RouteSpec, Tls
 from lab.core.program import StartCgi
 from lab.core.snapshot import Totals
 from lab.core.trace import Trace, Why
 from lab.proxy import problems
 from lab.proxy.accounting import Tally
+from lab.proxy.backends.python_builtin import tls
 from lab.proxy.backends.python_builtin.branch import Branch, RouteState, base, branch_figures, implied, view
-from lab.proxy.backends.python_builtin.downstream import Downstream
+from lab.proxy.backends.python_builtin.downstream import Downstream, Plaintext
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.files import SiteRoute
 from lab.proxy.backends.python_builtin.gateway import Gateway, ignore, no_cgi
@@ -63,22 +65,41 @@ class PythonBuiltinProxy:
         now = clock.monotonic()
         self._gone = (Tally(now), Tally(now))
         """Of apps that were removed: everybody's requests, and the lab's own."""
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | tls.TlsServer | None = None
+        self._certificate: str | None = None
+        """The file that clients may trust, where it was made here."""
         self._marking: asyncio.TimerHandle | None = None
 
     async def start(self, spec: ProxySpec) -> str:
-        """Listen and return the URL. Raises `PortInUseError` naming who holds the port."""
+        """Listen and return the URL.
+
+        Raises `PortInUseError` naming who holds the port, and `UnavailableError` for a certificate that cannot be used.
+        """
         await self.apply(spec)
+        secure = spec.listener.tls is not Tls.OFF
+        if secure:
+            context, public = await asyncio.to_thread(tls.context, spec.listener, paths.state() / "tls")
+            self._certificate = None if public is None else str(public)
         sock = listen(spec.listener)
         host, port = sock.getsockname()[:2]
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._gateway.authority = authority.encode()
         self._gateway.port = port
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Downstream(self._gateway), sock=sock)
+        loop, gateway = asyncio.get_running_loop(), self._gateway
+        if secure:
+            gateway.proto = b"https"
+            self._server = tls.TlsServer(
+                sock,
+                context,
+                lambda: Downstream(gateway),
+                lambda: Plaintext(gateway),
+                lambda: gateway.spec.settings.timeouts.request_head,
+            )
+        else:
+            self._server = await loop.create_server(lambda: Downstream(gateway), sock=sock)
         self._gateway.wheel.start()
         self._marking = loop.call_later(_MARK, self._mark)
-        return f"http://{authority}"
+        return f"{gateway.proto.decode()}://{authority}"
 
     async def apply(self, spec: ProxySpec) -> None:
         """Follow a new spec. Requests of an app that is gone and still wait are told so; those in flight finish."""
@@ -159,6 +180,7 @@ class PythonBuiltinProxy:
             ),
             routes=tuple(self._route_views(now)),
             connections=len(self._gateway.downstreams),
+            certificate=self._certificate,
             pending=self._gateway.pending,
             shed=dict(self._gateway.shed),
         )

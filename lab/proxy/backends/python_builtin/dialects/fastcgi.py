@@ -52,7 +52,7 @@ class FastCgiDialect(ProgramDialect):
     def request(self, exchange: "Exchange") -> bytes:
         pair = fastcgi.pair
         pairs = [pair(name, value) for name, value in exchange.variables(authorized=True)]
-        pairs.append(_constants(exchange.port, exchange.root))
+        pairs.append(_constants(exchange.port, exchange.root, exchange.downstream.secure))
         begin = fastcgi.request_head(pairs, self._keep) + fastcgi.stream(Kind.STDIN, exchange.held)
         self._reply = fastcgi.Reply()
         self.output = Output(exchange.request.method == b"HEAD", _HEADER_LIMIT, None)
@@ -84,5 +84,5 @@ class FastCgiDialect(ProgramDialect):
 
 
 @lru_cache(maxsize=64)
-def _constants(port: int, root: bytes) -> bytes:
-    return b"".join(fastcgi.pair(name, value) for name, value in cgi.constants(port, root))
+def _constants(port: int, root: bytes, secure: bool) -> bytes:
+    return b"".join(fastcgi.pair(name, value) for name, value in cgi.constants(port, root, secure=secure))
