@@ -10,6 +10,7 @@ import msgspec
 
 from lab.core.events import Event, EventBatch, EventKind
 from lab.core.snapshot import AppSnapshot, LabSnapshot, RouteSnapshot, ServiceSnapshot, WorkerSnapshot
+from lab.core.states import BreakerState, EndpointHealth
 from lab.core.trace import Why
 from lab.engine import standings, timeline
 from lab.engine.lab import Lab
@@ -117,14 +118,25 @@ def _app(app: AppSnapshot) -> str:
     waiting = f"  waits for {', '.join(app.waits_for)}" if app.waits_for else ""
     return (
         f"{app.name}  {app.route}  {app.language}, {app.protocol}, {app.policy} {app.wanted} of {app.max_workers},"
-        f" {app.selection.rpartition('/')[2]}{building}{waiting}"
+        f" {app.selection.rpartition('/')[2]}{building}{waiting}{_breaker(app)}{'  PANIC' if app.panic else ''}"
         f"  {app.rps:.1f} req/s  p50 {_ms(app.p50_ms)}  p99 {_ms(app.p99_ms)}  queue {app.queue}"
     )
+
+
+def _breaker(app: AppSnapshot) -> str:
+    """Why requests are refused, when they are."""
+    if app.breaker is None or app.breaker.state is BreakerState.CLOSED:
+        return ""
+    left = f", a probe in {app.breaker.probe_in_s:.1f} s" if app.breaker.probe_in_s is not None else ""
+    return f"  circuit breaker {app.breaker.state.replace('_', ' ')}{left}"
 
 
 def _worker(worker: WorkerSnapshot) -> str:
     state = f"{worker.state}{', stands by' if worker.standby else ''}{', stopped by SIGSTOP' if worker.stopped else ''}"
     why = f"  {worker.why}" if worker.why else ""
+    if worker.health is not EndpointHealth.HEALTHY:
+        left = f" for {worker.ejected_for_s:.1f} s" if worker.ejected_for_s is not None else ""
+        why += f"  {worker.health} to the proxy{left}: it {worker.health_why}"
     return (
         f"  {worker.slot}  pid {worker.pid or '-'}  {state}  {_count(worker.requests)} requests"
         f"  {_count(worker.in_flight)} in flight"

@@ -19,6 +19,7 @@ class Glyphs:
     starting: str
     frozen: str
     unhealthy: str
+    ejected: str
     draining: str
     stopping: str
     dead: str
@@ -49,6 +50,7 @@ UNICODE = Glyphs(
     starting="○",
     frozen="‖",
     unhealthy="!",
+    ejected="⊘",
     draining="▽",
     stopping="▼",
     dead="✗",
@@ -76,6 +78,7 @@ ASCII = Glyphs(
     starting="o",
     frozen="=",
     unhealthy="!",
+    ejected="/",
     draining="v",
     stopping="V",
     dead="x",

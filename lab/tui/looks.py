@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lab.core.model import Contract
 from lab.core.snapshot import AppSnapshot, ServiceSnapshot, WorkerSnapshot
-from lab.core.states import Policy, ServiceState, WorkerState
+from lab.core.states import EndpointHealth, Policy, ServiceState, WorkerState
 from lab.tui import figures
 from lab.tui.glyphs import Glyphs
 
@@ -55,12 +55,20 @@ SERVICE_LOOKS = {
 FROZEN = Look("frozen", "cold", "frozen")
 STANDBY = Look("standby", "accent", "standby")
 
+HEALTH_LOOKS = {
+    EndpointHealth.UNHEALTHY: Look("unhealthy", "bad", "fails its check"),
+    EndpointHealth.EJECTED: Look("ejected", "bad", "ejected"),
+}
+"""Of workers that are READY to the pool, and not well to the proxy."""
+
 
 def look(worker: WorkerSnapshot) -> Look:
     """The look of a worker. That the kernel holds it stopped is stronger than what the pool believes of it."""
     if worker.stopped and worker.pid is not None:
         return FROZEN
-    return STANDBY if worker.standby and worker.state is WorkerState.READY else LOOKS[worker.state]
+    if worker.state is not WorkerState.READY:
+        return LOOKS[worker.state]
+    return STANDBY if worker.standby else HEALTH_LOOKS.get(worker.health, LOOKS[worker.state])
 
 
 def words(worker: WorkerSnapshot) -> str:
@@ -73,7 +81,11 @@ def words(worker: WorkerSnapshot) -> str:
         said += (
             f" {figures.seconds(worker.retry_in_s)}" if waiting else f", again in {figures.seconds(worker.retry_in_s)}"
         )
-    return f"{said}: {worker.why}" if worker.why else said
+    elif worker.state is WorkerState.READY and worker.health in HEALTH_LOOKS:
+        said += f" {figures.seconds(worker.ejected_for_s)}" if worker.ejected_for_s is not None else ""
+        said += ", still routed" if worker.routed and not worker.stopped else ""
+    why = worker.why or (worker.health_why if worker.state is WorkerState.READY else "")
+    return f"{said}: {why}" if why else said
 
 
 def absence(app: AppSnapshot, processes: Sequence[ServiceSnapshot]) -> Look:

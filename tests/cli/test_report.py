@@ -8,6 +8,7 @@ from lab import report
 from lab.core.events import Event, EventKind
 from lab.core.snapshot import (
     AppSnapshot,
+    BreakerSnapshot,
     Invariants,
     LabSnapshot,
     LeadSnapshot,
@@ -15,8 +16,9 @@ from lab.core.snapshot import (
     ServiceSnapshot,
     Totals,
     Traffic,
+    WorkerSnapshot,
 )
-from lab.core.states import ServiceState
+from lab.core.states import BreakerState, EndpointHealth, ServiceState, WorkerState
 from lab.engine.lab import Lab
 
 
@@ -43,6 +45,21 @@ async def test_status_tells_each_process_beside_the_pool_and_which_apps_wait_for
     assert told in lines
     assert any(line.startswith("search") and "waits for redis" in line for line in lines)
     assert "redis" not in await report.status(nobody, snapshot(), full=True)
+
+
+async def test_p21_status_tells_what_the_proxy_thinks_of_an_app_and_its_workers() -> None:
+    worker = WorkerSnapshot(
+        slot=1, generation=1, pid=7, state=WorkerState.READY, stopped=False, endpoint="127.0.0.1:9", routed=False,
+        requests=3, in_flight=0, restarts=0, uptime_s=1.0, cpu_percent=None, rss_bytes=None, rps=0.0, p50_ms=None,
+        p99_ms=None, health=EndpointHealth.EJECTED, health_why="failed 5 requests in a row.", ejected_for_s=12.0,
+    )  # fmt: skip
+    lab = snapshot()
+    breaker = BreakerSnapshot(state=BreakerState.OPEN, why="It failed.", probe_in_s=3.0)
+    app = replace(lab.apps[0], workers=(worker,), breaker=breaker, panic=True)
+    told = await report.status(cast("Lab", None), replace(lab, apps=(app,)), full=False)
+    _, _, head, row, *_ = told.splitlines()
+    assert "  circuit breaker open, a probe in 3.0 s  PANIC" in head
+    assert "  ejected to the proxy for 12.0 s: it failed 5 requests in a row." in row
 
 
 async def test_p17_status_tells_each_route_that_was_written_down_with_the_shares_it_really_sent() -> None:

@@ -6,8 +6,8 @@ from msgspec.structs import replace
 from reading import read
 
 from lab.core.model import AppSpec, Contract, Metric, PoolSettings, RouteSpec, ScalingSpec
-from lab.core.snapshot import ServiceSnapshot
-from lab.core.states import Policy, ServiceState, WorkerState
+from lab.core.snapshot import BreakerSnapshot, ServiceSnapshot
+from lab.core.states import BreakerState, EndpointHealth, Policy, ServiceState, WorkerState
 from lab.engine.lab import LabSpec
 from lab.tui import glyphs
 from lab.tui.widgets.cells import bar
@@ -50,6 +50,26 @@ async def test_a_waiting_slot_counts_down_and_says_why() -> None:
     lab.back_off("search", 2, 0.8, "three deaths in 4 s")
     lab.advance(0.3)
     assert "waits 0.5 s: three deaths in 4 s" in await picture(lab)
+
+
+async def test_p21_an_unwell_worker_is_told_by_sign_and_word_with_its_time_and_why() -> None:
+    snapshot = await FakeLab().snapshot()
+    search, *others = snapshot.apps
+    one, other, third = search.workers
+    workers = (
+        replace(one, health=EndpointHealth.EJECTED, health_why="failed 5 requests", ejected_for_s=12.0, routed=False),
+        replace(other, health=EndpointHealth.UNHEALTHY, health_why="hung up", routed=True),
+        third,
+    )
+    breaker = BreakerSnapshot(state=BreakerState.OPEN, why="It failed.", probe_in_s=3.0)
+    search = replace(search, workers=workers, breaker=breaker, panic=True)
+    flow = Flow()
+    flow.show(replace(snapshot, apps=(search, *others)))
+    shown = " ".join("\n".join(read(flow.rows(170))).split())
+    assert "⊘ 4121 ejected 12 s: failed 5 requests" in shown
+    assert "! 4122 fails its check, still routed: hung up" in shown
+    assert "breaker open 3.0 s" in shown
+    assert "panic" in shown
 
 
 async def test_a_frozen_worker_shows_what_the_balancer_still_believes() -> None:

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 
 from lab.core.states import ServiceState, WorkerState
 from lab.tui.glyphs import ASCII, UNICODE, Glyphs, of_terminal
-from lab.tui.looks import FROZEN, LOOKS, SERVICE_LOOKS
+from lab.tui.looks import FROZEN, HEALTH_LOOKS, LOOKS, SERVICE_LOOKS
 
 
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII], ids=["unicode", "ascii"])
@@ -23,7 +23,7 @@ def test_the_ascii_set_is_ascii() -> None:
 
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII], ids=["unicode", "ascii"])
 def test_no_two_states_share_sign_and_word(glyphs: Glyphs) -> None:
-    looks = [*LOOKS.values(), FROZEN]
+    looks = [*LOOKS.values(), FROZEN, *HEALTH_LOOKS.values()]
     assert set(LOOKS) == set(WorkerState)
     assert len({(look.sign(glyphs), look.word) for look in looks}) == len(looks)
     assert len({look.word for look in looks}) == len(looks)

@@ -12,7 +12,7 @@ from typing import Any
 from textual.events import Resize
 
 from lab.core.events import Event, EventKind
-from lab.core.states import DELIBERATE, ServiceState, WorkerState
+from lab.core.states import DELIBERATE, BreakerState, EndpointHealth, ServiceState, WorkerState
 from lab.tui import figures
 from lab.tui.painting import PaintedScroll, Row
 
@@ -27,6 +27,18 @@ _QUIET_STEPS = frozenset({ServiceState.WAITING, ServiceState.STARTING, ServiceSt
 """Of processes beside the pool."""
 _BAD = frozenset({EventKind.OUTPUT, EventKind.FORKSERVER, EventKind.CGI})
 _NOTABLE = frozenset({EventKind.LIMIT, EventKind.SLOW})
+_HEALTH = frozenset({EventKind.ENDPOINT_HEALTH, EventKind.BREAKER, EventKind.PANIC})
+_HEALTH_ROLES = {
+    EndpointHealth.HEALTHY: "good",
+    EndpointHealth.UNHEALTHY: "bad",
+    EndpointHealth.EJECTED: "bad",
+    BreakerState.CLOSED: "good",
+    BreakerState.HALF_OPEN: "warn",
+    BreakerState.OPEN: "bad",
+    True: "bad",
+    False: "good",
+}
+"""By what an app or one of its endpoints became: its health, its breaker's state, whether it panics."""
 _BAD_STEPS = frozenset({ServiceState.UNHEALTHY, ServiceState.BACKOFF})
 _BAD_STATES = frozenset({WorkerState.UNHEALTHY, WorkerState.FAILED, WorkerState.KILLING})
 
@@ -44,6 +56,8 @@ def role(event: Event) -> str:
         return "good"
     if event.kind in (EventKind.STOPPED, EventKind.CONTINUED):
         return "cold"
+    if event.kind in _HEALTH:
+        return _HEALTH_ROLES[event.data.get("to", event.data.get("on"))]
     if event.kind is EventKind.SERVICE:
         return "bad" if event.data.get("to") in _BAD_STEPS else "text"
     if event.kind in _BAD or event.data.get("step") == "refused":

@@ -10,7 +10,7 @@ from typing import Any
 from lab.core.events import Event, EventKind
 from lab.core.model import Contract, is_file
 from lab.core.snapshot import AppSnapshot, LabSnapshot
-from lab.core.states import DELIBERATE, Policy, WorkerState
+from lab.core.states import DELIBERATE, BreakerState, Policy, WorkerState
 from lab.pool.php import FPM
 from lab.tui import figures
 from lab.tui.looks import absence
@@ -50,6 +50,9 @@ class Flow(Painted):
         "A worker that dies leaves its PID beside its successor's for three seconds. One that stands by is READY and "
         "gets no requests, until it takes the place of one that died. Where workers share one socket, only the kernel "
         "knows who answers: they have no figures.\n\n"
+        "The proxy judges by answers: a worker that `fails its check`, or is `ejected` because requests failed there, "
+        "is sent none; in a panic too few are left, and all are used again. While a `breaker` is open, requests are "
+        "refused at once.\n\n"
         "A shared route leads to several apps, as a canary does: `next 1 of 10, got 9.8 %` means that each tenth "
         "request is meant for the app called next, and what it was really sent in the last ten seconds. The command "
         "shift changes the weights.\n\n"
@@ -243,8 +246,15 @@ def _rate(app: AppSnapshot) -> Span:
 
 
 def _waiting(app: AppSnapshot) -> list[Span]:
-    """Requests that wait in the proxy, when there are any."""
-    return [(f"{app.queue} queue", "warn")] if app.queue else []
+    """What keeps requests from its workers, or sends them to unwell ones: a queue, an open breaker, panic."""
+    found: list[Span] = [(f"{app.queue} queue", "warn")] if app.queue else []
+    breaker = app.breaker
+    if breaker is not None and breaker.state is not BreakerState.CLOSED:
+        left = f" {figures.seconds(breaker.probe_in_s)}" if breaker.probe_in_s is not None else ""
+        found.append((f"breaker {breaker.state.replace('_', ' ')}{left}", "bad"))
+    if app.panic:
+        found.append(("panic", "bad"))
+    return found
 
 
 def _rates(snapshot: LabSnapshot, gap: str) -> Row:
