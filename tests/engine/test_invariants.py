@@ -43,7 +43,7 @@ def pool(state: WorkerState = WorkerState.READY, *, zombies: int = 0, **more: An
 
 
 def traffic(totals: Totals = NOTHING, own: Totals = NOTHING) -> ProxyView:
-    return ProxyView(totals=totals, own=own, upstreams=(), routes=(), connections=0, pending=0)
+    return ProxyView(totals=totals, own=own, upstreams=(), routes=(), connections=0, pending=0, shed={})
 
 
 @pytest.fixture
