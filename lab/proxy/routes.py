@@ -2,9 +2,9 @@
 
 Higher priority goes first, then the longer path, then more conditions, then an exact host before a wildcard, then the
 order of writing. Paths are compared as they were sent, bytes with bytes: what the gateway does not decode, it cannot
-understand otherwise than the worker does. Prefixes end at a slash. Measured in a loop: 0.15 us where every route is a
-path (a look into a dictionary, then prefixes from the longest on), about 0.1 us more for each route with conditions
-that is looked at before the one that fits.
+understand otherwise than the worker does. Prefixes end at a slash. Measured in a loop: 0.13 us where every route is a
+path and the one asked for is there (a look into a dictionary; 0.25 us below one); 1.4 us through four routes of which
+one asks for a host and one for a field.
 """
 
 import re
@@ -33,7 +33,16 @@ class Routes(Generic[T]):
         self._exact = dict(longest_first)
         self._below = tuple((_below(path), target) for path, target in longest_first)
         self._pages = tuple((path.encode(), _below(path.encode()), target) for path, target in pages)
-        self._rows = tuple(_Row(spec, target) for spec, target in sorted(listed, key=lambda row: _precedence(row[0])))
+        self._reserved = tuple(path for path, _, _ in self._pages)
+        self._rows = tuple(
+            (
+                spec.path.encode(),
+                _below(spec.path.encode()),
+                _Conditions(spec).met if conditions(spec) else None,
+                target,
+            )
+            for spec, target in sorted(listed, key=lambda row: _precedence(row[0]))
+        )
         simple = all(not conditions(spec) and spec.priority == 0 for spec, _ in listed)
         self.match: Callable[[RequestHead], T | None] = self._by_path if simple else self._by_conditions
         """The route that takes a request, or None."""
@@ -55,41 +64,37 @@ class Routes(Generic[T]):
 
     def _by_conditions(self, request: RequestHead) -> T | None:
         path = request.target.partition(b"?")[0]
-        for exact, below, target in self._pages:
-            if path == exact or path.startswith(below):
+        if path.startswith(self._reserved):
+            for exact, below, target in self._pages:
+                if path == exact or path.startswith(below):
+                    return target
+        for exact, below, takes, target in self._rows:
+            if (path.startswith(below) or path == exact) and (takes is None or takes(request)):
                 return target
-        for row in self._rows:
-            if (path.startswith(row.below) or path == row.path) and (row.simple or row.takes(request)):
-                return row.target
         return None
 
 
-class _Row(Generic[T]):
-    """One route, ready to be compared with requests."""
+class _Conditions:
+    """What a route asks for beyond its path, ready to be compared with requests."""
 
-    __slots__ = ("_fields", "_host", "_methods", "_suffix", "below", "path", "simple", "target")
+    __slots__ = ("_fields", "_host", "_methods", "_suffix")
 
-    def __init__(self, spec: RouteSpec, target: T) -> None:
-        self.path = spec.path.encode()
-        self.below = _below(self.path)
-        self.target = target
-        self.simple = not conditions(spec)
-        """Its path says everything."""
+    def __init__(self, spec: RouteSpec) -> None:
         host = _bare(spec.host.encode())
         self._suffix = host[1:] if host.startswith(b"*.") else b""
         self._host = b"" if self._suffix else host
         self._methods = frozenset(method.encode() for method in spec.methods)
         self._fields = tuple(_field(name, value) for name, value in spec.headers.items())
 
-    def takes(self, request: RequestHead) -> bool:
-        """Whether everything but the path fits."""
+    def met(self, request: RequestHead) -> bool:
+        """Whether all of it holds."""
         if self._methods and request.method not in self._methods:
             return False
         if self._host and _bare(request.host or b"") != self._host:
             return False
         if self._suffix and not _bare(request.host or b"").endswith(self._suffix):
             return False
-        return all(field.search(request.lines) for field in self._fields)
+        return not self._fields or all(field.search(request.lines) for field in self._fields)
 
 
 def conditions(spec: RouteSpec) -> int:
