@@ -104,8 +104,8 @@ class Upstream:
 
     @property
     def ready(self) -> bool:
-        """There is an endpoint that requests may be sent to."""
-        return bool(self.routed) and self.spec.unavailable is None
+        """There is an endpoint that may be chosen, if not at this moment."""
+        return self.spec.unavailable is None and any(state.eligible for state in self.routed)
 
     def close(self, problem: problems.Problem) -> None:
         """Answer everybody who waits with `problem`."""
