@@ -81,7 +81,8 @@ def test_p17_a_route_that_went_is_waited_for_while_it_has_requests(upstream: Ups
     branch.unanswered += 1
     second(clock)(upstream)
     assert upstream.branch_of("r") is not branch
-    assert upstream.view((), clock.monotonic()).accepted == 1
+    figures = upstream.figures()
+    assert (upstream.view((), clock.monotonic()).accepted, figures.in_flight) == (1, 0)
 
 
 def test_p17_shares_are_those_of_the_last_ten_seconds() -> None:
