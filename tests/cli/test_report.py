@@ -82,3 +82,10 @@ def test_an_event_is_one_line_however_many_its_words_are() -> None:
     text = "search/0 died. Its last words:   def\n    ^^^\nSyntaxError"
     line = report.event_line(Event(seq=7, at=1.0, wall=1.0, kind=EventKind.NOTE, text=text))
     assert line.endswith("  #7  search/0 died. Its last words:   def | ^^^ | SyntaxError")
+
+
+async def test_p18_status_tells_a_policy_of_ones_own_by_the_name_of_its_file() -> None:
+    shown = snapshot()
+    app = replace(shown.apps[0], selection="/home/somebody/policies/mine.py")
+    for policy, told in ((shown, " round_robin "), (replace(shown, apps=(app,)), " mine.py ")):
+        assert told in await report.status(cast("Lab", None), policy, full=False)

@@ -4,9 +4,10 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from lab.core.model import AppSpec, PoolSettings, SiteSpec, WorkerId
+from lab.core.model import AppSpec, HashSpec, ListenerSpec, PoolSettings, SiteSpec, WorkerId
 from lab.core.states import WorkerState
-from lab.engine.upstreams import askable
+from lab.engine.lab import LabSpec
+from lab.engine.upstreams import askable, proxy_spec
 from lab.pool.manager import AppView, PoolView, WorkerView
 
 APP = AppSpec(name="a", route="/a", language="c", source="/a.c")
@@ -39,3 +40,13 @@ def test_an_app_with_a_process_is_asked_while_its_next_program_is_built() -> Non
 
 def test_a_site_is_asked_for_its_front_page() -> None:
     assert asked(replace(APP, site=SiteSpec(root="/srv"))) == [("a", "/a/")]
+
+
+def test_p18_the_proxy_is_told_all_that_selection_goes_by_and_how_often_its_file_was_edited() -> None:
+    told = {"selection": "/mine.py", "weights": (3, 1), "slow_start": 5.0, "hash": HashSpec(key="path", factor=2.0)}
+    apps = (replace(APP, **told), replace(APP, name="b", route="/b"))
+    nothing = PoolView(apps=(), zombies=0)
+    spec = proxy_spec(LabSpec(apps=apps), ListenerSpec(), nothing, lambda app: (), {"/mine.py": 7, "/other.py": 1})
+    mine, other = spec.upstreams
+    assert {key: getattr(mine, key) for key in told} == told
+    assert (mine.edition, other.edition) == (7, 0)

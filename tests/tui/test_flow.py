@@ -111,6 +111,11 @@ async def test_php_fpm_alone_knows_how_many_children_it_wants() -> None:
     assert "wiki  php-fpm fastcgi · dynamic 1-5 · round robin" in await picture(FakeLab(LabSpec(apps=(app,))))
 
 
+async def test_p18_a_selection_policy_of_ones_own_is_called_by_its_file() -> None:
+    app = AppSpec(name="a", route="/a", language="c", source="/a.c", selection="/home/policies/by_moon.py")
+    assert "static 2 · by_moon.py" in await picture(FakeLab(LabSpec(apps=(app,))))
+
+
 async def test_a_program_is_a_process_per_request_and_an_idle_pool_on_demand_waits_for_one() -> None:
     lab = FakeLab()
     lab.apps[0].spec = replace(lab.apps[0].spec, protocol=Contract.CGI)
