@@ -237,7 +237,7 @@ async def fuzz(seconds: float, seed: int, folder: Path) -> Counter[str]:
             done[kind] += 1
             try:
                 got = await arena.suffer(sent)
-                if sent.answer is not OK:
+                if got and sent.answer is not OK:
                     check_answer(got)
             except (BrokenError, TimeoutError, OSError) as error:
                 raise BrokenError(f"seed {seed}, number {done.total()}, {kind}: {error!r}\n{sent}") from error

@@ -1,19 +1,23 @@
 """A lab under load that is treated badly at random, while what must hold at every instant is looked at all along.
 
-    python tests/bench/soak.py [--seconds 60] [--seed N] [--json]
+    python tests/bench/soak.py [--seconds 600] [--seed N] [--json]
 
-First calm (workers come, go and are reloaded, and no request may fail), then rough (kills through the lab and from
-outside, frozen workers, programs that do not start, the fork server killed). Looked at: the bounds of each pool, that
-only READY workers are routed to, that no zombie stays, that each request is counted once, that a stop that was asked
-for never respawns and ends within its grace, that each frozen worker is noticed. At the end the lab is brought back
-to where it began: it may hold no descriptor, thread or process more than then. Ends with status 1 and what was found.
+First calm (workers come, go and are reloaded, settings change, and no request may fail), then rough (kills through the
+lab and from outside, frozen workers, programs that do not start, the fork server killed). Clients of every kind come
+and go all along (visitors.py): HTTP, CGI, FastCGI where there is PHP, and WebSockets. Looked at: the bounds of each
+pool, that only READY workers are routed to, that no zombie stays, that each request is counted once, that a stop that
+was asked for never respawns and ends within its grace, that each frozen worker is noticed, that nobody waits for ever.
+At the end the lab is brought back to where it began: nothing is in flight, and it may hold no descriptor, thread or
+process more than then, and not much more memory. Ends with status 1 and what was found.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
+import re
 import signal
 import sys
 import tempfile
@@ -24,12 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from visitors import Visitors
 
 from lab import bootstrap, paths
 from lab.config import languages
 from lab.core.errors import LabError, UnknownTargetError
 from lab.core.events import Event, EventKind
-from lab.core.model import AppSpec, ListenerSpec, Liveness, PoolSettings, Timeouts
+from lab.core.model import AppSpec, Contract, ListenerSpec, Liveness, PoolSettings, Timeouts
 from lab.core.snapshot import LabSnapshot
 from lab.core.states import Cause, WorkerState
 from lab.engine.lab import LabSpec
@@ -51,6 +56,14 @@ if os.environ.get("BROKEN"):
     raise SystemExit(3)
 runpy.run_path({!r}, run_name="__main__")
 """
+COUNT = """
+import os, sys
+body = sys.stdin.buffer.read(int(os.environ.get("CONTENT_LENGTH") or 0))
+print("Content-Type: text/plain\\n\\n%d" % len(body), end="")
+"""
+COUNT_IN_PHP = '<?php header("Content-Type: text/plain"); echo strlen(file_get_contents("php://input"));'
+MEMORY = 32 * 2**20
+"""Bytes by which the lab may grow between the end of the calm and the end: logs, histograms and caches are bounded."""
 POOL = PoolSettings(
     max_workers=3, start_timeout=10, stop_timeout=1, drain_timeout=2, backoff_initial=0.02, backoff_max=0.5
 )
@@ -59,24 +72,29 @@ LIVENESS = Liveness(interval=0.2, timeout=0.3, hang_timeout=1.0, replace_after=2
 
 
 def apps(folder: Path) -> tuple[AppSpec, ...]:
-    """`search` in C, or in Python where nothing compiles, and a Python one that its environment can break."""
-    samples = paths.content("samples") / "search"
-    fragile = folder / "fragile.py"
-    fragile.write_text(FRAGILE.format(str(samples / "python" / "search.py")))
-    compiled = languages.detect(languages.load()["c"]).available
-    search = ("c", samples / "c" / "search.c") if compiled else ("python", samples / "python" / "search.py")
-    sources = {"search": search, "fragile": ("python", fragile)}
-    return tuple(
+    """`search` in C, or in Python where nothing compiles, a Python one that its environment can break, a WebSocket's
+    echo, and programs that count what they are sent: by CGI, and by FastCGI where there is PHP."""
+    samples, known = paths.content("samples"), languages.load()
+    fragile, count, php = folder / "fragile.py", folder / "count.py", folder / "count.php"
+    fragile.write_text(FRAGILE.format(str(samples / "search" / "python" / "search.py")))
+    count.write_text(COUNT)
+    php.write_text(COUNT_IN_PHP)
+    search = ("c", "c/search.c") if languages.detect(known["c"]).available else ("python", "python/search.py")
+    found = [
+        AppSpec(name="search", route="/search", language=search[0], source=str(samples / "search" / search[1])),
+        AppSpec(name="fragile", route="/fragile", language="python", source=str(fragile)),
         AppSpec(
-            name=name,
-            route=f"/{name}",
-            language=language,
-            source=str(source),
-            pool=POOL,
-            liveness=LIVENESS,
-            timeouts=TIMEOUTS,
-        )
-        for name, (language, source) in sources.items()
+            name="echo", route="/echo", language="python", source=str(samples / "websocket" / "echo.py"), concurrency=20
+        ),
+        AppSpec(
+            name="count", route="/count", language="python", source=str(count), protocol=Contract.CGI, concurrency=4
+        ),
+    ]
+    if languages.detect(known["php"]).available:
+        found.append(AppSpec(name="php", route="/php", language="php", source=str(php), protocol=Contract.FASTCGI))
+    return tuple(
+        msgspec.structs.replace(app, pool=POOL, liveness=LIVENESS, timeouts=TIMEOUTS, queue_length=10_000)
+        for app in found
     )
 
 
@@ -97,6 +115,9 @@ class Witness:
         self.looks += 1
         for name, holds in msgspec.structs.asdict(snapshot.invariants).items():
             self._demand(holds, f"{name} does not hold: {snapshot}")
+        for totals in (snapshot.totals, snapshot.own.totals):
+            ended = totals.answered + totals.failed + totals.shed + totals.abandoned
+            self._demand(totals.accepted == ended + totals.in_flight, f"not every request is in one place: {totals}")
         for app in snapshot.apps:
             for worker in app.workers:
                 fine = not worker.routed or worker.state is _S.READY
@@ -146,9 +167,11 @@ class Soak:
         self.before = before
         self.witness = Witness()
         self.done: Counter[str] = Counter()
-        self.statuses: Counter[str] = Counter()
         self._rng = rng
-        self._calm: list[Callable[[], Awaitable[Any]]] = [self.scale, self.reload, self.request, self.traffic]
+        self._pooled = [app for app in before.apps if app.protocol is not Contract.CGI]
+        self._calm: list[Callable[[], Awaitable[Any]]] = [
+            self.scale, self.reload, self.request, self.traffic, self.set, self.set_proxy,
+        ]  # fmt: skip
         self._rough: list[Callable[[], Awaitable[Any]]] = [
             *self._calm, self.kill, self.kill, self.kill_outside, self.terminate, self.freeze, self.freeze, self.thaw,
             self.break_program, self.heal, self.kill_fork_server,
@@ -179,22 +202,6 @@ class Soak:
             if not batch.events:
                 self.witness.look(await self.lab.snapshot())
 
-    async def ask(self, port: int) -> None:
-        """One client: a request after another, each on a connection of its own."""
-        while True:
-            path = self._rng.choice(self.before.apps).route
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            try:
-                writer.write(f"GET {path}?q=http HTTP/1.0\r\n\r\n".encode())
-                head = await reader.readline()
-                self.statuses[head.split()[1].decode() if head else "no answer"] += 1
-                await reader.read()
-            except ConnectionError:
-                self.statuses["broken"] += 1
-            finally:
-                writer.close()
-            await asyncio.sleep(self._rng.uniform(0, 0.02))
-
     async def restore(self) -> None:
         """Bring the lab back to its first state, and wait until it is there."""
         await self.lab.apply(self.before)
@@ -210,6 +217,15 @@ class Soak:
 
     async def reload(self) -> None:
         await self._change(env={"SOAK": str(self._rng.random())})
+
+    async def set(self) -> None:
+        choices = ("round_robin", "least_connections", "two_choices", "peak_ewma", "random_choice")
+        changes = {"selection": self._rng.choice(choices), "slow_start": self._rng.choice(("0", "0.2"))}
+        await self.lab.set(self._app().name, changes)
+
+    async def set_proxy(self) -> None:
+        changes = {"trace_sample": self._rng.choice(("0", "10")), "access_log": self._rng.choice(("off", "json"))}
+        await self.lab.set("proxy", changes)
 
     async def break_program(self) -> None:
         await self._change(env={"BROKEN": "1"})
@@ -248,7 +264,7 @@ class Soak:
             os.kill(pid, signal.SIGKILL)
 
     def _app(self) -> AppSpec:
-        return self._rng.choice(self.before.apps)
+        return self._rng.choice(self._pooled)
 
     async def _change(self, **fields: Any) -> None:
         spec, chosen = await self.lab.spec(), self._app().name
@@ -274,8 +290,33 @@ def held() -> dict[str, int]:
     return kept
 
 
+def open_files() -> Counter[str]:
+    """What the descriptors of this process lead to, without numbers."""
+    found: Counter[str] = Counter()
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found[re.sub(r"[0-9]+", "*", str(link.readlink()))] += 1
+    return found
+
+
 def _as_wanted(snapshot: LabSnapshot, workers: int) -> bool:
-    return all([worker.routed for worker in app.workers] == [True] * workers for app in snapshot.apps)
+    pools = [app for app in snapshot.apps if app.protocol != Contract.CGI]
+    return all([worker.routed for worker in app.workers] == [True] * workers for app in pools)
+
+
+def resident() -> int:
+    """Bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def calmed(lab: LocalLab) -> list[str]:
+    """What is still going on 15 s after the last client left."""
+    for _ in range(30):
+        totals = (await lab.snapshot()).totals
+        if not totals.in_flight and not totals.tunnels:
+            return []
+        await asyncio.sleep(0.5)
+    return [f"something is in flight for ever: {totals}"]
 
 
 async def settled(before: dict[str, int]) -> dict[str, int]:
@@ -295,47 +336,63 @@ async def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     await asyncio.to_thread(lab.start)
     soak = Soak(lab, await lab.spec(), random.Random(seed))
     await soak.restore()
+    await lab.request("count")  # the first run opens the pipe for what all of them write to stderr
     await asyncio.sleep(2 * TIMEOUTS.upstream_idle)
-    before = held()
+    before, files = held(), open_files()
     before["threads"] += EXECUTORS
     watching = asyncio.create_task(soak.watch())
-    port = soak.before.listener.port
-    clients = [asyncio.create_task(soak.ask(port)) for _ in range(CLIENTS)]
+    plain = [app.route for app in soak.before.apps if app.name in ("search", "fragile")]
+    counting = [app.route for app in soak.before.apps if app.name in ("count", "php")]
+    visitors = Visitors(soak.before.listener.port, random.Random(seed), plain, counting, "/echo")
+    clients = [asyncio.create_task(visitors.come_and_go()) for _ in range(CLIENTS)]
     await soak.act(seconds * CALM, rough=False)
-    calm = dict(soak.statuses)
+    surprises = visitors.surprises.copy()
+    memory = resident()
     await soak.act(seconds * (1 - CALM), rough=True)
     for client in clients:
         client.cancel()
-    await asyncio.gather(*clients, return_exceptions=True)
+    ended = await asyncio.gather(*clients, return_exceptions=True)
+    left = await calmed(lab)
     await soak.restore()
     after = await settled(before)
+    more = open_files() - files
     if watching.done():
         await watching
     watching.cancel()
     await lab.close()
-    found = soak.witness.found
-    if set(calm) != {"200"}:
-        found.append(f"requests failed while nothing was broken: {calm}")
+    grown = resident() - memory
+    found = soak.witness.found + left + visitors.forgotten
+    found += [f"a client broke: {error!r}" for error in ended if not isinstance(error, asyncio.CancelledError)]
+    if surprises:
+        found.append(f"requests failed while nothing was broken: {surprises}")
+    if grown > MEMORY:
+        found.append(
+            f"the lab has grown by {grown / 2**20:.0f} MiB since the calm, expected {MEMORY / 2**20:.0f} at most"
+        )
     found += [f"{before[what]} {what} before and {after[what]} after" for what in after if after[what] > before[what]]
-    left = forkserver.children(os.getpid())
-    if left:
-        found.append(f"processes were left: {left}")
+    if after["descriptors"] > before["descriptors"]:
+        found.append(f"descriptors that were not there before: {dict(more)}")
+    children = forkserver.children(os.getpid())
+    if children:
+        found.append(f"processes were left: {children}")
+    found += [defects.read_text() for defects in folder.rglob("defects.log")]
     return {
         "seconds": seconds,
         "seed": seed,
         "looks": soak.witness.looks,
         "deeds": dict(soak.done),
-        "answers": dict(soak.statuses),
+        "answers": dict(visitors.statuses),
         "events": dict(soak.witness.kinds),
         "before": before,
         "after": after,
+        "grown": grown,
         "found": found,
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()

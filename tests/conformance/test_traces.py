@@ -9,6 +9,7 @@ import msgspec
 from lab.core.events import EventKind
 from lab.core.model import Timeouts
 from lab.core.trace import Why
+from tests.conformance.test_traffic import full_backlog
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -74,6 +75,21 @@ async def test_p29_a_quick_request_leaves_no_trace_unless_sampled(world):
     for _ in range(4):
         assert await world.get() == 200
     assert [trace.kept for trace in world.proxy.traces()] == [(Why.SAMPLED,)] * 2
+
+
+async def test_p29_a_client_that_leaves_while_its_first_connection_is_made_leaves_a_trace(world):
+    await world.start()
+    await settings(world, trace_sample=1)
+    with full_backlog() as port:
+        world.route(port, concurrency=1)
+        client = await world.client()
+        await client.send(GET)
+        await world.until(lambda: world.proxy.observe().totals.in_flight == 1)
+        client.close()
+        await world.until(lambda: world.proxy.observe().totals.abandoned == 1)
+    (trace,) = world.proxy.traces()
+    assert trace.outcome == "abandoned"
+    assert [(one.worker, one.failure) for one in trace.attempts] == [("app/0", "")]
 
 
 async def test_p29_a_request_without_answer_tells_who_was_tried_and_what_the_client_was_told(world):

@@ -246,7 +246,9 @@ def _attempts(exchange: "Exchange") -> tuple[Attempt, ...]:
     if not exchange.asked or (exchange.tried and exchange.endpoint is exchange.tried[-1]):
         return tuple(failed)
     why = exchange.problem.detail if exchange.problem is not None else ""
-    connected = exchange.connection.endpoint is exchange.endpoint
-    pid = exchange.connection.pid if connected else exchange.endpoint.endpoint.pid
+    pid = exchange.endpoint.endpoint.pid
+    connection = getattr(exchange, "connection", None)  # none, if the client left while its first one was being made
+    if connection is not None and connection.endpoint is exchange.endpoint:
+        pid = connection.pid
     last = Attempt(worker=exchange.endpoint.who, endpoint=exchange.endpoint.hop, pid=pid, failure=why)
     return (*failed, last)
