@@ -1,10 +1,12 @@
 """How the built-in proxy compares with nginx: the same two C workers, 32 keep-alive connections, one core a proxy.
 
-    tests/bench/proxy.py [--json] [--seconds 4] [--rounds 5]
+    tests/bench/proxy.py [--json] [--seconds 4] [--rounds 5] [--on]
 
 Rounds are interleaved, so that what else the machine does hits everybody. The proxy has core 0; wrk and the workers
 have core 1. CPU is that of the proxy's process alone, from /proc. nginx runs one worker process with keep-alive
 upstreams and no access log. The built-in proxy runs with all it has: strict parsing, queue, accounting, timeouts.
+With `--on` it runs a second time beside itself, with everything on by which it explains itself: X-Request-Id,
+Proxy-Status and Server-Timing on every answer, and of a hundred requests the trace of one and a line of JSON.
 """
 
 import argparse
@@ -72,14 +74,17 @@ def running(core: int, argv: list[str], port: int) -> Iterator[int]:
         process.wait()
 
 
-def contenders(folder: Path, workers: list[int]) -> dict[str, tuple[list[str], int]]:
+def contenders(folder: Path, workers: list[int], on: bool) -> dict[str, tuple[list[str], int]]:
     """What is compared: name, command and port."""
     ports = [str(port) for port in workers]
-    ours, nginx, other = free_port(), free_port(), free_port()
+    ours, explaining, nginx, other = free_port(), free_port(), free_port(), free_port()
     servers = " ".join(f"server 127.0.0.1:{port};" for port in ports)
     config = folder / "nginx.conf"
     config.write_text(NGINX.format(folder=folder, servers=servers, port=nginx))
     found = {"cgilab": ([sys.executable, str(HERE / "gateway_process.py"), str(ours), *ports], ours)}
+    if on:
+        argv = [sys.executable, str(HERE / "gateway_process.py"), "--on", str(explaining), *ports]
+        found["all on"] = (argv, explaining)
     binary = shutil.which("nginx") or "/usr/sbin/nginx"
     if Path(binary).exists():
         found["nginx"] = ([binary, "-p", str(folder), "-c", str(config)], nginx)
@@ -122,7 +127,7 @@ def measure(pid: int, port: int, seconds: float) -> dict[str, float]:
     }
 
 
-def compare(seconds: float, rounds: int) -> dict[str, list[dict[str, float]]]:
+def compare(seconds: float, rounds: int, on: bool) -> dict[str, list[dict[str, float]]]:
     """Every proxy's rounds, interleaved."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -132,7 +137,7 @@ def compare(seconds: float, rounds: int) -> dict[str, list[dict[str, float]]]:
             stack.enter_context(running(1, [str(folder / "search"), str(port)], port))
         proxies = {
             proxy: (stack.enter_context(running(0, argv, port)), port)
-            for proxy, (argv, port) in contenders(folder, workers).items()
+            for proxy, (argv, port) in contenders(folder, workers, on).items()
         }
         results: dict[str, list[dict[str, float]]] = {proxy: [] for proxy in proxies}
         for pid, port in proxies.values():
@@ -152,6 +157,9 @@ def summary(results: dict[str, list[dict[str, float]]], rounds: int) -> dict[str
         proxies[proxy]["rps_spread"] = [round(min(figures["rps"])), round(max(figures["rps"]))]
     document: dict[str, object] = {"rounds": rounds, "proxies": proxies}
     ours = proxies["cgilab"]
+    if "all on" in proxies:
+        document["us_for_explaining"] = round(proxies["all on"]["cpu_us"] - ours["cpu_us"], 2)
+        document["ratio_all_on"] = round(proxies["all on"]["rps"] / ours["rps"], 3)
     if "nginx" in proxies:
         document["ratio_to_nginx"] = round(ours["rps"] / proxies["nginx"]["rps"], 3)
         document["cpu_ratio_to_nginx"] = round(ours["cpu_us"] / proxies["nginx"]["cpu_us"], 3)
@@ -166,8 +174,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document")
     parser.add_argument("--seconds", type=float, default=4, help="length of a round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--on", action="store_true", help="also with everything on by which it explains itself")
     given = parser.parse_args()
-    document = summary(compare(given.seconds, given.rounds), given.rounds)
+    document = summary(compare(given.seconds, given.rounds, given.on), given.rounds)
     if given.json:
         print(json.dumps(document))
         return
@@ -176,7 +185,7 @@ def main() -> None:
         print(f"{proxy:8} {figures['rps']:9.0f} requests/s ({low} to {high})", end="")
         print(f"  {figures['cpu_us']:6.1f} us CPU a request  p99 {figures['p99_ms']:.2f} ms")
     for name, value in document.items():
-        if "ratio" in name:
+        if "ratio" in name or "us_for" in name:
             print(f"{name}: {value}")
 
 
