@@ -65,7 +65,8 @@ class EventKind(StrEnum):
     LIMIT = "app.limit"
     """A pool reached its `max_workers` and could use more: told once each time it gets there."""
     SLOW = "request.slow"
-    """A request takes longer than `slow_request`: `data.method`, `data.target`, `data.seconds`, `data.stack` (what the
+    """A request takes longer than `slow_request`: `data.method`, `data.target`, `data.seconds`,
+    `data.trace` (for `cgilab trace`, when it has ended), `data.stack` (what the
     worker was doing, as lines) and `data.seen_by` (`py-spy` or `kernel`)."""
     TOOK_LONG = "request.took_long"
     """A request ended that took as long as the proxy's setting `slow` says: `data.trace` (for `cgilab trace`),

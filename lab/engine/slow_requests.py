@@ -96,6 +96,7 @@ class SlowRequests:
             data={
                 "method": request.method if request else None,
                 "target": request.target if request else None,
+                "trace": request.identity if request else None,
                 "seconds": seconds,
                 "stack": list(stack.lines),
                 "seen_by": stack.seen_by,

@@ -42,12 +42,14 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ended: float
     """Monotonic."""
-    identity: tuple[int, bool]
-    """Its number, 0 for what could not be read, and whether it is the lab's own."""
+    own: bool
+    """The lab sent it itself."""
     client: str
     status: int
     """0: the client was sent nothing."""
     outcome: str
+    identity: str = ""
+    """Empty for what could not be read as a request."""
     method: bytes = b""
     target: bytes = b""
     modern: bool = True
@@ -76,18 +78,16 @@ class AccessLog:
         form: AccessLogForm,
         sample: int,
         size: int,
-        name: Callable[[int, bool], str],
         tell: Callable[[str], None],
     ) -> None:
         """One of `sample` requests is for it. A file that has `size` bytes is followed by another.
 
-        `name` gives a request its identity, `tell` hears what goes wrong.
+        `tell` hears what goes wrong.
         """
         self.file = file
         self.sample = sample
         self._line = {AccessLogForm.COMBINED: self._combined, AccessLogForm.JSON: self._json}[form]
         self._size = size
-        self._name = name
         self._tell = tell
         self._told_lost = 0
         self._entries: list[Entry] = []
@@ -179,8 +179,8 @@ class AccessLog:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(wall))
         document = {
             "time": f"{moment}.{int(wall % 1 * 1000):03d}Z",
-            "id": self._name(*entry.identity) if entry.identity[0] else None,
-            "own": entry.identity[1],
+            "id": entry.identity or None,
+            "own": entry.own,
             "client": entry.client,
             "method": entry.method.decode("latin-1"),
             "target": _text(entry.target),

@@ -103,6 +103,8 @@ class RequestView(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float
     """So far, or until it ended."""
     in_flight: bool
+    identity: str = ""
+    """What traces call it, while it is in flight."""
 
 
 class EndpointView(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,7 +30,11 @@ class Traces:
 
     def identity(self, number: int, own: bool) -> str:
         """What a request is called: `7f3a91-1c2`. The lab's own requests have numbers of their own."""
-        return f"{self._prefix}-own-{number:x}" if own else f"{self._prefix}-{number:x}"
+        return self.pattern(own) % number
+
+    def pattern(self, own: bool) -> str:
+        """The same with `%x` in the place of the number."""
+        return f"{self._prefix}-own-%x" if own else f"{self._prefix}-%x"
 
     def wanted(self, reasons: tuple[Why, ...], now: float) -> bool:
         """Whether there is room in this second for one of these `reasons`; then it is taken."""

@@ -133,7 +133,8 @@ async def test_p28_a_file_that_cannot_be_written_is_told_once_and_no_request_suf
 def entry(number):
     return Entry(
         ended=0.0,
-        identity=(number, False),
+        own=False,
+        identity=str(number),
         client="127.0.0.1",
         method=b"GET",
         target=b"/",
@@ -145,7 +146,7 @@ def entry(number):
 async def logged(file, count, size=1 << 20):
     """A log that got so many lines at once and was closed, and what it told."""
     told = []
-    log = AccessLog(file, AccessLogForm.COMBINED, 1, size, lambda number, own: str(number), told.append)
+    log = AccessLog(file, AccessLogForm.COMBINED, 1, size, told.append)
     for number in range(count):
         log.add(entry(number + 1))
     log.close()

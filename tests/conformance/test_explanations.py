@@ -117,6 +117,24 @@ async def test_p13_an_identity_that_a_client_or_a_worker_made_up_does_not_pass_f
     assert fields(worker.requests[0], "X-Request-Id") == [name]
 
 
+@pytest.mark.parametrize("how", [Explain.PROBLEMS, Explain.ALL])
+async def test_p13_what_a_trusted_client_calls_a_request_is_kept(world, how):
+    answer = b"HTTP/1.1 200 OK\r\nbroken\r\n\r\n"
+    await world.start()
+    worker = await world.worker(response=answer)
+    spec = msgspec.structs.replace(world.spec.settings, explain=how, trusted=("127.0.0.0/8",))
+    await world.proxy.apply(msgspec.structs.replace(world.spec, settings=spec))
+    for sent, kept in (("theirs-1", True), ("two words", False), ("x" * 200, False), ("a\x80", False)):
+        field = f"\r\nX-Request-Id: {sent}\r\n\r\n".encode("latin-1")
+        status, head, _ = await asked(world, GET.replace(b"\r\n\r\n", field))
+        assert status == 502
+        (name,) = fields(head, "X-Request-Id")
+        assert (name == sent) is kept
+        assert world.proxy.traces()[0].id == name
+        if how is Explain.ALL or kept:
+            assert fields(worker.requests[-1], "X-Request-Id") == [name]
+
+
 async def test_p13_fastcgi_workers_are_told_the_identity_as_a_variable(world, tmp_path):
     await world.start()
     worker = await world.fastcgi(tmp_path / "socket")

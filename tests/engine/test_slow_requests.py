@@ -11,6 +11,7 @@ import pytest
 from lab import bootstrap
 from lab.core.events import Event, EventKind
 from lab.core.model import AppSpec, ListenerSpec, PoolSettings
+from lab.core.trace import Why
 from lab.engine.lab import LabSpec
 from lab.engine.local import LocalLab
 
@@ -82,6 +83,14 @@ async def test_a_slow_request_is_told_once_with_the_stack_of_its_worker(lab: Loc
     assert event.data["seen_by"] in ("py-spy", "kernel")
     if event.data["seen_by"] == "py-spy":
         assert any("lingers" in line for line in event.data["stack"])
+
+
+async def test_p29_a_slow_request_is_told_with_the_name_of_its_trace(lab: LocalLab, told: Path) -> None:
+    await lab.set("proxy", {"slow": "0.1"})
+    await slow_request(lab, told, "/app/slow?why=2")
+    (event,) = await slow_events(lab)
+    (trace,) = await lab.traces(event.data["trace"])
+    assert (trace.target, trace.kept) == ("/app/slow?why=2", (Why.SLOW,))
 
 
 async def test_slow_requests_are_counted_where_they_are_shown(lab: LocalLab, told: Path) -> None:

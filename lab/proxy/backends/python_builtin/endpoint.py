@@ -254,8 +254,8 @@ class EndpointState:
         """The oldest request that it serves, else the last one that it served."""
         if self.open:
             exchange, began = next(iter(self.open.items()))
-            return _request_view(exchange.request, now - began, in_flight=True)
-        return self._last and _request_view(*self._last, in_flight=False)
+            return _request_view(exchange.request, now - began, exchange.identity)
+        return self._last and _request_view(*self._last)
 
     @property
     def connections(self) -> int:
@@ -292,11 +292,13 @@ class EndpointState:
                 waiter.set_result(None)
 
 
-def _request_view(request: RequestHead, seconds: float, in_flight: bool) -> RequestView:
+def _request_view(request: RequestHead, seconds: float, identity: str = "") -> RequestView:
+    """With `identity` it is in flight."""
     return RequestView(
         method=request.method.decode(),
         target=request.target.decode("latin-1"),
         length=max(0, request.length),
         duration_s=seconds,
-        in_flight=in_flight,
+        in_flight=bool(identity),
+        identity=identity,
     )

@@ -275,7 +275,7 @@ class Exchange(Timed):
     @property
     def identity(self) -> str:
         """What it is called in traces, logs and fields."""
-        return self._gateway.recorder.traces.identity(self.number, self.downstream.own)
+        return self.name[14:-2].decode() if self.name else self._gateway.recorder.identity(self)
 
     @property
     def port(self) -> int:

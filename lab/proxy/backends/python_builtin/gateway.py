@@ -38,7 +38,7 @@ class Gateway:
 
     def __init__(self, clock: Clock, events: EventRing, start_cgi: StartCgi, on_starved: OnStarved, logs: Path) -> None:
         self.now = clock.monotonic
-        self.recorder = Recorder(clock, events, logs)
+        self.recorder = Recorder(clock, events, logs, self.trusts)
         self.start_cgi = start_cgi
         self.on_starved = on_starved
         self.wheel = TimerWheel(clock)

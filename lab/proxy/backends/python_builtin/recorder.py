@@ -6,6 +6,7 @@ none.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -40,8 +41,9 @@ _LONGEST: Final = 2048
 class Recorder:
     """Decides what to remember, and remembers it."""
 
-    def __init__(self, clock: Clock, events: EventRing, logs: Path) -> None:
-        """`logs` is the folder of files whose name is relative."""
+    def __init__(self, clock: Clock, events: EventRing, logs: Path, trusts: Callable[[str], bool]) -> None:
+        """`logs` is the folder of files whose name is relative; `trusts` tells whether a peer is believed."""
+        self.trusts = trusts
         self.log: AccessLog | None = None
         """None while no access log is asked for."""
         self._logs = logs
@@ -55,7 +57,9 @@ class Recorder:
         self.explains_all = False
         """So does every other answer, and workers are told what a request is called."""
         self.traces = Traces()
-        self._clock = clock
+        self._names = tuple(_named(self.traces.pattern(own)) for own in (False, True))
+        """For everybody's requests and the lab's own, the field without the number."""
+        self._clock, self._now = clock, clock.monotonic
         self._events = events
         self._quiet_until = -math.inf
         self._untold = 0
@@ -75,8 +79,9 @@ class Recorder:
         self.log.add(
             Entry(
                 ended=exchange.started + took,
-                identity=(exchange.number, exchange.downstream.own),
-                client=exchange.downstream.peer,
+                identity=exchange.identity,
+                own=exchange.downstream.own,
+                client=exchange.downstream.client,
                 method=request.method,
                 target=exchange.original or request.target,
                 modern=request.modern,
@@ -101,7 +106,7 @@ class Recorder:
         assert self.log is not None
         refused = Entry(
             ended=self._clock.monotonic(),
-            identity=(0, downstream.own),
+            own=downstream.own,
             client=downstream.peer,
             status=problem.status,
             outcome=problem.outcome,
@@ -124,37 +129,44 @@ class Recorder:
         self._logs_as = wanted
         if form is not AccessLogForm.OFF:
             place = self._logs / (file or "access.log")
-            self.log = AccessLog(place, form, wanted[2], wanted[3], self.traces.identity, self._note)
+            self.log = AccessLog(place, form, wanted[2], wanted[3], self._note)
 
     def _note(self, text: str) -> None:
         self._events.emit(EventKind.NOTE, text)
 
     def baptise(self, exchange: "Exchange") -> None:
         """Give a request the field line that says what it is called, in place of one that the client made up."""
-        exchange.name = _named(exchange)
-        if explain.REQUEST_ID in exchange.request.lines.lower():
+        exchange.name = self._names[exchange.downstream.own] % exchange.number
+        if explain.FOREIGN_ID.search(exchange.request.lines):
+            exchange.name = _named(self.identity(exchange))
             lines = without(exchange.request.lines, (explain.REQUEST_ID,))
             exchange.request = msgspec.structs.replace(exchange.request, lines=lines)
 
+    def identity(self, exchange: "Exchange") -> str:
+        """What a request is called: as a trusted client calls it, or by its number."""
+        if self.trusts(exchange.downstream.peer):
+            foreign = explain.FOREIGN_ID.findall(exchange.request.lines)
+            if len(foreign) == 1 and explain.BELIEVED.fullmatch(foreign[0]):
+                return str(foreign[0], "ascii")
+        return self.traces.identity(exchange.number, exchange.downstream.own)
+
     def explained(self, exchange: "Exchange", lines: bytes) -> bytes:
         """The head of a worker's answer, with the fields that say what happened until now."""
-        if explain.REQUEST_ID in lines.lower():
+        if explain.FOREIGN_ID.search(lines):
             lines = without(lines, (explain.REQUEST_ID,))
-        endpoint = exchange.endpoint
-        return b"%b%b%b%.3f%b\r\n" % (
-            lines,
-            exchange.name,
-            explain.relayed(endpoint.hop, endpoint.who, exchange.status),
-            (self._clock.monotonic() - exchange.asked) * 1000,
-            explain.waits(exchange.queued, exchange.connecting) if exchange.queued or exchange.connecting else b"",
-        )
+        endpoint, taken = exchange.endpoint, (self._now() - exchange.asked) * 1000
+        told = explain.relayed(endpoint.hop, endpoint.who, exchange.status)
+        timing = f"{taken:.3f}".encode()
+        if exchange.queued or exchange.connecting:
+            timing += explain.waits(exchange.queued, exchange.connecting)
+        return lines + exchange.name + told + timing + b"\r\n"
 
     def explained_problem(self, exchange: "Exchange", problem: Problem) -> bytes:
         """The fields that say what happened to a request that the gateway answers itself."""
         asked = exchange.asked > 0
-        total = b"Server-Timing: total;dur=%.3f" % ((self._clock.monotonic() - exchange.started) * 1000)
+        total = b"Server-Timing: total;dur=%.3f" % ((self._now() - exchange.started) * 1000)
         timing = total + explain.waits(exchange.queued, exchange.connecting) + b"\r\n"
-        return _named(exchange) + problem.proxy_status(exchange.endpoint.hop if asked else "") + timing
+        return _named(exchange.identity) + problem.proxy_status(exchange.endpoint.hop if asked else "") + timing
 
     def ended(self, exchange: "Exchange", outcome: Outcome, took: float) -> None:
         """A request ended that is slow, failed, was retried or is of the sample."""
@@ -225,8 +237,8 @@ class Recorder:
         self._events.emit(EventKind.TOOK_LONG, text, app=trace.app or None, data=data)
 
 
-def _named(exchange: "Exchange") -> bytes:
-    return b"X-Request-Id: %b\r\n" % exchange.identity.encode()
+def _named(identity: str) -> bytes:
+    return b"X-Request-Id: %b\r\n" % identity.encode()
 
 
 def _attempts(exchange: "Exchange") -> tuple[Attempt, ...]:
