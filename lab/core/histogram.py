@@ -22,6 +22,17 @@ def _index(us: int) -> int:
 SIZE = _index(_LIMIT) + 1
 
 
+def bucket(seconds: float) -> int:
+    """Where a duration is counted. Negative ones count as 0, those over 134 s as 134 s."""
+    us = int(seconds * 1e6)
+    if us < 0:
+        us = 0
+    elif us > _LIMIT:
+        us = _LIMIT
+    shift = us.bit_length() - 6
+    return us if shift <= 0 else (shift << 5) + (us >> shift)
+
+
 def _middle(index: int) -> float:
     """The middle of a bucket, in microseconds."""
     if index < 2 * _SUB:
@@ -43,14 +54,8 @@ class Histogram:
         """Seconds, of all durations together."""
 
     def record(self, seconds: float) -> None:
-        """Count one duration. Negative ones count as 0, those over 134 s as 134 s."""
-        us = int(seconds * 1e6)
-        if us < 0:
-            us = 0
-        elif us > _LIMIT:
-            us = _LIMIT
-        shift = us.bit_length() - 6
-        self.counts[us if shift <= 0 else (shift << 5) + (us >> shift)] += 1
+        """Count one duration."""
+        self.counts[bucket(seconds)] += 1
         self.total += 1
         self.sum += seconds
 

@@ -152,6 +152,16 @@ class Tally(Latency):
         self._late: Histogram | None = None
         """... and until their end."""
 
+    def count(self, place: int, took: float, status: int, received: int, sent: int) -> None:
+        """Count a request that took `took` seconds, which belong at `place` of a histogram."""
+        total = self.total
+        total.counts[place] += 1
+        total.total += 1
+        total.sum += took
+        self.classes[status // 100] += 1
+        self.received += received
+        self.sent += sent
+
     def stages(self, queued: float, connecting: float, first: float, took: float) -> None:
         """Record the stages, in seconds, of a request whose duration `took` was recorded. 0: it had no such stage."""
         if queued > 0:

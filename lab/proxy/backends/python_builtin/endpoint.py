@@ -36,6 +36,41 @@ _TOGETHER: Final = 0.5
 class EndpointState:
     """One endpoint: who is there, what it did, and the idle connections to it, last used first."""
 
+    __slots__ = (
+        "_broke_at",
+        "_broken",
+        "_gateway",
+        "_idle",
+        "_last",
+        "_waiting",
+        "answered",
+        "chosen",
+        "eligible",
+        "endpoint",
+        "failed",
+        "free_since",
+        "health",
+        "hop",
+        "in_flight",
+        "judged",
+        "kept",
+        "latency",
+        "open",
+        "peak",
+        "places",
+        "position",
+        "record",
+        "room",
+        "routed",
+        "runs_programs",
+        "since",
+        "slot",
+        "tunnels",
+        "upstream",
+        "weight",
+        "who",
+    )
+
     def __init__(self, endpoint: Endpoint, upstream: "Upstream", gateway: Gateway) -> None:
         self.endpoint = endpoint
         self.upstream = upstream

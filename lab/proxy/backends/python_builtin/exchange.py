@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lab.core.histogram import bucket
 from lab.proxy import deadlines, problems
 from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Outcome, Tally
 from lab.proxy.backends.python_builtin import tunnel
@@ -76,6 +77,57 @@ _IDLE, _ACCEPTED, _COLLECTING, _QUEUED, _CONNECTING, _WAITING, _RELAYING = Phase
 
 class Exchange(Timed):
     """The life of one request. Its deadline is that of its phase."""
+
+    __slots__ = (
+        "_chunks",
+        "_connecting",
+        "_continued",
+        "_download",
+        "_endless",
+        "_enough",
+        "_gateway",
+        "_interims",
+        "_judged_from",
+        "_keep",
+        "_patience",
+        "_redirects",
+        "_refused",
+        "_repeatable",
+        "_reusable",
+        "_since",
+        "_staged",
+        "added",
+        "asked",
+        "attempts",
+        "connecting",
+        "connection",
+        "downstream",
+        "endpoint",
+        "first",
+        "held",
+        "latency",
+        "name",
+        "noted",
+        "number",
+        "original",
+        "phase",
+        "probes",
+        "problem",
+        "queued",
+        "request",
+        "retried",
+        "route",
+        "script",
+        "sent",
+        "started",
+        "status",
+        "trailers",
+        "tried",
+        "until",
+        "upload",
+        "uploaded",
+        "upstream",
+    )
 
     request: RequestHead
     script: cgi.Script | None
@@ -345,10 +397,14 @@ class Exchange(Timed):
         except BadMessageError as bad:
             self.fail(problems.bad_message(bad.status, bad.detail))
             return
-        self._gateway.outbox.send(connection.transport, begin)
+        gateway = self._gateway
+        gateway.outbox.send(connection.transport, begin)
         self._judged_from = -1
-        self._arm_transfer()
-        if self.upload is not None:
+        if self.upload is None:
+            due = self.asked + self.upstream.spec.timeouts.response_head
+            gateway.wheel.arm(self, due if due < self.until else self.until)
+        else:
+            self._arm_transfer()
             if not connection.blocked:
                 self.downstream.resume_reading()
             if not connection.dialect.continues:
@@ -692,8 +748,7 @@ class Exchange(Timed):
         if (watch := self.upstream.watch) is not None:
             watch.answered(self, head.status)
         self.status = head.status
-        took = self._end(ANSWERED)
-        self._count(endpoint.latency, took)
+        took = self._end(ANSWERED, endpoint.latency)
         endpoint.answered += 1
         endpoint.ended(self, self.started + took, answered=self.started + took)
         connection.exchange = None
@@ -716,7 +771,9 @@ class Exchange(Timed):
         self._keep = self._may_keep() and (modern or head.length >= 0)
         self._chunks = modern and head.length < 0
         self.status = head.status
-        lines = head.lines if is_dated(head.lines) else head.lines + self._gateway.date()
+        lines = head.lines
+        if b"\nDate:" not in lines and not is_dated(lines):
+            lines += self._gateway.date()
         if self.name:
             lines = self._gateway.recorder.explained(self, lines)
         if self.added:
@@ -724,7 +781,7 @@ class Exchange(Timed):
         start = lines + RESPONSE_END[self._keep, modern, self._chunks]
         if download is None:
             self.sent = len(payload)
-            self.downstream.write(start + payload)
+            self._gateway.outbox.send(self.downstream.transport, start + payload)
             self._complete(head.keep_alive)
         else:
             self._staged = True
@@ -758,8 +815,7 @@ class Exchange(Timed):
     def _complete(self, reusable: bool) -> None:
         """The whole response has gone to the client. If the request has not all come, nobody wants the rest."""
         endpoint = self.endpoint
-        took = self._end(ANSWERED)
-        self._count(endpoint.latency, took)
+        took = self._end(ANSWERED, endpoint.latency)
         self._leave(reusable, self.started + took)
         endpoint.release()
         self.downstream.finished(self._keep)
@@ -843,15 +899,17 @@ class Exchange(Timed):
             self.endpoint.ended(self, now, answered=self.first if phase is _RELAYING else None)
             self.endpoint.release()
 
-    def _end(self, outcome: Outcome) -> float:
-        """Count how it ended; return how long it took, in seconds."""
+    def _end(self, outcome: Outcome, answerer: Tally | None = None) -> float:
+        """Count how it ended, at the worker that answered, too; return how long it took, in seconds."""
         self.phase = _IDLE
         self.deadline = NEVER
         self.held = self.trailers = b""
         self._gateway.counters[self.downstream.own].end(outcome)
         took = self._gateway.now() - self.started
-        if self.latency is not None and outcome is not ABANDONED:
-            self._count(self.latency, took)
+        if answerer is not None and self.latency is not None:
+            self._count(took, self.latency, answerer)
+        elif self.latency is not None and outcome is not ABANDONED:
+            self._count(took, self.latency)
         recorder = self._gateway.recorder
         if self.noted or took >= recorder.patience:
             recorder.ended(self, outcome, took)
@@ -859,15 +917,15 @@ class Exchange(Timed):
             recorder.write(self, outcome, took)
         return took
 
-    def _count(self, tally: Tally, took: float) -> None:
+    def _count(self, took: float, *tallies: Tally) -> None:
         """Count it where it passed."""
-        tally.record(took)
-        tally.classes[self.status // 100] += 1
-        tally.sent += self.sent
-        tally.received += self.uploaded
+        place = bucket(took)
+        for tally in tallies:
+            tally.count(place, took, self.status, self.uploaded, self.sent)
         if self._staged:
             first = self.first and self.first - self.started
-            tally.stages(self.queued, self.connecting, first, took)
+            for tally in tallies:
+                tally.stages(self.queued, self.connecting, first, took)
 
     def _may_keep(self) -> bool:
         if not self.request.keep_alive or self.upload is not None:
