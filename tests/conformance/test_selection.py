@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections import Counter
 from itertools import pairwise
 
 import msgspec
@@ -92,7 +91,7 @@ async def test_p18_weights_are_by_slot_and_change_while_requests_come(world):
 
 
 async def test_p18_a_newcomer_starts_slowly_and_has_its_whole_weight_in_the_end(world):
-    await world.start(selection="weighted_round_robin", slow_start=0.5)
+    await world.start(selection="weighted_round_robin", slow_start=1.0)
     await world.worker()
     await world.until(lambda: weights(world) == [1.0])
     await world.worker()
@@ -113,17 +112,17 @@ async def test_p18_peak_ewma_measures_answers_and_is_shown_and_others_measure_no
 
     async def slow(reader, writer):
         while await reader.readuntil(b"\r\n\r\n"):
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.2)
             writer.write(OK)
 
-    fast = await world.worker()
+    await world.worker()
     await world.worker(handler=slow)
     for _ in range(20):
         assert (await ask(world))[0] == 200
-    assert len(fast.requests) > 15
-    quick, late = (one.ewma_ms for one in world.proxy.observe().upstreams[0].endpoints)
-    assert quick < late
-    assert late > 40
+    fast, late = world.proxy.observe().upstreams[0].endpoints
+    assert fast.answered > late.answered > 0
+    assert fast.ewma_ms < late.ewma_ms
+    assert late.ewma_ms > 50, "half of it may have faded"
     await setting(world, selection="round_robin")
     assert [one.ewma_ms for one in world.proxy.observe().upstreams[0].endpoints] == [None, None]
 
@@ -133,7 +132,7 @@ async def test_p18_a_worker_that_times_out_is_no_fast_worker(world):
     gate = Gate()
     await world.worker(handler=gate)
     assert (await ask(world))[0] == 504
-    assert world.proxy.observe().upstreams[0].endpoints[0].ewma_ms > 90
+    assert world.proxy.observe().upstreams[0].endpoints[0].ewma_ms > 50
 
 
 async def test_p18_equal_paths_reach_the_same_worker_and_unlike_ones_do_not_all(world):
@@ -162,10 +161,8 @@ async def test_p18_a_sticky_session_survives_and_moves_when_its_worker_leaves(wo
     assert status == 200
     moved = told.partition("; ")[0]
     assert moved not in ("", session)
-    now = counts(workers)
     assert await ask(world, moved) == (200, "")
-    assert Counter(counts(workers)) - Counter(now), "it has a new home"
-    assert counts(workers)[home] == 6
+    assert sorted(counts(workers)) == [0, 2, 6], "it has a new home"
 
 
 async def test_p18_a_home_that_refuses_connections_is_left_for_this_request_and_told_when_it_is_gone(world):
