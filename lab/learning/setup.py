@@ -63,7 +63,7 @@ class Stage:
             _spec(app, known[language if place == 0 else app.language[0]]) for place, app in enumerate(setup.apps)
         )
         now = await self._lab.spec()
-        before = await self._lab.apply(msgspec.structs.replace(now, apps=apps, own_rate=setup.traffic))
+        before = await self._lab.apply(msgspec.structs.replace(now, apps=apps, routes=(), own_rate=setup.traffic))
         self._before = self._before or before
         await self._lab.heal()  # a worker that somebody froze would never be READY
         await self._lab.traffic(setup.traffic, setup.apps[0].name)

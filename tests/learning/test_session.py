@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from lab.core.clock import SystemClock
 from lab.core.errors import NotPossibleError
 from lab.core.events import EventKind
+from lab.core.model import RouteSpec
 from lab.engine.local import LocalLab
 from lab.learning import lessons
 from lab.learning.checks import Verdict
@@ -104,6 +106,18 @@ async def test_the_lab_is_brought_back_when_the_lesson_is_left_in_the_middle(
         await session.choose(0)
     assert await lab.spec() == before
     assert (await lab.snapshot()).own.rate == rate
+
+
+async def test_a_lesson_has_no_routes_but_those_of_its_apps_and_what_was_laid_comes_back(
+    lab: LocalLab, write_lesson: Write, progress: Progress
+) -> None:
+    now = await lab.spec()
+    everything = RouteSpec(name="everything", priority=1, apps={now.apps[-1].name: 1})
+    before = replace(now, routes=(everything,))
+    await lab.apply(before)
+    async with LessonSession(lab, lessons.load("short", write_lesson()), progress):
+        assert (await lab.spec()).routes == ()
+    assert await lab.spec() == before
 
 
 async def test_a_lesson_can_be_left_while_a_worker_is_frozen_and_begun_again(
