@@ -10,7 +10,6 @@ import itertools
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 from lab.core.errors import LabError, NotPossibleError, UnavailableError
 from lab.core.events import EventKind
@@ -66,7 +65,7 @@ class CgiPool:
         self._output = output(spec.name, 0)
         self._complaints: Capture | None = None
         """One pipe for what all runs write to stderr, from the first one on."""
-        self._program: Program | None = None
+        self._program: _Ready | None = None
         self._unavailable: str | None = None
         self._building = False
         self._endpoint: Endpoint | None = None
@@ -151,7 +150,7 @@ class CgiPool:
     def _on_prepared(self, prepared: Program | LabError) -> None:
         news, self._building = self._building or self._unavailable is not None, False
         if isinstance(prepared, Program):
-            self._program, self._unavailable = prepared, None
+            self._program, self._unavailable = _Ready(prepared), None
             self._open()
             if news:
                 self._tell(f"{self.spec.name} can be started")
@@ -184,16 +183,25 @@ class CgiPool:
         self._with.events.emit(EventKind.APP_STATUS, text, app=self.spec.name)
 
 
-async def _started(spawner: Spawner, program: Program, env: dict[str, str], complaints: int) -> CgiRun:
+class _Ready:
+    """A program and what stays the same from run to run."""
+
+    def __init__(self, program: Program) -> None:
+        self.argv = program.command(Binding(program.contract))
+        self.env = dict(program.env)
+        self.folder = str(program.source.parent)
+        self.limits = program.limits
+
+
+async def _started(spawner: Spawner, program: _Ready, env: dict[str, str], complaints: int) -> CgiRun:
     """A run, in the folder of its script (RFC 3875, 7.2)."""
-    script = env.get("SCRIPT_FILENAME")
     (its_input, stdin), (stdout, its_output) = _pipes(2)
     order = Order(
-        argv=program.command(Binding(program.contract)),
-        env=env | dict(program.env),
+        argv=program.argv,
+        env=env | program.env,
         bare=True,
         brief=True,
-        cwd=str((Path(script) if script else program.source).parent),
+        cwd=env.get("SCRIPT_FILENAME", "").rpartition("/")[0] or program.folder,
         fds={0: its_input, 1: its_output, 2: complaints},
         limits=program.limits,
     )
