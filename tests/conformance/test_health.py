@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import re
 import socket
 
@@ -520,3 +521,64 @@ async def test_p23_connections_are_bounded_and_idle_ones_make_room(world):
     assert [(await client.response())[0] for client in clients] == [200, 200]
     assert world.conserved()
     assert [world.proxy.in_flight(endpoint) for endpoint in world.endpoints] == [0] * 4
+
+
+# -- together
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_p21_p23_whatever_fails_in_whatever_order_each_request_ends_once_and_no_place_is_lost(world, seed):
+    """Everything is on, workers fail at random, clients come and go, and settings change under way."""
+    rng = random.Random(seed)
+    outliers = OutlierSpec(consecutive_errors=2, base_ejection=0.05, success_rate_factor=1, interval=0.1, min_hosts=2)
+    breakers = [
+        BreakerSpec(failures=4, open_for=0.1, window=0.3),
+        BreakerSpec(failure_rate=50, min_requests=5, open_for=0.1, window=0.3, server_errors=True, max_requests=6),
+        BreakerSpec(max_connections=3),
+        BreakerSpec(),
+    ]
+
+    async def handler(reader, writer):
+        while request := await read_request(reader):
+            dice = rng.random()
+            if dice < 0.1:
+                writer.transport.abort()
+                return
+            if dice < 0.15:
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort")
+                return
+            if dice < 0.2:
+                writer.write(b"nonsense\r\n\r\n")
+                return
+            if dice < 0.25 and b"/health" not in request:
+                await asyncio.sleep(0.15)
+            writer.write(OK.replace(b"200 OK", b"503 No") if dice < 0.4 else OK)
+
+    await world.start(
+        timeouts=Timeouts(response_head=0.1, connect=0.2, queue=0.3),
+        retries=RetrySpec(on=("connect", "reset", "timeout", "503"), attempts=3),
+        health_check=msgspec.structs.replace(FAST, timeout=0.05),
+        outliers=outliers,
+        breaker=breakers[0],
+        panic_percent=40,
+    )
+    for _ in range(4):
+        await world.worker(handler=handler, concurrency=rng.randrange(1, 4))
+
+    async def unsettle():
+        while True:
+            await asyncio.sleep(rng.random() * 0.1)
+            await change(world, breaker=rng.choice(breakers), outliers=rng.choice([outliers, OutlierSpec()]))
+            endpoint = rng.choice(world.endpoints)
+            world.proxy.remove(endpoint)
+            await asyncio.sleep(rng.random() * 0.02)
+            world.proxy.add(endpoint)
+
+    unsettling = asyncio.ensure_future(unsettle())
+    await world.visited(rng, 120)
+    unsettling.cancel()
+    await change(world, health_check=HealthCheck(), outliers=OutlierSpec(), breaker=BreakerSpec())
+    view = world.proxy.observe().upstreams[0]
+    assert (view.queue, view.panic, view.breaker) == (0, False, None)
+    assert endpoints(world) == [WELL] * 4
+    assert all(endpoint.offered for endpoint in view.endpoints)
