@@ -119,7 +119,7 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float | None
     request: RequestView | None = None
     offered: bool = True
-    """The balancer may choose it, once it is in its upstream."""
+    """The balancer may choose it: it is in its upstream, and not held back for its health."""
     health: EndpointHealth = EndpointHealth.HEALTHY
     health_why: str = ""
     weight: float = 1.0

@@ -577,6 +577,8 @@ async def test_p21_p23_whatever_fails_in_whatever_order_each_request_ends_once_a
     unsettling = asyncio.ensure_future(unsettle())
     await world.visited(rng, 120)
     unsettling.cancel()
+    for endpoint in world.endpoints:
+        world.proxy.add(endpoint)  # one may have been out just now
     await change(world, health_check=HealthCheck(), outliers=OutlierSpec(), breaker=BreakerSpec())
     view = world.proxy.observe().upstreams[0]
     assert (view.queue, view.panic, view.breaker) == (0, False, None)
