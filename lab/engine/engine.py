@@ -429,7 +429,8 @@ class Engine:
     def _metrics(self) -> Callable[[], Page]:
         pool, proxy = self._views()
         uptime = self._clock.monotonic() - self._started
-        sight = metrics.Sight(self._proxy.figures(), proxy.upstreams, pool, uptime)
+        routed = {endpoint for app in self._spec.apps for endpoint in self._endpoints.of(app.name)}
+        sight = metrics.Sight(self._proxy.figures(), proxy, pool, routed, uptime)
         return lambda: Page(metrics.CONTENT_TYPE, metrics.render(sight))
 
     def _on_event(self, event: Event) -> None:

@@ -6,14 +6,16 @@ bounds, and the whole duration alone, so that a page of a thousand workers stays
 included, except in `cgilab_requests`, so that the sums over workers, apps and routes agree.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from lab.core.histogram import Histogram
+from lab.core.model import Endpoint
 from lab.core.snapshot import Totals
 from lab.pool.manager import PoolView
-from lab.proxy.manager import AllFigures, Figures, UpstreamView
+from lab.proxy.manager import AllFigures, Figures, ProxyView
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
@@ -37,8 +39,10 @@ class Sight:
     """What there is to tell, taken at one instant; telling it may take a while, and be done in a thread."""
 
     figures: AllFigures
-    upstreams: Sequence[UpstreamView]
+    proxy: ProxyView
     pool: PoolView
+    routed: Container[Endpoint]
+    """Those in an upstream."""
     uptime: float
     """Seconds."""
 
@@ -63,7 +67,10 @@ class _Families:
     def collect(self) -> "Iterator[Metric]":
         sight, figures = self._sight, self._sight.figures
         yield _gauge("cgilab_uptime_seconds", "Since the lab began.", (), {(): sight.uptime})
-        yield _gauge("cgilab_connections", "Open connections of clients.", (), {(): figures.connections})
+        yield _gauge("cgilab_connections", "Open connections of clients.", (), {(): sight.proxy.connections})
+        shed: Rows = {(cause,): count for cause, count in sight.proxy.shed.items()}
+        yield _counter("cgilab_shed", "Requests that a limit refused, the lab's own included.", ("cause",), shed)
+        yield _counter("cgilab_access_log_lost_lines", "Lines that were not written.", (), {(): figures.unlogged})
         yield from _outcomes("cgilab", "everybody's requests", figures.outcomes)
         yield from _outcomes("cgilab_own", "the lab's own requests", figures.own)
         routes: Places = {(name,): one for name, one in figures.routes.items()}
@@ -84,8 +91,14 @@ class _Families:
         failed: Rows = {labels: one.failed for labels, one in workers.items()}
         about = "Requests that a worker left without an answer."
         yield _counter("cgilab_worker_failed", about, ("app", "slot", "generation"), failed)
-        queues: Rows = {(one.app,): one.queue for one in sight.upstreams}
+        queues: Rows = {(one.app,): one.queue for one in sight.proxy.upstreams}
         yield _gauge("cgilab_app_queue_length", "Requests that wait for a place.", ("app",), queues)
+        retries: Rows = {(one.app,): one.retries for one in sight.proxy.upstreams}
+        yield _counter("cgilab_app_retries", "Further attempts for requests of an app.", ("app",), retries)
+        opened: Rows = {(one.app,): one.breaker.opened for one in sight.proxy.upstreams if one.breaker is not None}
+        yield _counter("cgilab_app_breaker_opened", "Times that the circuit breaker opened.", ("app",), opened)
+        health = _health(sight)
+        yield _gauge("cgilab_app_endpoints", "Endpoints by what the proxy thinks of them.", ("app", "health"), health)
         yield _gauge("cgilab_app_workers", "Workers by state.", ("app", "state"), _states(sight.pool))
 
 
@@ -95,6 +108,9 @@ def _outcomes(prefix: str, whose: str, totals: Totals) -> "Iterator[Metric]":
     yield _counter(f"{prefix}_accepted", f"All of {whose}.", (), {(): totals.accepted})
     yield _counter(f"{prefix}_retries", f"Further attempts for {whose}.", (), {(): totals.retries})
     yield _gauge(f"{prefix}_in_flight", f"Of {whose}, those that have not ended.", (), {(): totals.in_flight})
+    yield _gauge(f"{prefix}_tunnels", f"Of {whose}, those that are open tunnels.", (), {(): totals.tunnels})
+    carried: Rows = {(): totals.tunnel_bytes}
+    yield _counter(f"{prefix}_tunnel_bytes", "Carried by tunnels, both ways together.", (), carried)
 
 
 def _traffic(prefix: str, labels: tuple[str, ...], places: Places) -> "Iterator[Metric]":
@@ -154,9 +170,15 @@ def _gauge(name: str, about: str, labels: tuple[str, ...], values: Rows) -> "Met
     return family
 
 
-def _states(pool: PoolView) -> dict[tuple[str, ...], float]:
-    found: dict[tuple[str, ...], float] = {}
+def _health(sight: Sight) -> Rows:
+    found: Counter[tuple[str, ...]] = Counter()
+    for upstream in sight.proxy.upstreams:
+        found.update((upstream.app, one.health.value) for one in upstream.endpoints if one.endpoint in sight.routed)
+    return found
+
+
+def _states(pool: PoolView) -> Rows:
+    found: Counter[tuple[str, ...]] = Counter()
     for app in pool.apps:
-        for worker in app.workers:
-            found[app.name, worker.state] = found.get((app.name, worker.state), 0) + 1
+        found.update((app.name, worker.state.value) for worker in app.workers)
     return found

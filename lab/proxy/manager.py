@@ -234,7 +234,8 @@ class AllFigures:
     """Of everybody's requests ..."""
     own: Totals
     """... and of the lab's own."""
-    connections: int
+    unlogged: int
+    """Lines that the access log lost."""
     routes: Mapping[str, Figures]
     apps: Mapping[str, Figures]
     workers: Mapping[Endpoint, Figures]

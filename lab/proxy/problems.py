@@ -83,6 +83,7 @@ LOOP = Problem(
     "This lab has passed this request on before: it goes round in a circle.",
     "Look for an app that sends requests back to this lab.",
     Outcome.FAILED,
+    error="proxy_loop_detected",
 )
 FILE_METHOD = Problem(405, "This is a file, which is only read.", "Use GET.", allow="GET, HEAD")
 PAGE_ELSEWHERE = Problem(

@@ -99,6 +99,8 @@ async def test_p28_metrics_add_up(lab: Lab) -> None:
     assert total("cgilab_accepted_total") == ended + total("cgilab_in_flight")
     assert total("cgilab_own_requests_total", outcome="answered") == 1
     assert total("cgilab_app_workers", app="search") == 2
+    assert 1 <= total("cgilab_app_endpoints", app="search", health="healthy") <= 2
+    assert total("cgilab_access_log_lost_lines_total") == 0
 
 
 async def test_p28_no_app_can_have_the_pages_of_the_gateway(lab: Lab, tmp_path: Path) -> None:

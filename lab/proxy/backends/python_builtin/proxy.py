@@ -201,7 +201,7 @@ class PythonBuiltinProxy:
         return AllFigures(
             outcomes=self._totals(0, now),
             own=self._totals(1, now),
-            connections=len(self._gateway.downstreams),
+            unlogged=self._gateway.recorder.unlogged,
             routes={app: branch_figures([one.branch]) for app, one in self._upstreams.items()} | routes,
             apps=apps,
             workers={endpoint: state.figures() for endpoint, state in self._endpoints.items()},

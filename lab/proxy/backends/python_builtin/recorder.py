@@ -46,6 +46,7 @@ class Recorder:
         self.trusts = trusts
         self.log: AccessLog | None = None
         """None while no access log is asked for."""
+        self._unlogged = 0
         self._logs = logs
         self._logs_as: tuple[AccessLogForm, str, int, int] | None = None
         self.patience = math.inf
@@ -113,11 +114,17 @@ class Recorder:
         )
         self.log.add(refused)
 
+    @property
+    def unlogged(self) -> int:
+        """Lines that the access log lost, those of earlier settings included."""
+        return self._unlogged + (self.log.lost if self.log is not None else 0)
+
     def close(self) -> AccessLog | None:
         """Write no more. The log that is returned still has lines to write; `join` waits for them."""
         log, self.log = self.log, None
         if log is not None:
             log.close()
+            self._unlogged += log.lost
         return log
 
     def _follow_log(self, settings: ProxySettings) -> None:
