@@ -179,24 +179,64 @@ async def test_p18_a_home_that_refuses_connections_is_left_for_this_request_and_
     assert told
 
 
-async def test_p18_with_a_queue_at_the_worker_a_sticky_request_waits_for_its_home(world):
-    await world.start(selection="sticky_cookie", queue=Queue.WORKER)
+@pytest.fixture
+async def busy_home(world):
+    """A session whose worker is busy with a request of somebody else, and another worker that is idle."""
+    await world.start(selection="sticky_cookie")
     gate = Gate()
     await world.worker(handler=gate, concurrency=1)
-    other = await world.worker(concurrency=1)
     client = await world.client()
     await client.send(GET)
     await gate.arrived.acquire()
     gate.go.release()
     _, head, _ = await client.response()
-    session = head.decode().partition("Set-Cookie: ")[2].partition(";")[0]
-    both = [asyncio.create_task(ask(world, session)) for _ in range(2)]
+    await client.send(GET)
     await gate.arrived.acquire()
+    other = await world.worker(concurrency=1)
+    return gate, other, head.decode().partition("Set-Cookie: ")[2].partition(";")[0]
+
+
+def waiting(world):
+    return world.proxy.observe().upstreams[0].queue
+
+
+async def test_p18_a_sticky_request_waits_for_its_home_while_others_are_served(world, busy_home):
+    gate, other, session = busy_home
+    mine = asyncio.create_task(ask(world, session))
+    await world.until(lambda: waiting(world) == 1)
+    assert (await ask(world))[0] == 200
+    assert (len(other.requests), waiting(world)) == (1, 1)
+    gate.go.release()
     await gate.arrived.acquire()
+    gate.go.release()
+    assert await mine == (200, "")
+    assert len(other.requests) == 1
+
+
+@pytest.mark.parametrize("how", ["it leaves", "it falls ill"])
+async def test_p18_who_waits_for_a_home_that_takes_no_more_is_served_elsewhere(world, busy_home, how):
+    _, other, session = busy_home
+    mine = asyncio.create_task(ask(world, session))
+    await world.until(lambda: waiting(world) == 1)
+    if how == "it leaves":
+        world.proxy.remove(world.endpoints[0])
+    else:
+        world.proxy._upstreams["app"].hold_back(world.proxy._endpoints[world.endpoints[0]], True)
+    status, told = await mine
+    assert (status, bool(told)) == (200, how == "it leaves"), "an ill worker may be well again, and keeps its clients"
+    assert len(other.requests) == 1
+
+
+async def test_p18_a_sticky_request_whose_home_has_a_queue_of_its_own_is_sent_at_once(world, busy_home):
+    gate, other, session = busy_home
+    await setting(world, queue=Queue.WORKER)
+    mine = asyncio.create_task(ask(world, session))
+    await gate.arrived.acquire()
+    assert waiting(world) == 0
+    gate.go.release()
+    gate.go.release()
+    assert await mine == (200, "")
     assert other.requests == []
-    gate.go.release()
-    gate.go.release()
-    assert await asyncio.gather(*both) == [(200, ""), (200, "")]
 
 
 async def test_p18_a_request_from_the_queue_is_told_its_home_too(world):

@@ -93,6 +93,8 @@ class SelectionPolicy(Protocol[C]):
     none any more or has left;
     `assigned(endpoint, request)` is called when a request goes to an endpoint, whether it was chosen now or came from
     the queue to the first that was free;
+    `home(request)` names the endpoint to which a request belongs, if there is one: it goes there, or waits there for a
+    place, and `choose` is not asked;
     `measures = True` asks for `Candidate.ewma`.
     """
 

@@ -3,8 +3,8 @@
 A worker that keeps sessions in its own memory needs its clients back. So the first answer brings a cookie that names
 the worker's slot, and the next request with it goes there. Apache's mod_proxy_balancer and HAProxy's `cookie insert` do
 the same. When the worker is gone, its clients move, and are told their new home in the same way: what it kept in memory
-is lost, which is the blind spot of the whole idea. A home that is only full lends a client out for one request; where
-that would hurt, `queue: worker` has requests wait at their worker instead, and is always offered.
+is lost, which is the blind spot of the whole idea. The other one is load: a client waits for its home while others are
+idle. Only a home that is held back for its health, or refuses connections, lends its clients out for a request.
 
 The cookie's value means nothing to anybody else: 128 bits of a keyed hash, with a key that is drawn anew for each lab.
 So nobody can count the workers with it or name one that was not given to them, and what is not known is ignored.
@@ -22,7 +22,7 @@ from lab.proxy.selection.least_connections import load
 
 
 class StickyCookie(Generic[C]):
-    """The endpoint that the cookie names, if it is offered; else the one with the least load."""
+    """The endpoint that the cookie names; without one that with the least load."""
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
@@ -38,14 +38,13 @@ class StickyCookie(Generic[C]):
         self._attributes = f"; Path={path}; HttpOnly; SameSite=Lax"
 
     def choose(self, endpoints: Sequence[C], request: Request[C]) -> C:
-        home = self._home(request)
-        return home if home is not None and request.offers(home) else min(endpoints, key=load)
+        return min(endpoints, key=load)
 
     def assigned(self, endpoint: C, request: Request[C]) -> None:
-        homeless = self._home(request) is None
+        homeless = self.home(request) is None
         request.set_cookie(f"{self._cookie}={self._token(endpoint.slot)}{self._attributes}" if homeless else None)
 
-    def _home(self, request: Request[C]) -> C | None:
+    def home(self, request: Request[C]) -> C | None:
         if request.everyone is not self._everyone:
             self._everyone = request.everyone
             self._homes = {self._token(one.slot): one for one in request.everyone}

@@ -99,7 +99,15 @@ class Balancer(Timed):
             self._on_withdrawn(state)
 
     def choose(self, exchange: "Exchange") -> "EndpointState | None":
-        """One with a place for a request that has not been there; None when there is none."""
+        """One with a place for a request that has not been there; None when there is none, or when the request has to
+        wait for the one to which it belongs."""
+        if self._home is not None:
+            self._asked.exchange = exchange
+            home = self._home(self._asked)
+            if home is not None and home.eligible and home not in exchange.tried:
+                exchange.home = home
+                return home if home.position >= 0 else None
+            exchange.home = None
         offered = self.offered
         if exchange.tried:
             offered = [state for state in offered if state not in exchange.tried]
@@ -137,6 +145,7 @@ class Balancer(Timed):
         self._on_assigned: Callable[[EndpointState, Request[EndpointState]], None] | None = getattr(
             policy, "assigned", None
         )
+        self._home: Callable[[Request[EndpointState]], EndpointState | None] | None = getattr(policy, "home", None)
         self._measures: bool = getattr(policy, "measures", False)
         for state in self.everyone:
             state.peak = PeakEwma() if self._measures else None

@@ -105,6 +105,7 @@ class Exchange(Timed):
         "endpoint",
         "first",
         "held",
+        "home",
         "latency",
         "name",
         "noted",
@@ -161,6 +162,8 @@ class Exchange(Timed):
         """The request's body, as far as it came before there was a connection."""
         self.trailers = b""
         """Its trailers."""
+        self.home: EndpointState | None = None
+        """Where it has to go, and waits for a place, if its app's policy says so."""
         self.added = b""
         """Field lines that the gateway adds to the worker's final response."""
         self.problem: Problem | None = None
@@ -648,7 +651,7 @@ class Exchange(Timed):
         """Find out who answers, now or again."""
         self.script = None
         self.tried = ()
-        self._refused = None
+        self._refused = self.home = None
         self.added = b""
         self._repeatable = True
         gateway = self._gateway

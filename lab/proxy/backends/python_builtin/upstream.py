@@ -126,6 +126,7 @@ class Upstream:
         self._idle -= state.eligible and not state.in_flight
         state.leave()
         self.guard.remove(state)
+        self._forsake(state)
 
     def hold_back(self, state: EndpointState, held: bool) -> None:
         """Let a routed endpoint get nothing, although it has places; or let it have requests again."""
@@ -134,6 +135,8 @@ class Upstream:
             if not state.in_flight:
                 self._idle += 1 if state.eligible else -1
             self._count_places(state)
+            if held:
+                self._forsake(state)
 
     def claim(self, exchange: Exchange) -> None:
         """Count a request as one of this app's, whoever answers it."""
@@ -207,10 +210,12 @@ class Upstream:
     def serve(self, state: EndpointState) -> bool:
         """Give a free place of `state` to the request that waits longest. False when there is no place or request.
 
-        A request that could not connect to it waits for another endpoint: it would only fail once more.
+        A request that could not connect to it waits for another endpoint: it would only fail once more. And so does one
+        that belongs to another.
         """
         while self._queue and state.in_flight < state.room:
-            exchange = next((waiting for waiting in self._queue if state not in waiting.tried), None)
+            fitting = (one for one in self._queue if state not in one.tried and (one.home is None or one.home is state))
+            exchange = next(fitting, None)
             if exchange is None:
                 return False
             self.withdraw(exchange)
@@ -326,6 +331,15 @@ class Upstream:
         guard = self.guard
         self._gate = guard if guard.gates else None
         self.watch = guard if guard.watches else None
+
+    def _forsake(self, state: EndpointState) -> None:
+        """Whoever waits for this endpoint alone waits for any from now on: it takes no requests."""
+        homeless = [waiting for waiting in self._queue if waiting.home is state]
+        for exchange in homeless:
+            exchange.home = None
+        if homeless:
+            for other in tuple(self._balancer.offered):
+                self._count_places(other)
 
     def _count_places(self, state: EndpointState) -> None:
         """See how many requests an endpoint may have open, and offer or withdraw it accordingly."""
