@@ -36,10 +36,10 @@ def head(connection: socket.socket) -> bytes:
     while b"\r\n\r\n" not in data:
         piece = connection.recv(65536)
         if not piece:
-            raise SystemExit(f"A proxy hung up in the middle of a head: {data!r}")
+            raise ConnectionError(f"the end of the connection in the middle of a head: {data!r}")
         data += piece
     if not data.startswith(b"HTTP/1.1 200"):
-        raise SystemExit(f"A proxy answered {data[:200]!r}; expected 200.")
+        raise ConnectionError(f"{data[:200]!r}, expected 200")
     return data.partition(b"\r\n\r\n")[2]
 
 
@@ -50,7 +50,7 @@ def down(connection: socket.socket, size: int, buffer: bytearray) -> None:
     while left:
         got = connection.recv_into(buffer, min(left, _PIECE))
         if not got:
-            raise SystemExit(f"A proxy hung up {left} bytes before the end.")
+            raise ConnectionError(f"the end of the connection {left} bytes before the end of {size}")
         left -= got
 
 
@@ -93,7 +93,11 @@ def compare(size: int, rounds: int) -> dict[str, list[dict[str, float]]]:
         for _ in range(rounds):
             for way in ("down", "up"):
                 for proxy, (pid, port) in proxies.items():
-                    results.setdefault(f"{proxy} {way}", []).append(measure(pid, port, size, way))
+                    try:
+                        found = measure(pid, port, size, way)
+                    except ConnectionError as error:
+                        raise SystemExit(f"{proxy}, {way}: found {error}.") from error
+                    results.setdefault(f"{proxy} {way}", []).append(found)
         return results
 
 

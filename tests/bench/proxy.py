@@ -57,10 +57,15 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def pinned(core: int, argv: list[str]) -> list[str]:
+    """A command that stays on one core; on a machine with fewer of them, on one that there is."""
+    return ["taskset", "-c", str(core % (os.cpu_count() or 1)), *argv]
+
+
 @contextlib.contextmanager
 def running(core: int, argv: list[str], port: int) -> Iterator[int]:
     """A process pinned to a core, from when it listens; its PID."""
-    command = ["taskset", "-c", str(core), *argv]
+    command = pinned(core, argv)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 10
@@ -68,6 +73,8 @@ def running(core: int, argv: list[str], port: int) -> Iterator[int]:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
             time.sleep(0.02)
+        if process.poll() is not None:
+            raise SystemExit(f"{' '.join(argv)} ended at once: has somebody else taken port {port}?")
         yield process.pid
     finally:
         process.kill()

@@ -278,16 +278,15 @@ class Exchange(Timed):
         self.request = deadlines.unasked(self.request)
         self.until = min(self.until, self.started + seconds)
 
-    def is_late(self) -> bool:
-        """Its time is over, as it has been told if so."""
-        if self._gateway.now() < self.until:
-            return False
-        self._out_of_time()
-        return True
+    def is_late(self, impatient: bool) -> bool:
+        """Whether it has waited too long for the place that it is offered, as it has been told if so.
 
-    def has_lost_patience(self) -> bool:
-        """It waited too long for a place, as it has been told if so: the wheel is too coarse for short waits."""
-        if self._gateway.now() - self._since <= self._patience:
+        The wheel is too coarse to prevent that. `impatient`: it has a bound for that wait which has to be kept exactly.
+        """
+        if not impatient and self.until == NEVER:
+            return False
+        now = self._gateway.now()
+        if now < self.until and not (impatient and now - self._since > self._patience):
             return False
         self.expired()
         return True

@@ -20,7 +20,6 @@ from lab.proxy.backends.python_builtin.exchange import Exchange
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.guard import Guard
 from lab.proxy.manager import EndpointView, Figures, UpstreamSpec, UpstreamView
-from lab.proxy.timeouts import NEVER
 from lab.wire import cgi
 
 _TELL_EVERY: Final = 1.0
@@ -33,6 +32,7 @@ class Upstream:
     def __init__(self, spec: UpstreamSpec, gateway: Gateway, events: EventRing) -> None:
         self.spec = spec
         self._total = spec.timeouts.total
+        self._sheds = spec.shedding.target > 0
         self.branch = Branch(spec.app, spec.app, gateway.now())
         """What comes by its own route."""
         self._branches = {spec.app: self.branch}
@@ -63,6 +63,7 @@ class Upstream:
         """Follow a new spec. Requests that wait go on waiting, unless the app has become unavailable."""
         before, self.spec = self.spec, spec
         self._total = spec.timeouts.total
+        self._sheds = spec.shedding.target > 0
         self._own_door.apply(spec.rate_limit)
         self._watch_door()
         self._balancer.apply(spec)
@@ -219,7 +220,7 @@ class Upstream:
             if exchange is None:
                 return False
             self.withdraw(exchange)
-            if self.spec.shedding.target and exchange.has_lost_patience():
+            if exchange.is_late(self._sheds):
                 continue
             if self._assign(exchange, state):  # else it is not ready for the place, and leaves it to the next
                 return True
@@ -353,8 +354,6 @@ class Upstream:
 
     def _assign(self, exchange: Exchange, state: EndpointState) -> bool:
         """Give a request a place. False when it is not ready for one: it has been answered, or waits for its body."""
-        if exchange.until < NEVER and exchange.is_late():
-            return False
         if state.runs_programs and not exchange.prepare():
             return False
         self._balancer.assign(exchange, state)
