@@ -204,8 +204,9 @@ class Timeouts(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     total: Seconds = 0.0
     """From a request's head to the end of its response, whatever it waits for; 0 means no limit. Workers are told what
     is left in `X-Request-Timeout-Ms`, and a client at an address of `proxy.trusted` may ask for less in that field."""
-    upstream_idle: Seconds = 5.0
-    """How long an idle connection to a worker stays open."""
+    upstream_idle: Seconds = 4.0
+    """How long an idle connection to a worker stays open. It has to be less than the worker's own patience (5 s with
+    Node.js), or a request may be sent on a connection that the worker is just closing."""
     tunnel_idle: Seconds = 300.0
     """A tunnel (a WebSocket) in which nothing moves is closed after so long."""
     drain: Seconds = 5.0

@@ -3,6 +3,8 @@
     downstream.py   a client's connection: finds requests in what arrives
     exchange.py     one request and its response, from admission to its one outcome
     upstream.py     an app: its endpoints, and the queue before them
+    guard.py        which endpoints are well, and whether an app is asked at all
+    checks.py       the proxy's own questions to endpoints
     endpoint.py     a worker's places, and the connections to it
     connection.py   a connection to a worker
     tunnel.py       what both become when client and worker switch protocols: WebSocket
