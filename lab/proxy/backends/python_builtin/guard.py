@@ -12,8 +12,8 @@ from lab.core.events import EventKind, EventRing
 from lab.core.snapshot import BreakerSnapshot
 from lab.core.states import BreakerState, EndpointHealth
 from lab.proxy import problems
-from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.checks import HealthChecks
+from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.breaker import Breaker, Transition, Verdict
 from lab.proxy.manager import UpstreamSpec
 from lab.proxy.outliers import Outliers
