@@ -8,8 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# What a search finds by chance is for whoever searches, with a failure that is kept and comes again. A gate asks the same
-# each time, or it would refuse a change for what was there before it.
+# What a search finds by chance is for whoever searches: its failure is kept and comes again. A gate asks the same each
+# time, or it would refuse a change for what was there before it.
 hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.register_profile("gate", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("gate" if os.environ.get("CI") else "search")
