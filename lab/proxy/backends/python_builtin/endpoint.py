@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.tunnel import Tunnel
     from lab.proxy.backends.python_builtin.upstream import Upstream
 
-_TOGETHER: Final = 0.5
+_TOGETHER: Final = 1.0
 """Seconds from the moment in which a dying worker's connections break until its end has surely been told."""
 
 
