@@ -55,6 +55,11 @@ class Outliers:
         self.records: list[Record] = []
         self._compare_at = now + spec.interval
 
+    def apply(self, spec: OutlierSpec, now: float) -> None:
+        """Follow new settings. Who is ejected stays so for as long as it was said."""
+        self.spec = spec
+        self._compare_at = min(self._compare_at, now + spec.interval)
+
     def add(self) -> Record:
         """An endpoint is new."""
         self.records.append(record := Record())

@@ -3,10 +3,11 @@
 import asyncio
 import json
 import socket
+import tempfile
 
 import pytest
 
-from lab.core.model import RetrySpec, Timeouts
+from lab.core.model import RetrySpec, Timeouts, Wire
 
 from .conftest import GET, OK, read_request
 
@@ -227,6 +228,37 @@ async def test_p20_a_body_that_is_no_longer_held_is_not_sent_again(world):
     await client.send(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n", *[bytes(10_000)] * 100)
     assert (await client.response())[0] == 502
     assert other.requests == []
+
+
+async def test_p20_a_fastcgi_worker_that_hangs_up_hands_its_request_on_with_its_body(world, tmp_path):
+    await world.start(script="/x", retries=RESET)
+
+    async def hang_up(reader, writer):
+        await reader.read(65536)
+        writer.close()
+
+    server = await asyncio.start_unix_server(hang_up, tmp_path / "rude")
+    world.add(path=str(tmp_path / "rude"), wire=Wire.FASTCGI)
+    other = await world.fastcgi(tmp_path / "polite")
+    assert await asked(world, PUT + b"abcdef") == (200, b"hello abcdef")
+    assert len(other.requests) == 1
+    assert world.proxy.observe().totals.retries == 1
+    server.close()
+
+
+async def test_p20_a_cgi_program_that_takes_too_long_is_killed_and_another_one_started(world):
+    await world.start(script="/x", retries=RetrySpec(on=("timeout",)), timeouts=Timeouts(response_head=2))
+    world.cgi("""
+import os, sys, time
+if not os.path.exists(os.environ["QUERY_STRING"]):
+    open(os.environ["QUERY_STRING"], "x").close()
+    time.sleep(60)
+sys.stdout.write("Content-Type: a/b\\r\\n\\r\\nok")
+""")
+    with tempfile.TemporaryDirectory() as folder:
+        assert await asked(world, f"GET /?{folder}/tried HTTP/1.1\r\nHost: x\r\n\r\n".encode()) == (200, b"ok")
+    first, second = world.programs
+    await world.until(lambda: not first.alive and not second.alive)
 
 
 # -- 20: budget, trace

@@ -131,6 +131,15 @@ def test_p21_each_interval_is_compared_by_itself() -> None:
     assert [(record.good, record.bad) for record in records] == [(0, 0)] * 6
 
 
+def test_p21_a_shorter_interval_holds_at_once_and_an_ejection_stays_as_long_as_it_was() -> None:
+    found, (one, _) = outliers(2, interval=3600)
+    fail(found, one, 0.0)
+    found.apply(OutlierSpec(consecutive_errors=3, interval=5, base_ejection=1), 1.0)
+    assert found.due == 6.0
+    assert found.look(29.0).back == ()
+    assert found.look(30.0).back == (one,)
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.sampled_from(["good", "bad", "look"]), st.floats(0, 20)), max_size=200))
 def test_p21_whatever_happens_half_stay_and_everybody_comes_back(steps: list[tuple[int, str, float]]) -> None:

@@ -64,8 +64,7 @@ class Guard(Timed):
     @property
     def gates(self) -> bool:
         """Whether `admit` has to be asked."""
-        limits = self._upstream.spec.breaker
-        return self.breaker is not None or bool(limits.max_requests or limits.max_connections)
+        return self.breaker is not None or bool(self._upstream.spec.breaker.max_requests)
 
     @property
     def watches(self) -> bool:
@@ -86,7 +85,7 @@ class Guard(Timed):
         self._checks.remove(state)
         if self._outliers is not None and state.record is not None:
             self._outliers.remove(state.record)
-        state.record = None
+        state.record, state.judged = None, _HEALTHY
         if self._ill:
             self._review()
 
@@ -200,7 +199,7 @@ class Guard(Timed):
             for state in self._upstream.routed:
                 state.record = self._outliers.add()
         else:
-            self._outliers.spec = spec.outliers
+            self._outliers.apply(spec.outliers, now)
 
     def _review(self) -> None:
         """See who is well, and hold the others back unless too few would be left."""
