@@ -107,6 +107,17 @@ class Downstream(asyncio.Protocol, Timed):
                 self._unread += rest
                 self._bound_unread()
 
+    def eof_received(self) -> bool:
+        """The client will say no more. True: its connection stays open, for it waits to be answered.
+
+        Whoever announced that this request is the last, by `Connection: close` or with HTTP/1.0, may end its half behind
+        it, as `printf ... | nc -N` does. From anybody else it is the only sign there is that nobody waits any more: who
+        wants an answer closes when it has read it (RFC 9112 9.6). TLS cannot end one direction alone.
+        """
+        exchange = self.exchange
+        last = self._state is _BUSY and exchange.upload is None and not exchange.request.keep_alive
+        return last and self.transport.can_write_eof()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._gateway.wheel.forget(self)
         self._gateway.hung_up(self)
