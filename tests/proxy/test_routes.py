@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.core.model import Limits, RouteSpec
-from lab.proxy.routes import Routes, described, replaced
+from lab.proxy.routes import Routes, conditions, described, replaced
 from lab.proxy.turns import next_turn
 from lab.wire.http1 import RequestHead, parse_request
 
@@ -147,6 +147,35 @@ def test_p17_priority_then_path_then_conditions_then_the_exact_host_decide(place
     left = LADDER[place:]
     for order in (left, left[::-1]):
         assert Routes(order).match(asked) == LADDER[place][1]
+
+
+def takes(spec: RouteSpec, path: str, host: str, method: str) -> bool:
+    """The rule in its plainest words."""
+    below = spec.path if spec.path.endswith("/") else f"{spec.path}/"
+    fits = not spec.host or host == spec.host or (spec.host.startswith("*.") and host.endswith(spec.host[1:]))
+    return (path == spec.path or path.startswith(below)) and fits and (not spec.methods or method in spec.methods)
+
+
+SOME_PATHS = st.sampled_from(["/", "/a", "/a/", "/a/b", "/ab", "/b"])
+SOME_HOSTS = st.sampled_from(["x.org", "a.x.org", "y"])
+SOME_METHODS = st.sampled_from(["GET", "PUT"])
+SOME_ROUTES = st.builds(
+    RouteSpec,
+    name=st.just("r"),
+    apps=st.just({"a": 1}),
+    path=SOME_PATHS,
+    host=st.sampled_from(["", "", "x.org", "*.x.org"]),
+    methods=st.sampled_from([(), (), ("GET",), ("GET", "PUT")]),
+    priority=st.sampled_from([0, 0, 1]),
+)
+
+
+@given(st.lists(SOME_ROUTES, max_size=6, unique_by=described), SOME_PATHS, SOME_HOSTS, SOME_METHODS)
+def test_p17_the_table_finds_what_the_rule_says(specs: list[RouteSpec], path: str, host: str, method: str) -> None:
+    fitting = [spec for spec in specs if takes(spec, path, host, method)]
+    fitting.sort(key=lambda spec: (-spec.priority, -len(spec.path), -conditions(spec), spec.host.startswith("*")))
+    found = Routes([(spec, spec) for spec in specs]).match(request(path, host, method))
+    assert found == (fitting[0] if fitting else None)
 
 
 def test_p17_no_priority_takes_a_reserved_path() -> None:
