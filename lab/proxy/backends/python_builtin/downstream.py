@@ -110,7 +110,7 @@ class Downstream(asyncio.Protocol, Timed):
     def eof_received(self) -> bool:
         """The client will say no more. True: its connection stays open, for it waits to be answered.
 
-        Whoever announced that this request is the last, by `Connection: close` or with HTTP/1.0, may end its half behind
+        Whoever announced that this request is the last, by `Connection: close` or HTTP/1.0, may end its half behind
         it, as `printf ... | nc -N` does. From anybody else it is the only sign there is that nobody waits any more: who
         wants an answer closes when it has read it (RFC 9112 9.6). TLS cannot end one direction alone.
         """
