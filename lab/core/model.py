@@ -534,7 +534,8 @@ class AppSpec(_Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     weights: tuple[Share, ...] = ()
     """By slot, for policies that heed them: a worker with 3 is worth three with 1; slots beyond have 1."""
     slow_start: Seconds = 0.0
-    """A new worker's weight grows from a tenth to all of it over so long; 0 means that it begins with all."""
+    """The weight of a worker that is new, or well again, grows from a tenth to all of it over so long; 0 means that it
+    begins with all."""
     hash: HashSpec = HashSpec()
     pool: PoolSettings = PoolSettings()
     liveness: Liveness = Liveness()

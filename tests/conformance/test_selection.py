@@ -103,6 +103,21 @@ async def test_p18_a_newcomer_starts_slowly_and_has_its_whole_weight_in_the_end(
     assert any(0.1 < one < 1.0 for one in seen)
 
 
+async def test_p18_a_worker_that_is_well_again_starts_slowly_too(world):
+    await world.start(selection="weighted_round_robin")
+    for _ in range(2):
+        await world.worker()
+    await setting(world, slow_start=1000.0)
+    await world.until(lambda: weights(world) == pytest.approx([0.1, 0.1], abs=0.05))
+    await setting(world, slow_start=0.05)
+    await world.until(lambda: weights(world) == [1.0, 1.0])
+    upstream, state = world.proxy._upstreams["app"], world.proxy._endpoints[world.endpoints[0]]
+    upstream.hold_back(state, True)
+    await setting(world, slow_start=1000.0)
+    upstream.hold_back(state, False)
+    assert weights(world)[0] == pytest.approx(0.1, abs=0.05)
+
+
 def weights(world):
     return [one.weight for one in world.proxy.observe().upstreams[0].endpoints]
 

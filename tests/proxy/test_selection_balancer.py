@@ -7,8 +7,9 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from hypothesis.strategies import integers, sampled_from
 
+from lab import plugins
 from lab.core.clock import ManualClock
-from lab.core.events import EventRing
+from lab.core.events import EventKind, EventRing
 from lab.core.model import Endpoint, Queue, WorkerId
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
 from lab.proxy.manager import ProxySpec, UpstreamSpec
@@ -102,3 +103,25 @@ class Offers(RuleBasedStateMachine):
 
 Offers.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestP18OffersAreKeptUpToDate = Offers.TestCase
+
+
+def test_p18_a_policy_that_somebody_installed_and_that_does_not_load_is_told_and_stood_in_for(tmp_path, monkeypatch):
+    installed = tmp_path / "broken-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text("[cgilab.selection]\nbroken = nowhere.at.all:Policy\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins._registered.cache_clear()
+    try:
+        assert "broken" in plugins.names("cgilab.selection")
+        events = EventRing(ManualClock())
+        proxy = PythonBuiltinProxy(ManualClock(), events)
+        asyncio.run(proxy.apply(ProxySpec(upstreams=(UpstreamSpec(app="app", route="/", selection="broken"),))))
+        proxy.add(endpoint(0))
+    finally:
+        plugins._registered.cache_clear()
+    (told,) = events.read().events
+    assert told.kind is EventKind.SELECTION
+    assert "'broken' (nowhere.at.all:Policy) cannot be loaded: No module named 'nowhere'" in told.text
+    assert told.text.endswith("Requests go on by round robin")
+    assert len(proxy._upstreams["app"]._balancer.offered) == 1

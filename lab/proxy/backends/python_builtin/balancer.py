@@ -11,13 +11,15 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from lab import plugins
+from lab.core.errors import UnavailableError
 from lab.core.events import EventKind, EventRing
-from lab.core.model import Queue
+from lab.core.model import Queue, is_file
 from lab.proxy.backends.python_builtin.asked import Asked
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.ewma import PeakEwma
 from lab.proxy.manager import UpstreamSpec
 from lab.proxy.selection import Request, SelectionPolicy
+from lab.proxy.selection.round_robin import RoundRobin
 from lab.proxy.selection.written import WrittenPolicy
 from lab.proxy.slow_start import share
 from lab.proxy.timeouts import Timed
@@ -64,8 +66,12 @@ class Balancer(Timed):
     def join(self, state: "EndpointState") -> None:
         """An endpoint is routed to from now on. Whether it has a place is said by `offer`."""
         self._know((*self.everyone, state))
-        state.since = self._gateway.now()
         state.peak = PeakEwma() if self._measures else None
+        self.warm(state)
+
+    def warm(self, state: "EndpointState") -> None:
+        """It is new, or well again: its slow start begins."""
+        state.since = self._gateway.now()
         self._weigh()
 
     def leave(self, state: "EndpointState") -> None:
@@ -128,12 +134,20 @@ class Balancer(Timed):
         self._weigh()
 
     def _load(self, name: str) -> "SelectionPolicy[EndpointState]":
-        if not name.endswith(".py"):
-            policy: SelectionPolicy[EndpointState] = plugins.load("cgilab.selection", name)()
-            return policy
+        if not is_file(name):
+            return self._plug_in(name)
         written: WrittenPolicy[EndpointState] = WrittenPolicy(name, self._gateway.now, self._tell)
         written.read()
         return written
+
+    def _plug_in(self, name: str) -> "SelectionPolicy[EndpointState]":
+        """A policy by its name. One that somebody installed and that cannot be loaded is no reason to serve nobody."""
+        try:
+            policy: SelectionPolicy[EndpointState] = plugins.load("cgilab.selection", name)()
+        except UnavailableError as error:
+            self._tell(f"{error} Requests go on by round robin", {})
+            return RoundRobin()
+        return policy
 
     def _follow(self, policy: "SelectionPolicy[EndpointState]") -> None:
         """Have a policy choose from now on."""

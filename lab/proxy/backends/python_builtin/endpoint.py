@@ -92,7 +92,7 @@ class EndpointState:
         self.chosen = 0
         self.weight = 1.0
         self.since = 0.0
-        """Monotonic time at which it was last routed to: a slow start begins there."""
+        """Monotonic time at which it was routed to, or was well again: a slow start begins there."""
         self.peak: PeakEwma | None = None
         """How long its answers take lately, while its app's policy wants to know."""
         self.routed = False

@@ -138,6 +138,8 @@ class Upstream:
             self._count_places(state)
             if held:
                 self._forsake(state)
+            else:
+                self._balancer.warm(state)
 
     def claim(self, exchange: Exchange) -> None:
         """Count a request as one of this app's, whoever answers it."""
