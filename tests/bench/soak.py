@@ -67,7 +67,7 @@ MEMORY = 32 * 2**20
 POOL = PoolSettings(
     max_workers=3, start_timeout=10, stop_timeout=1, drain_timeout=2, backoff_initial=0.02, backoff_max=0.5
 )
-TIMEOUTS = Timeouts(upstream_idle=0.5)
+TIMEOUTS = Timeouts(upstream_idle=0.5, connect=20, queue=30)  # a busy machine is no fault
 LIVENESS = Liveness(interval=0.2, timeout=0.3, hang_timeout=1.0, replace_after=2.0)
 
 

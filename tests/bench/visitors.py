@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 CORPORA = Path(__file__).parents[1] / "corpora" / "requests"
-PATIENCE = 60.0
-"""Seconds. Who waits longer for an answer counts as forgotten."""
+PATIENCE = 200.0
+"""Seconds. Whose visit takes longer counts as forgotten: each of its requests may wait for several timeouts."""
 
 
 class Visitors:

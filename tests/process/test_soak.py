@@ -4,10 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SOAK = Path(__file__).parents[1] / "bench" / "soak.py"
 
 
+@pytest.mark.timeout(240)
 def test_a_lab_that_is_treated_badly_keeps_its_invariants_and_leaks_nothing():
-    run = subprocess.run([sys.executable, SOAK, "--seconds", "10"], capture_output=True, text=True, timeout=55)
+    run = subprocess.run([sys.executable, SOAK, "--seconds", "10"], capture_output=True, text=True, timeout=220)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Everything held." in run.stdout
