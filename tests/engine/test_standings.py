@@ -94,6 +94,7 @@ async def test_a_frozen_worker_is_believed_in_while_requests_pile_up_in_its_acce
     ready = await until(lab, lambda one: one.believed.routed and not one.differences)  # its start probe has gone
     assert (ready.believed.places, ready.actual.room) == (4, 8)
     await lab.signal("app", "SIGSTOP")
+    await until(lab, lambda one: one.actual.process == "stopped")  # until then it may still accept one
     asking = [asyncio.ensure_future(lab.request("app")) for _ in range(3)]
     # What is believed is as old as the snapshot, what the kernel knows is new.
     stuck = await until(lab, lambda one: (one.believed.in_flight, one.actual.waiting) == (3, 3))
