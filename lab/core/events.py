@@ -61,7 +61,7 @@ class EventKind(StrEnum):
     """Autoscaling looked and decided: `data.metric`, `data.value`, `data.from`, `data.to`; `text` says why."""
     SELECTION = "app.selection"
     """A selection policy in a file of one's own was loaded, or made a mistake: `data.file`, and for a mistake
-    `data.line` (null where there is none) and `data.mistake`."""
+    `data.line` (null where there is none) and `data.mistake`. Or one that is installed cannot be loaded: `text`."""
     LIMIT = "app.limit"
     """A pool reached its `max_workers` and could use more: told once each time it gets there."""
     SLOW = "request.slow"

@@ -111,7 +111,7 @@ class Queue(StrEnum):
 Selection = Annotated[
     str,
     Meta(
-        pattern=r"^([a-z][a-z0-9_]*|[^\x00]+\.py)(?!\n)$",
+        pattern=r"^[^\x00-\x1f]+(?!\n)$",
         description="The name of a selection policy, or the path of a Python file that ends in .py.",
     ),
 ]

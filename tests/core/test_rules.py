@@ -98,6 +98,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "selection",
         'found "two_choises", expected a selection policy, or a Python file that ends in .py. Did you mean "two_',
     ),
+    "a policy spelt otherwise": (
+        {"selection": "Least-Connections"},
+        "selection",
+        'found "Least-Connections", expected a selection policy, or a Python file that ends in .py. Known: round_robin',
+    ),
     "loyal to whom the kernel chooses": (
         {"protocol": "http-shared", "selection": "sticky_cookie"},
         "selection",
