@@ -63,14 +63,23 @@ def script_below(filename: str, route: str, target: bytes) -> Script:
 
     Raises `BadMessageError` with 400 for a path that cannot be a variable's value.
     """
-    name = route.rstrip("/").encode()
+    encoded, length, name = _placed(filename, route)
     path = target.partition(b"?")[0]
-    if _BAD_ESCAPE.search(path):
-        raise BadMessageError(400, "A `%` in the path is not followed by two hexadecimal digits.")
-    path_info = unquote_to_bytes(path[len(name) :])
+    path_info = path[length:]
+    if b"%" in path:
+        if _BAD_ESCAPE.search(path):
+            raise BadMessageError(400, "A `%` in the path is not followed by two hexadecimal digits.")
+        path_info = unquote_to_bytes(path_info)
     if b"\0" in path_info:
         raise BadMessageError(400, "The path contains a NUL byte.")
-    return Script(os.fsencode(filename), unquote_to_bytes(name), path_info)
+    return Script(encoded, name, path_info)
+
+
+@lru_cache(maxsize=64)
+def _placed(filename: str, route: str) -> tuple[bytes, int, bytes]:
+    """A script's name in bytes, how much of a target leads to it, and that part decoded."""
+    name = route.rstrip("/").encode()
+    return os.fsencode(filename), len(name), unquote_to_bytes(name)
 
 
 def constants(port: int, root: bytes, *, secure: bool) -> Variables:

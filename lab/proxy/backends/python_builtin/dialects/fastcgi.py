@@ -50,8 +50,7 @@ class FastCgiDialect(ProgramDialect):
         return self._reply.rest
 
     def request(self, exchange: "Exchange") -> bytes:
-        pair = fastcgi.pair
-        pairs = [pair(name, value) for name, value in exchange.variables(authorized=True)]
+        pairs = fastcgi.pairs(exchange.variables(authorized=True))
         pairs.append(_constants(exchange.port, exchange.root, exchange.downstream.secure))
         begin = fastcgi.request_head(pairs, self._keep) + fastcgi.stream(Kind.STDIN, exchange.held)
         self._reply = fastcgi.Reply()
