@@ -23,7 +23,7 @@ def told(
 
 def test_every_variable_is_there_once():
     request = parse_request(b"GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\nContent-Type: b\r\n\r\n", Limits())
-    found = cgi.constants(80, b"/root") + cgi.variables(request, SCRIPT, b"g", CLIENT, authorized=True)
+    found = cgi.constants(80, b"/root", secure=False) + cgi.variables(request, SCRIPT, b"g", CLIENT, authorized=True)
     assert len(dict(found)) == len(found)
 
 
