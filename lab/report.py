@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from lab.core.events import Event, EventBatch, EventKind
-from lab.core.snapshot import AppSnapshot, LabSnapshot, RouteSnapshot, ServiceSnapshot, WorkerSnapshot
+from lab.core.snapshot import AppSnapshot, LabSnapshot, ProxySnapshot, RouteSnapshot, ServiceSnapshot, WorkerSnapshot
 from lab.core.states import BreakerState, EndpointHealth
 from lab.core.trace import Why
 from lab.engine import standings, timeline
@@ -41,7 +41,7 @@ async def status(lab: Lab, snapshot: LabSnapshot, *, full: bool) -> str:
         lines += ["", *map(_route, laid)]
     if snapshot.processes:
         lines += ["", *map(_process, snapshot.processes)]
-    lines += ["", _totals(snapshot), _own(snapshot), _invariants(snapshot)]
+    lines += ["", _totals(snapshot), _own(snapshot), *_limits(snapshot.proxy), _invariants(snapshot)]
     return "\n".join(lines)
 
 
@@ -181,6 +181,20 @@ def _totals(snapshot: LabSnapshot) -> str:
         f" + abandoned {totals.abandoned} + in flight {totals.in_flight}"
         f"  ({totals.rps:.1f} req/s, p50 {_ms(totals.p50_ms)}, p99 {_ms(totals.p99_ms)})"
     )
+
+
+def _limits(proxy: ProxySnapshot) -> Iterator[str]:
+    """What the limits of the whole proxy leave, and what limits of any kind refused; nothing where there is nothing."""
+    counts = (
+        ("connections", proxy.connections, proxy.max_connections),
+        ("requests in flight", proxy.requests, proxy.max_requests),
+        ("requests waiting", proxy.pending, proxy.max_pending),
+    )
+    if any(most for _, _, most in counts):
+        yield "limits: " + ", ".join(f"{now} of {most} {what}" for what, now, most in counts if most)
+    if proxy.shed:
+        causes = sorted(proxy.shed.items(), key=lambda one: -one[1])
+        yield "refused by a limit: " + ", ".join(f"{cause} {count}" for cause, count in causes)
 
 
 def _own(snapshot: LabSnapshot) -> str:

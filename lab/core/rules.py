@@ -265,6 +265,10 @@ def _patience(app: AppSpec) -> Iterator[Finding]:
     ):
         if value <= 0:
             yield key, "found 0, expected more: no worker can be ready, or answer, in no time."
+    shedding = app.shedding
+    if shedding.target > shedding.interval:
+        found = f"found {shedding.target:g}, expected at most {shedding.interval:g}, which is shedding.interval"
+        yield "shedding.target", f"{found}: an overload must not make anybody wait longer."
     if pool.backoff_initial > pool.backoff_max:
         found = f"found {pool.backoff_initial:g}, expected at most {pool.backoff_max:g}, which is backoff_max"
         yield "pool.backoff_initial", f"{found}: waiting grows from the one to the other."

@@ -12,6 +12,7 @@ from lab.core.snapshot import (
     Invariants,
     LabSnapshot,
     LeadSnapshot,
+    ProxySnapshot,
     RouteSnapshot,
     ServiceSnapshot,
     Totals,
@@ -45,6 +46,14 @@ async def test_status_tells_each_process_beside_the_pool_and_which_apps_wait_for
     assert told in lines
     assert any(line.startswith("search") and "waits for redis" in line for line in lines)
     assert "redis" not in await report.status(nobody, snapshot(), full=True)
+
+
+async def test_p25_status_tells_limits_in_force_and_what_they_refused() -> None:
+    proxy = ProxySnapshot(connections=3, max_connections=10, pending=1, shed={"queue full": 2, "client rate": 7})
+    told = await report.status(cast("Lab", None), replace(snapshot(), proxy=proxy), full=False)
+    assert "limits: 3 of 10 connections\n" in told
+    assert "refused by a limit: client rate 7, queue full 2\n" in told
+    assert "limit" not in await report.status(cast("Lab", None), snapshot(), full=False)
 
 
 async def test_p21_status_tells_what_the_proxy_thinks_of_an_app_and_its_workers() -> None:

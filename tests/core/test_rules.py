@@ -87,6 +87,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "no time to start": (pool(start_timeout=0), "pool.start_timeout", "found 0, expected more"),
     "probing all the time": ({"liveness": {"interval": 0}}, "liveness.interval", "found 0, expected more"),
     "no time to answer": ({"liveness": {"timeout": 0}}, "liveness.timeout", "found 0, expected more"),
+    "patience grows with overload": (
+        {"shedding": {"target": 2, "interval": 0.5}},
+        "shedding.target",
+        "found 2, expected at most 0.5, which is shedding.interval",
+    ),
     "back-off crossed": (pool(backoff_initial=2, backoff_max=1), "pool.backoff_initial", "found 2, expected at most 1"),
     "recycling what is not counted": (
         {"protocol": "http-shared", "pool": {"max_requests": 5}},
