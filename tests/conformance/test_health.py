@@ -121,7 +121,8 @@ async def test_p22_who_does_not_answer_in_time_is_unhealthy_and_its_question_is_
     one.silent = True
     await world.until(lambda: endpoints(world)[0] is ILL)
     asked = one.questions
-    await world.until(lambda: "within 0.05 s" in world.proxy.observe().upstreams[0].endpoints[0].health_why)
+    assert "within 0.05 s" in world.proxy.observe().upstreams[0].endpoints[0].health_why
+    await asyncio.sleep(0.3)  # many intervals
     assert one.questions == asked
     one.silent = False
     await world.until(lambda: endpoints(world)[0] is WELL)
@@ -521,6 +522,19 @@ async def test_p23_connections_are_bounded_and_idle_ones_make_room(world):
     assert [(await client.response())[0] for client in clients] == [200, 200]
     assert world.conserved()
     assert [world.proxy.in_flight(endpoint) for endpoint in world.endpoints] == [0] * 4
+
+
+async def test_p23_what_is_off_is_never_asked_while_requests_pass(world):
+    """It costs them one look at an attribute that is None."""
+    await world.start()
+    upstream = world.proxy._upstreams["app"]
+    assert (upstream.watch, upstream._gate) == (None, None)
+    await change(world, breaker=BreakerSpec(failures=1))
+    assert upstream.watch is upstream._gate is upstream.guard
+    await change(world, breaker=BreakerSpec(), outliers=OutlierSpec(consecutive_errors=1))
+    assert (upstream.watch, upstream._gate) == (upstream.guard, None)
+    await change(world, outliers=OutlierSpec())
+    assert (upstream.watch, upstream._gate) == (None, None)
 
 
 # -- together
