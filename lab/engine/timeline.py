@@ -13,6 +13,9 @@ from lab.engine.lab import Lab
 _WIDTH: Final = 30
 """Characters of the bar that stands for the whole time."""
 
+_SHOWN: Final = 0.00005
+"""Seconds: a stage that is shorter reads 0.0 ms."""
+
 _MOST: Final = 0.5
 """Who has more than this share of the time is to blame for it."""
 
@@ -69,7 +72,7 @@ def lines(trace: Trace) -> list[str]:
     ]
     began = 0.0
     for _, words, seconds in _stages(trace):
-        if seconds > 0:
+        if seconds >= _SHOWN:
             found.append(f"{_ms(began):>12}  {words:<42}{_bar(trace, began, seconds)}{_ms(seconds):>12}")
         began += seconds
     found += [f"{_ms(trace.total_s):>12}  end", *_attempts(trace)]

@@ -29,7 +29,8 @@ class Routes(Generic[T]):
         listed, pages = list(routes), list(reserved)
         paths = [*pages, *((spec.path, target) for spec, target in listed)]
         longest_first = sorted(((path.encode(), target) for path, target in paths), key=lambda row: -len(row[0]))
-        self.prefixes = tuple(sorted({path for path, _ in paths}))
+        self.prefixes = tuple(sorted({spec.path for spec, _ in listed}))
+        """The paths that a person may be told of."""
         self._exact = dict(longest_first)
         self._below = tuple((_below(path), target) for path, target in longest_first)
         self._pages = tuple((path.encode(), _below(path.encode()), target) for path, target in pages)

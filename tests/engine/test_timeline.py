@@ -39,6 +39,7 @@ def test_p29_a_timeline_has_each_stage_that_there_was_where_it_lies_in_the_whole
     assert queue.rstrip().endswith("750.0 ms")
     assert worker.lstrip().startswith("750.0 ms")
     assert not any("connection" in line for line in lines)
+    assert not any("made ready" in line for line in timeline.lines(replace(TRACE, prepare_s=0.00001)))
 
 
 @pytest.mark.parametrize(

@@ -230,9 +230,10 @@ class Exchange(Timed):
         self.latency = None
         if self.noted:
             self.problem, self.retried, self.attempts = None, False, ()
-        self.noted = not self.number % gateway.recorder.sample
-        if gateway.recorder.explains_all:
-            gateway.recorder.baptise(self)
+        recorder = gateway.recorder
+        self.noted = not self.number % recorder.sample
+        if recorder.explains_all:
+            recorder.baptise(self)
         elif self.name:
             self.name = b""
         self.asked = 0.0
