@@ -6,6 +6,7 @@ It does no I/O and decides nothing but framing. Measured in a loop, Python 3.11:
 browser's eight fields, 2.1 us for a small response.
 """
 
+import ipaddress
 import re
 from functools import lru_cache
 from typing import Final
@@ -49,7 +50,9 @@ _COMMON: dict[tuple[bytes, ...], tuple[bool, bool, tuple[bytes, ...]]] = {
     (b"close",): (True, False, ()),
     (b"keep-alive",): (False, True, ()),
 }
-HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Za-z._~%\-]{1,255})(?::[0-9]{0,5})?")
+_HOST = re.compile(
+    rb"(?:\[([0-9A-Fa-f:.]{2,45})\]|(?=[^:]{1,255}(?:$|:))(?:[0-9A-Za-z._~\-]|%[0-9A-Fa-f]{2})++)(?::([0-9]{0,5}))?"
+)
 """A name or an address, and perhaps a port."""
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?]*)([/?].*)?", re.DOTALL)
 _MAX_FORWARDS = re.compile(rb"(?i)\nmax-forwards:([^\r]*+)\r")
@@ -228,15 +231,21 @@ def with_target(request: RequestHead, target: bytes) -> bytes:
 def _host(value: bytes, before: bytes | None) -> bytes:
     if before is not None:
         raise BadMessageError(400, "Host was given twice; expected once (RFC 9112 3.2).")
-    if not _is_host(value):
+    if not is_host(value):
         raise BadMessageError(400, f"Host is {shown(value)}; expected a name or address and perhaps a port.")
     return value
 
 
 @lru_cache(maxsize=256)
-def _is_host(value: bytes) -> bool:
-    """Remembered, for a gateway hears few names, and each of them again and again."""
-    return HOST.fullmatch(value) is not None
+def is_host(value: bytes) -> bool:
+    """A name or an address, and a port that there is. Remembered: a gateway hears few, and each again and again."""
+    match = _HOST.fullmatch(value)
+    if match is None or int(match[2] or 0) > 65535:
+        return False
+    try:
+        return match[1] is None or bool(ipaddress.IPv6Address(match[1].decode()))
+    except ValueError:
+        return False
 
 
 def content_length(value: bytes, before: int | None, status: int = 400) -> int:

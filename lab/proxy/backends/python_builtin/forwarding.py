@@ -18,7 +18,7 @@ import msgspec
 from lab.core.clock import Clock
 from lab.proxy import problems
 from lab.wire.headers import TOKEN, without
-from lab.wire.http1 import HOST, RequestHead
+from lab.wire.http1 import RequestHead, is_host
 
 VIA = b"Via: 1.1 cgilab\r\n"
 """In answers."""
@@ -83,7 +83,7 @@ def claims_of(head: bytes) -> Claims:
     return Claims(
         b", ".join(found.get(b"x-forwarded-for", ())),
         proto.lower() if proto.lower() in (b"http", b"https") else b"",
-        host if HOST.fullmatch(host) else b"",
+        host if is_host(host) else b"",
         b", ".join(found.get(b"forwarded", ())),
     )
 
