@@ -1,9 +1,11 @@
 """Counters that conserve, and windows that forget."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.proxy.accounting import WINDOW, Counters, Latency, Outcome
+from lab.core.histogram import Histogram, bucket
+from lab.proxy.accounting import WINDOW, Counters, Latency, Outcome, Tally
 
 
 @given(st.lists(st.sampled_from([None, *Outcome])))
@@ -17,6 +19,32 @@ def test_accepted_is_always_the_sum_of_outcomes_and_of_what_is_in_flight(steps):
         totals = counters.totals(window)
         ended = totals.answered + totals.failed + totals.shed + totals.abandoned
         assert totals.accepted == ended + totals.in_flight
+
+
+DURATION = st.floats(min_value=1e-6, max_value=5)
+WAIT = st.one_of(st.just(0.0), DURATION)
+
+
+@given(st.lists(st.tuples(WAIT, WAIT, DURATION, st.booleans())))
+def test_p28_what_is_recorded_of_stages_is_what_recording_every_one_of_them_would_give(requests):
+    tally = Tally(0.0)
+    queue, connect, first_byte, total = (Histogram() for _ in range(4))
+    for queued, connecting, worked, in_pieces in requests:
+        first = queued + connecting + worked
+        took = first + (0.5 if in_pieces else 0.0)
+        tally.count(bucket(took), took, 200, 1, 2)
+        if queued or connecting or in_pieces:
+            tally.stages(queued, connecting, first if in_pieces else 0.0, took)
+        for histogram, seconds in ((queue, queued), (connect, connecting), (first_byte, first), (total, took)):
+            histogram.record(seconds)
+    figures = tally.figures(len(requests), 0)
+    assert figures.queue.counts == queue.counts
+    assert figures.connect.counts == connect.counts
+    assert figures.first_byte.counts == first_byte.counts
+    assert figures.total.counts == total.counts
+    assert figures.first_byte.sum == pytest.approx(first_byte.sum)
+    assert {one.total for one in (figures.queue, figures.connect, figures.first_byte, figures.total)} == {len(requests)}
+    assert (figures.classes[2], figures.received, figures.sent) == (len(requests), len(requests), 2 * len(requests))
 
 
 def test_a_window_forgets_what_is_older_than_ten_seconds():

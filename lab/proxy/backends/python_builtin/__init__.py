@@ -15,7 +15,8 @@
     listener.py     the listening socket, and who else holds the port
     tls.py          TLS on it: certificates, and clients that speak none
     outbox.py       what is written in one turn of the loop leaves together
-    recorder.py     what is remembered of a request that has ended
+    recorder.py     what is remembered of a request that has ended, and what an answer says of itself
+    pages.py        what the gateway shows to those who run it
     gateway.py      what all of these share
     proxy.py        `PythonBuiltinProxy`, which fulfils the contract with them
 
