@@ -2,7 +2,10 @@
 
     downstream.py   a client's connection: finds requests in what arrives
     exchange.py     one request and its response, from admission to its one outcome
+    branch.py       routes: what each sends to each app, and whose turn it is
+    crowd.py        too many clients; door.py: too many requests
     upstream.py     an app: its endpoints, and the queue before them
+    balancer.py     which of them gets a request, as the policy says; asked.py: what policies see of it
     guard.py        which endpoints are well, and whether an app is asked at all
     checks.py       the proxy's own questions to endpoints
     endpoint.py     a worker's places, and the connections to it
