@@ -86,7 +86,7 @@ def compare(size: int, rounds: int) -> dict[str, list[dict[str, float]]]:
         worker = free_port()
         stack.enter_context(running(1, [sys.executable, str(HERE / "sink.py"), str(worker)], worker))
         proxies = {}
-        for proxy, (argv, port) in contenders(Path(name), [worker]).items():
+        for proxy, (argv, port) in contenders(Path(name), [worker], on=False).items():
             if proxy != "aiohttp":
                 proxies[proxy] = stack.enter_context(running(0, argv, port)), port
         results: dict[str, list[dict[str, float]]] = {}
