@@ -40,7 +40,7 @@ async def watching(*files: Path) -> AsyncIterator[Watched]:
         await until_told(watched, files[0])
         yield watched
         stop.set()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 30)
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -183,4 +183,4 @@ async def test_without_the_kernels_help_files_are_looked_at_by_the_clock(
             await watched.next()
     assert len(watched.complaints) == 1
     stop.set()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)

@@ -29,7 +29,7 @@ async def logging(world, form, file, **more):
 
 async def written(file, lines):
     """The lines of the log, as soon as there are so many."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not file.exists() or len(file.read_text().splitlines()) < lines:
             await asyncio.sleep(0.02)
     return file.read_text().splitlines()
@@ -119,7 +119,7 @@ async def test_p28_a_file_that_cannot_be_written_is_told_once_and_no_request_suf
     await world.start()
     await world.worker()
     await logging(world, AccessLogForm.COMBINED, tmp_path / "file" / "access.log")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not world.told(EventKind.NOTE):
             assert await world.get() == 200
             await asyncio.sleep(0.05)

@@ -175,7 +175,7 @@ class Sample:
         """Status and query of each answer to `data`."""
         reader, writer = await self._open()
         writer.write(data + b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        answers = await asyncio.wait_for(reader.read(), 10)
+        answers = await asyncio.wait_for(reader.read(), 30)
         writer.close()
         found = []
         for head, body in re.findall(rb"(HTTP/1\.1 [^\x00]*?\r\n\r\n)(\{.*?\}\n)?", answers):

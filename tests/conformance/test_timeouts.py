@@ -133,7 +133,7 @@ async def test_24_a_body_longer_than_its_buffer_goes_on_to_the_worker_as_it_come
     await world.until(lambda: world.proxy.observe().totals.in_flight == 1)
     assert world.proxy.in_flight(world.endpoints[0]) == 0
     await client.send(b"x")
-    await asyncio.wait_for(received.wait(), 5)
+    await asyncio.wait_for(received.wait(), 30)
     await client.send(b"x" * 1000)
     assert (await client.response())[0] == 200
 

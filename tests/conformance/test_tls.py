@@ -194,7 +194,7 @@ async def test_tls_p15_tunnels_work_as_they_do_without_it(world):
     await client.send(b"back")
     assert await asyncio.wait_for(client.reader.readexactly(4), 5) == b"back"
     client.writer.close()
-    await asyncio.wait_for(over.wait(), 5)
+    await asyncio.wait_for(over.wait(), 30)
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
 
 

@@ -29,7 +29,7 @@ class Served:
 
     async def ended(self) -> None:
         """Wait until no request is in flight."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while self.proxy.observe().totals.in_flight:
                 await asyncio.sleep(0.005)
 
@@ -144,7 +144,7 @@ async def test_a_client_that_leaves_in_the_middle_costs_no_open_file(served: Ser
     assert served.open_files()
     writer.transport.abort()
     await served.ended()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while served.open_files():
             await asyncio.sleep(0.005)
     assert served.proxy.observe().totals.abandoned == 1
@@ -161,7 +161,7 @@ async def test_clients_that_leave_before_the_disk_has_answered_are_counted_once(
     totals = served.proxy.observe().totals
     assert totals.accepted == totals.answered + totals.abandoned
     assert totals.abandoned > 0
-    async with asyncio.timeout(10):  # a thread may still be opening one for a client that has gone
+    async with asyncio.timeout(30):  # a thread may still be opening one for a client that has gone
         while served.open_files():
             await asyncio.sleep(0.005)
 
