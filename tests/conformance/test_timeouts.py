@@ -7,7 +7,8 @@ import re
 import msgspec
 import pytest
 
-from lab.core.model import ClientTimeouts, ProxySettings, Timeouts
+from lab.core.model import ClientTimeouts, ProxySettings, RetrySpec, Timeouts
+from tests.conformance.test_traffic import full_backlog
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -174,6 +175,29 @@ async def test_24_a_request_out_of_time_at_a_worker_is_504_that_names_it(world):
     assert status == 504
     assert f"at 127.0.0.1:{worker.port}, which did not answer" in detail
     assert world.proxy.observe().upstreams[0].endpoints[0].failed == 1
+
+
+async def test_24_a_request_out_of_time_while_connecting_is_504_that_says_so(world):
+    with full_backlog() as port:
+        await world.start(timeouts=Timeouts(total=0.3))
+        world.route(port)
+        client = await world.client()
+        await client.send(GET)
+        status, detail = await problem(client)
+    assert status == 504
+    assert re.search(r"0\.\d\d s for a connection\.", detail)
+
+
+async def test_24_retries_do_not_outlive_the_deadline(world):
+    retries = RetrySpec(on=("timeout",), attempts=10)
+    await world.start(timeouts=Timeouts(total=1, response_head=0.2), retries=retries)
+    workers = [await world.worker(handler=silent()) for _ in range(2)]
+    client = await world.client()
+    await client.send(GET)
+    status, detail = await problem(client)
+    assert status == 504
+    assert re.search(r"1 s, is over: 0\.\d\d s at workers that failed it, 0\.\d\d s at 127", detail)
+    assert all(worker.connections for worker in workers)
 
 
 async def test_24_a_request_out_of_time_before_its_body_came_is_504_that_says_so(world):

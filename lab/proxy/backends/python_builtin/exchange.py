@@ -628,12 +628,16 @@ class Exchange(Timed):
         at_worker = phase is _WAITING
         queued = self.queued + (now - self._since if phase is _QUEUED else 0)
         connecting = self.connecting + (now - self._since if phase is _CONNECTING else 0)
+        earlier = sum(attempt.seconds for attempt in self.attempts if attempt.sent)
         answering = now - self.asked if at_worker else 0.0
+        before = "for its body to come" if self.request.length else "until it could be admitted"
+        doing = "which did not answer" if self.upload is None else "while its body came"
         passed = (
-            (now - self.started - queued - connecting - answering, "for its body to come"),
+            (now - self.started - queued - connecting - earlier - answering, before),
             (queued, f"in the queue of {self.upstream.spec.app}"),
             (connecting, "for a connection"),
-            (answering, f"at {self.endpoint.endpoint}, which did not answer" if at_worker else ""),
+            (earlier, "at workers that failed it"),
+            (answering, f"at {self.endpoint.endpoint}, {doing}" if at_worker else ""),
         )
         problem = problems.out_of_time(self.until - self.started, passed)
         if at_worker and self.upload is None:
