@@ -113,6 +113,8 @@ class Reader:
         """Those that are sent on, whole."""
         self.begun = 0
         """Those that are answered: also one that is refused, or whose body has not come to its end."""
+        self.whole = 0
+        """Those of which everything has come, also one that is the gateway's own."""
         self.ended = False
         """Nothing is read any more."""
         self._held = b""
@@ -152,6 +154,7 @@ class Reader:
 
     def _complete(self) -> None:
         assert self._head is not None
+        self.whole += 1
         if self._head.target != b"*":  # the gateway's own
             self.found.append((self._head.method, self._head.target, self._head.host or b"", self._payload))
         self._payload = b""

@@ -12,6 +12,7 @@ import struct
 from itertools import pairwise
 from typing import Any
 
+import pytest
 import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from lab.wire.http1 import UNTIL_CLOSE, BadMessageError, parse_response
 from tests.conformance.conftest import World
 from tests.conformance.messages import BEHIND, Reader, ours, streams
 
+pytestmark = pytest.mark.timeout(300)
 CUTS = st.lists(st.integers(0, 400), max_size=12)
 
 
