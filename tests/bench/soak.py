@@ -174,7 +174,7 @@ class Soak:
         ]  # fmt: skip
         self._rough: list[Callable[[], Awaitable[Any]]] = [
             *self._calm, self.kill, self.kill, self.kill_outside, self.terminate, self.freeze, self.freeze, self.thaw,
-            self.break_program, self.heal, self.kill_fork_server,
+            self.break_program, self.heal, self.kill_fork_server, self.protect,
         ]  # fmt: skip
 
     async def act(self, seconds: float, rough: bool) -> None:
@@ -221,6 +221,12 @@ class Soak:
     async def set(self) -> None:
         choices = ("round_robin", "least_connections", "two_choices", "peak_ewma", "random_choice")
         changes = {"selection": self._rng.choice(choices), "slow_start": self._rng.choice(("0", "0.2"))}
+        await self.lab.set(self._app().name, changes)
+
+    async def protect(self) -> None:
+        guards = ("retries.on", ("connect", "connect,reset")), ("breaker.failures", ("0", "5"))
+        more = ("outliers.consecutive_errors", ("0", "3")), ("health_check.interval", ("0", "0.3"))
+        changes = {key: self._rng.choice(values) for key, values in (*guards, *more)}
         await self.lab.set(self._app().name, changes)
 
     async def set_proxy(self) -> None:
