@@ -271,11 +271,6 @@ class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         """The app called `name`."""
         return next((app for app in self.apps if app.name == name), None)
 
-    def route(self, name: str) -> RouteSnapshot:
-        """The route called `name`. Raises `KeyError`."""
-        found = {route.name: route for route in self.routes}
-        return found[name]
-
 
 if __name__ == "__main__":
     sys.stdout.write(published(LabSnapshot, "The lab at one instant: cgilab status --json"))

@@ -14,7 +14,7 @@ from lab import bootstrap
 from lab.core.errors import NotPossibleError, ProtocolError, ReadOnlyError, UnknownTargetError
 from lab.core.events import Event, EventKind
 from lab.core.model import AppSpec, ListenerSpec, PoolSettings, RouteSpec
-from lab.core.snapshot import LabSnapshot
+from lab.core.snapshot import LabSnapshot, RouteSnapshot
 from lab.core.trace import Why
 from lab.engine.commands import execute
 from lab.engine.lab import Lab, LabSpec, ProcessSpec
@@ -289,16 +289,16 @@ async def with_canary(lab: Lab) -> None:
 
 async def lead(lab: Lab) -> dict[str, int]:
     """Where four requests to the route went."""
-    before = {one.app: one.requests for one in (await fresh(lab)).route("canary").leads}
+    before = {one.app: one.requests for one in (await canary(lab)).leads}
     for _ in range(4):
         assert (await lab.request("search", "/shop?q=http")).status == 200
-    return {one.app: one.requests - before[one.app] for one in (await fresh(lab)).route("canary").leads}
+    return {one.app: one.requests - before[one.app] for one in (await canary(lab)).leads}
 
 
-async def fresh(lab: Lab) -> LabSnapshot:
-    """A snapshot that knows of all that has ended by now."""
-    await asyncio.sleep(0.11)  # one may be that old
-    return await lab.snapshot()
+async def canary(lab: Lab) -> RouteSnapshot:
+    """The route as it is by now."""
+    await asyncio.sleep(0.11)  # a snapshot may be that old
+    return next(route for route in (await lab.snapshot()).routes if route.name == "canary")
 
 
 async def test_p17_shift_changes_the_shares_of_a_route_while_it_runs_and_tells_so(lab: Lab) -> None:
@@ -311,7 +311,7 @@ async def test_p17_shift_changes_the_shares_of_a_route_while_it_runs_and_tells_s
     assert event.data == {"route": "canary", "from": shifted.before, "to": shifted.after}
     assert (await lab.spec()).routes[0].apps == shifted.after
     assert await lead(lab) == {"search": 2, "other": 2}
-    route = (await fresh(lab)).route("canary")
+    route = await canary(lab)
     assert (route.implied, route.takes, route.requests, route.errors) == (False, "/shop", 8, 0)
     assert [one.share for one in route.leads] == [62.5, 37.5]
     assert await execute(lab, "shift canary other=0") == "canary: search 1, other 1 -> search 1, other 0"
