@@ -150,7 +150,7 @@ async def logged(file, count, size=1 << 20):
     for number in range(count):
         log.add(entry(number + 1))
     log.close()
-    await asyncio.to_thread(log.join, 10)
+    await asyncio.to_thread(log.join, 40)
     return log, told
 
 
