@@ -30,6 +30,8 @@ async def status(lab: Lab, snapshot: LabSnapshot, *, full: bool) -> str:
     `full` adds the kernel's figures and each worker's last words.
     """
     lines = [f"{snapshot.name}  {snapshot.listener}  up {snapshot.uptime_s:.0f} s"]
+    if snapshot.certificate is not None:
+        lines.append(f"clients trust {snapshot.certificate}")
     for app in snapshot.apps:
         lines += ["", _app(app)]
         for worker in app.workers:
@@ -41,7 +43,7 @@ async def status(lab: Lab, snapshot: LabSnapshot, *, full: bool) -> str:
         lines += ["", *map(_route, laid)]
     if snapshot.processes:
         lines += ["", *map(_process, snapshot.processes)]
-    lines += ["", _totals(snapshot), _own(snapshot), *_limits(snapshot.proxy), _invariants(snapshot)]
+    lines += ["", _totals(snapshot), *_tunnels(snapshot), _own(snapshot), *_limits(snapshot.proxy), _invariants(snapshot)]
     return "\n".join(lines)
 
 
@@ -181,6 +183,13 @@ def _totals(snapshot: LabSnapshot) -> str:
         f" + abandoned {totals.abandoned} + in flight {totals.in_flight}"
         f"  ({totals.rps:.1f} req/s, p50 {_ms(totals.p50_ms)}, p99 {_ms(totals.p99_ms)})"
     )
+
+
+def _tunnels(snapshot: LabSnapshot) -> Iterator[str]:
+    """What is open, and how much went through; nothing while nobody has switched protocols."""
+    totals = snapshot.totals
+    if totals.tunnels or totals.tunnel_bytes:
+        yield f"tunnels: {totals.tunnels} open, {totals.tunnel_bytes} bytes carried so far"
 
 
 def _limits(proxy: ProxySnapshot) -> Iterator[str]:

@@ -98,3 +98,13 @@ async def test_p18_status_tells_a_policy_of_ones_own_by_the_name_of_its_file() -
     app = replace(shown.apps[0], selection="/home/somebody/policies/mine.py")
     for policy, told in ((shown, " round_robin "), (replace(shown, apps=(app,)), " mine.py ")):
         assert told in await report.status(cast("Lab", None), policy, full=False)
+
+
+async def test_p15_status_tells_tunnels_and_which_certificate_clients_trust() -> None:
+    lab = replace(snapshot(), totals=Totals(tunnels=2, tunnel_bytes=77), certificate="/state/self-signed.crt")
+    told = (await report.status(cast("Lab", None), lab, full=False)).splitlines()
+    assert told[1] == "clients trust /state/self-signed.crt"
+    assert "tunnels: 2 open, 77 bytes carried so far" in told
+    plain = await report.status(cast("Lab", None), snapshot(), full=False)
+    assert "tunnels" not in plain
+    assert "trust" not in plain
