@@ -43,7 +43,14 @@ async def status(lab: Lab, snapshot: LabSnapshot, *, full: bool) -> str:
         lines += ["", *map(_route, laid)]
     if snapshot.processes:
         lines += ["", *map(_process, snapshot.processes)]
-    lines += ["", _totals(snapshot), *_tunnels(snapshot), _own(snapshot), *_limits(snapshot.proxy), _invariants(snapshot)]
+    lines += [
+        "",
+        _totals(snapshot),
+        *_tunnels(snapshot),
+        _own(snapshot),
+        *_limits(snapshot.proxy),
+        _invariants(snapshot),
+    ]
     return "\n".join(lines)
 
 
