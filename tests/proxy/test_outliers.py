@@ -1,5 +1,6 @@
 """Point 21: who is ejected, for how long, and who never is; with a clock that the tests turn by hand."""
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ WHY = "It broke."
 
 
 def outliers(number: int, **keys: float) -> tuple[Outliers, list[Record]]:
-    found = Outliers(OutlierSpec(**{"consecutive_errors": 3, **keys}), 0.0)  # type: ignore[arg-type]
+    found = Outliers(msgspec.convert({"consecutive_errors": 3, **keys}, OutlierSpec), 0.0)
     return found, [found.add() for _ in range(number)]
 
 
