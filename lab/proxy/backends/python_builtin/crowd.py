@@ -1,6 +1,6 @@
 """What happens when more clients are connected than `proxy.limits.connections` allows.
 
-The connection that has been idle for longest is closed in favour of the new one, as nginx does when it runs out of them
+Connections that have been idle for longest are closed in favour of the new one, as nginx does when it runs out of them
 (`ngx_drain_connections`). When all are busy, the new client may still ask once, so that it is told why, and so that
 `/-/` answers; with too many of those, the next is told so without being asked what it wants.
 """
@@ -24,7 +24,7 @@ class Crowd:
 
     def came(self, downstream: "Downstream", connections: int) -> bool:
         """A client has connected, and with it there are so many `connections`. False: it cannot be heard."""
-        if connections > self.limit and self._idle:
+        while connections > self.limit and self._idle:
             oldest = next(iter(self._idle))
             self.left(oldest)
             oldest.make_room()
