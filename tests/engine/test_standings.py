@@ -91,8 +91,8 @@ async def until(lab: LocalLab, holds: Callable[[Standing], bool]) -> Standing:
 
 
 async def test_a_frozen_worker_is_believed_in_while_requests_pile_up_in_its_accept_queue(lab: LocalLab) -> None:
-    ready = await until(lab, lambda one: one.believed.routed and not one.differences)  # its start probe has gone
-    assert (ready.believed.places, ready.actual.room) == (4, 8)
+    # Its start probe has gone, and the snapshot is new enough to know its places.
+    await until(lab, lambda one: (one.believed.places, one.actual.room, one.differences) == (4, 8, ()))
     await lab.signal("app", "SIGSTOP")
     await until(lab, lambda one: one.actual.process == "stopped")  # until then it may still accept one
     asking = [asyncio.ensure_future(lab.request("app")) for _ in range(3)]
