@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from lab.core.clock import SystemClock
+from lab.core.clock import Clock, ManualClock, SystemClock
 from lab.core.events import EventKind, EventRing
 from lab.core.model import ClientTimeouts, Endpoint, Limits, ListenerSpec, ProxySettings, Timeouts, Wire, WorkerId
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
@@ -216,8 +216,8 @@ class Client:
 class World:
     """The gateway, its clients and its workers."""
 
-    def __init__(self) -> None:
-        clock = SystemClock()
+    def __init__(self, clock: Clock | None = None) -> None:
+        clock = clock or SystemClock()
         self.events = EventRing(clock)
         self.starved: list[str] = []
         self.proxy = PythonBuiltinProxy(clock, self.events, None, self._start_cgi, self.starved.append)
@@ -367,5 +367,13 @@ class World:
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = World()
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+async def timeless() -> AsyncIterator[World]:
+    """A world in which everything takes no time, for what may only last a moment."""
+    world = World(ManualClock())
     yield world
     await world.close()

@@ -125,7 +125,7 @@ async def test_19_a_connection_that_the_worker_closed_is_not_used(world):
 
 
 @pytest.mark.parametrize(("method", "status"), [(b"GET", 200), (b"POST", 502)])
-async def test_19_a_request_on_a_stale_connection_is_replayed_once_if_idempotent(world, method, status):
+async def test_19_a_request_on_a_stale_connection_is_replayed_once_if_idempotent(timeless, method, status):
     first = True
 
     async def handler(reader, writer):
@@ -136,13 +136,13 @@ async def test_19_a_request_on_a_stale_connection_is_replayed_once_if_idempotent
             first = False
             await reader.readuntil(b"\r\n\r\n")
 
-    await world.start()
-    worker = await world.worker(handler=handler)
-    client = await world.client()
+    await timeless.start()
+    worker = await timeless.worker(handler=handler)
+    client = await timeless.client()
     for expected in (200, status):
         await client.send(method + b" / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
         assert (await client.response())[0] == expected
-    assert world.proxy.observe().totals.retries == (1 if status == 200 else 0)
+    assert timeless.proxy.observe().totals.retries == (1 if status == 200 else 0)
     assert worker.connections == (2 if status == 200 else 1)
 
 
