@@ -101,9 +101,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Speak WebSocket until one side closes; say so with the other's own code, as the handshake of closing asks."""
-    task = asyncio.current_task()
-    assert task is not None
-    talking.add(task)
+    talking.add(task := asyncio.current_task())
     code = GOING_AWAY
     try:
         await echo(reader, writer)
