@@ -115,7 +115,7 @@ def test_status_json_has_the_published_shape(run: Run, up: object) -> None:
     assert all(status["invariants"].values())
 
 
-def test_p29_trace_shows_where_the_time_of_a_request_went(run: Run, up: object) -> None:
+def test_29_trace_shows_where_the_time_of_a_request_went(run: Run, up: object) -> None:
     assert "trace_sample=1" in run("trace", "--name", "cli").stdout
     assert run("set", "proxy", "trace_sample=1", "--name", "cli").returncode == 0
     until_listed = time.monotonic() + 20  # the lab asks itself some times a second

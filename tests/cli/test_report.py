@@ -48,7 +48,7 @@ async def test_status_tells_each_process_beside_the_pool_and_which_apps_wait_for
     assert "redis" not in await report.status(nobody, snapshot(), full=True)
 
 
-async def test_p25_status_tells_limits_in_force_and_what_they_refused() -> None:
+async def test_25_status_tells_limits_in_force_and_what_they_refused() -> None:
     proxy = ProxySnapshot(connections=3, max_connections=10, pending=1, shed={"queue full": 2, "client rate": 7})
     told = await report.status(cast("Lab", None), replace(snapshot(), proxy=proxy), full=False)
     assert "limits: 3 of 10 connections\n" in told
@@ -56,7 +56,7 @@ async def test_p25_status_tells_limits_in_force_and_what_they_refused() -> None:
     assert "limit" not in await report.status(cast("Lab", None), snapshot(), full=False)
 
 
-async def test_p21_status_tells_what_the_proxy_thinks_of_an_app_and_its_workers() -> None:
+async def test_21_status_tells_what_the_proxy_thinks_of_an_app_and_its_workers() -> None:
     worker = WorkerSnapshot(
         slot=1, generation=1, pid=7, state=WorkerState.READY, stopped=False, endpoint="127.0.0.1:9", routed=False,
         requests=3, in_flight=0, restarts=0, uptime_s=1.0, cpu_percent=None, rss_bytes=None, rps=0.0, p50_ms=None,
@@ -71,7 +71,7 @@ async def test_p21_status_tells_what_the_proxy_thinks_of_an_app_and_its_workers(
     assert "  ejected to the proxy for 12.0 s: it failed 5 requests in a row." in row
 
 
-async def test_p17_status_tells_each_route_that_was_written_down_with_the_shares_it_really_sent() -> None:
+async def test_17_status_tells_each_route_that_was_written_down_with_the_shares_it_really_sent() -> None:
     leads = (
         LeadSnapshot(app="search", weight=9, requests=18, share=90.0),
         LeadSnapshot(app="next", weight=1, requests=2, share=None),
@@ -93,14 +93,14 @@ def test_an_event_is_one_line_however_many_its_words_are() -> None:
     assert line.endswith("  #7  search/0 died. Its last words:   def | ^^^ | SyntaxError")
 
 
-async def test_p18_status_tells_a_policy_of_ones_own_by_the_name_of_its_file() -> None:
+async def test_18_status_tells_a_policy_of_ones_own_by_the_name_of_its_file() -> None:
     shown = snapshot()
     app = replace(shown.apps[0], selection="/home/somebody/policies/mine.py")
     for policy, told in ((shown, " round_robin "), (replace(shown, apps=(app,)), " mine.py ")):
         assert told in await report.status(cast("Lab", None), policy, full=False)
 
 
-async def test_p15_status_tells_tunnels_and_which_certificate_clients_trust() -> None:
+async def test_15_status_tells_tunnels_and_which_certificate_clients_trust() -> None:
     lab = replace(snapshot(), totals=Totals(tunnels=2, tunnel_bytes=77), certificate="/state/self-signed.crt")
     told = (await report.status(cast("Lab", None), lab, full=False)).splitlines()
     assert told[1] == "clients trust /state/self-signed.crt"

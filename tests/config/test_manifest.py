@@ -210,7 +210,7 @@ WRONG_ROUTES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("keys", "expected"), WRONG_ROUTES.values(), ids=WRONG_ROUTES)
-def test_p17_a_wrong_route_is_named_with_what_was_found_and_what_is_expected(
+def test_17_a_wrong_route_is_named_with_what_was_found_and_what_is_expected(
     folder: Path, keys: dict[str, Any], expected: str
 ) -> None:
     assert expected in complaint(written(folder, routes=[{"name": "r", "path": "/r", "apps": {"a": 1}} | keys]))

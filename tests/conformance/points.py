@@ -15,7 +15,7 @@ from pathlib import Path
 TESTS = Path(__file__).parents[1]
 README = Path(__file__).with_name("README.md")
 POINTS = range(1, 30)
-_FUNCTION = re.compile(r"^(?:async )?def (test_p?(\d{1,2})_\w+)|^class (Test(\d\d)\w+)", re.MULTILINE)
+_FUNCTION = re.compile(r"^(?:async )?def (test_(\d{1,2})_\w+)|^class (Test(\d\d)\w+)", re.MULTILINE)
 _ROW = re.compile(r"^(\| (\d+) \| .*? \| .*? \|) .*$", re.MULTILINE)
 
 

@@ -35,7 +35,7 @@ async def written(file, lines):
     return file.read_text().splitlines()
 
 
-async def test_p28_the_access_log_has_a_line_for_each_request_however_it_ended(world, tmp_path):
+async def test_28_the_access_log_has_a_line_for_each_request_however_it_ended(world, tmp_path):
     file = tmp_path / "logs" / "access.log"
     await world.start()
     await world.worker()
@@ -61,7 +61,7 @@ async def test_p28_the_access_log_has_a_line_for_each_request_however_it_ended(w
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-async def test_p28_the_json_access_log_tells_who_answered_and_where_the_time_went(world, tmp_path):
+async def test_28_the_json_access_log_tells_who_answered_and_where_the_time_went(world, tmp_path):
     file = tmp_path / "access.log"
     await world.start()
     await world.worker()
@@ -79,7 +79,7 @@ HOSTILE = b'x" 200 1 "-" "-"\tforged \\ \x9b2J \xff'
 
 
 @pytest.mark.parametrize("form", [AccessLogForm.COMBINED, AccessLogForm.JSON])
-async def test_p28_what_a_stranger_sends_forges_no_line_and_speaks_to_no_terminal(world, tmp_path, form):
+async def test_28_what_a_stranger_sends_forges_no_line_and_speaks_to_no_terminal(world, tmp_path, form):
     file = tmp_path / "access.log"
     await world.start()
     await world.worker()
@@ -99,7 +99,7 @@ async def test_p28_what_a_stranger_sends_forges_no_line_and_speaks_to_no_termina
         assert "forged" in json.loads(raw)["user_agent"]
 
 
-async def test_p28_one_of_so_many_requests_is_written(world, tmp_path):
+async def test_28_one_of_so_many_requests_is_written(world, tmp_path):
     file = tmp_path / "access.log"
     await world.start()
     await world.worker()
@@ -114,7 +114,7 @@ async def test_p28_one_of_so_many_requests_is_written(world, tmp_path):
     assert len(file.read_text().splitlines()) == 3
 
 
-async def test_p28_a_file_that_cannot_be_written_is_told_once_and_no_request_suffers(world, tmp_path):
+async def test_28_a_file_that_cannot_be_written_is_told_once_and_no_request_suffers(world, tmp_path):
     (tmp_path / "file").write_text("")
     await world.start()
     await world.worker()
@@ -154,7 +154,7 @@ async def logged(file, count, size=1 << 20):
     return log, told
 
 
-async def test_p28_a_long_file_is_followed_by_another_and_a_few_old_ones_are_kept(tmp_path):
+async def test_28_a_long_file_is_followed_by_another_and_a_few_old_ones_are_kept(tmp_path):
     file = tmp_path / "access.log"
     for _ in range(access_log.KEPT + 3):
         await logged(file, 10, size=100)
@@ -163,7 +163,7 @@ async def test_p28_a_long_file_is_followed_by_another_and_a_few_old_ones_are_kep
     assert all(len((tmp_path / name).read_text().splitlines()) == 10 for name in kept)
 
 
-async def test_p28_lines_that_come_faster_than_the_disk_takes_them_are_counted_and_told(tmp_path):
+async def test_28_lines_that_come_faster_than_the_disk_takes_them_are_counted_and_told(tmp_path):
     file = tmp_path / "access.log"
     log, told = await logged(file, access_log.MOST + 7)
     assert log.lost == 7

@@ -35,7 +35,7 @@ async def asked(world, request=GET):
     return await client.response()
 
 
-async def test_p13_proxy_status_of_a_refused_connection_names_the_error_and_the_next_hop(world):
+async def test_13_proxy_status_of_a_refused_connection_names_the_error_and_the_next_hop(world):
     await world.start(timeouts=Timeouts(connect=0.1))
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
@@ -52,7 +52,7 @@ async def test_p13_proxy_status_of_a_refused_connection_names_the_error_and_the_
     assert re.fullmatch(r"total;dur=[\d.]+, queue;dur=[\d.]+, connect;dur=[\d.]+", timing)
 
 
-async def test_p13_proxy_status_of_each_failure_has_the_type_that_rfc_9209_gives_it(world):
+async def test_13_proxy_status_of_each_failure_has_the_type_that_rfc_9209_gives_it(world):
     await world.start(queue_length=0)
     status, head, _ = await asked(world)
     assert (status, "error=connection_limit_reached;" in fields(head, "Proxy-Status")[0]) == (503, True)
@@ -63,7 +63,7 @@ async def test_p13_proxy_status_of_each_failure_has_the_type_that_rfc_9209_gives
     assert (status, "error=http_request_error;" in fields(head, "Proxy-Status")[0]) == (400, True)
 
 
-async def test_p13_by_default_a_relayed_answer_passes_as_it_is(world):
+async def test_13_by_default_a_relayed_answer_passes_as_it_is(world):
     await world.start()
     worker = await world.worker()
     _, head, _ = await asked(world)
@@ -71,7 +71,7 @@ async def test_p13_by_default_a_relayed_answer_passes_as_it_is(world):
     assert b"X-Request-Id" not in worker.requests[0]
 
 
-async def test_p13_explain_off_takes_the_fields_from_problems_too(world):
+async def test_13_explain_off_takes_the_fields_from_problems_too(world):
     await world.start(queue_length=0)
     await explaining(world, Explain.OFF)
     status, head, _ = await asked(world)
@@ -80,7 +80,7 @@ async def test_p13_explain_off_takes_the_fields_from_problems_too(world):
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_p13_explain_all_tells_client_and_worker(world, chunked):
+async def test_13_explain_all_tells_client_and_worker(world, chunked):
     pieces = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
     await world.start()
     worker = await world.worker(response=pieces if chunked else OK)
@@ -106,7 +106,7 @@ async def test_p13_explain_all_tells_client_and_worker(world, chunked):
     assert b"X-Request-Id" not in worker.requests[2]
 
 
-async def test_p13_an_identity_that_a_client_or_a_worker_made_up_does_not_pass_for_ours(world):
+async def test_13_an_identity_that_a_client_or_a_worker_made_up_does_not_pass_for_ours(world):
     answer = OK.replace(b"Content-Length", b"x-request-id: theirs\r\nContent-Length")
     await world.start()
     worker = await world.worker(response=answer)
@@ -118,7 +118,7 @@ async def test_p13_an_identity_that_a_client_or_a_worker_made_up_does_not_pass_f
 
 
 @pytest.mark.parametrize("how", [Explain.PROBLEMS, Explain.ALL])
-async def test_p13_what_a_trusted_client_calls_a_request_is_kept(world, how):
+async def test_13_what_a_trusted_client_calls_a_request_is_kept(world, how):
     answer = b"HTTP/1.1 200 OK\r\nbroken\r\n\r\n"
     await world.start()
     worker = await world.worker(response=answer)
@@ -135,7 +135,7 @@ async def test_p13_what_a_trusted_client_calls_a_request_is_kept(world, how):
             assert fields(worker.requests[-1], "X-Request-Id") == [name]
 
 
-async def test_p13_fastcgi_workers_are_told_the_identity_as_a_variable(world, tmp_path):
+async def test_13_fastcgi_workers_are_told_the_identity_as_a_variable(world, tmp_path):
     await world.start()
     worker = await world.fastcgi(tmp_path / "socket")
     await explaining(world, Explain.ALL)
@@ -144,7 +144,7 @@ async def test_p13_fastcgi_workers_are_told_the_identity_as_a_variable(world, tm
 
 
 @pytest.mark.parametrize("detail", ['a "quoted\\ word', "line\r\nSet-Cookie: x", "caf\u00e9", "x" * 1000])
-def test_p13_proxy_status_is_a_structured_field_whatever_the_details_are(detail):
+def test_13_proxy_status_is_a_structured_field_whatever_the_details_are(detail):
     line = Problem(502, detail).proxy_status('unix:/a"b').decode("ascii")
     name, _, value = line.removesuffix("\r\n").partition(": ")
     assert name == "Proxy-Status"

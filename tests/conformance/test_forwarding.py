@@ -39,14 +39,14 @@ CLAIMED = (
 )
 
 
-async def test_p13_the_gateway_says_who_asked_and_how(world):
+async def test_13_the_gateway_says_who_asked_and_how(world):
     await world.start()
     head = await seen(world, await world.worker())
     assert re.fullmatch(OURS, head[b"forwarded"])
     assert head[b"x-forwarded-for"] == b"127.0.0.1"
 
 
-async def test_p13_what_a_stranger_claims_is_dropped(world):
+async def test_13_what_a_stranger_claims_is_dropped(world):
     worker = await trusting(world, "10.0.0.0/8")
     head = await seen(world, worker, *CLAIMED)
     assert re.fullmatch(OURS, head[b"forwarded"])
@@ -54,7 +54,7 @@ async def test_p13_what_a_stranger_claims_is_dropped(world):
     assert (head[b"x-forwarded-proto"], head[b"x-forwarded-host"]) == (b"http", b"x")
 
 
-async def test_p13_what_a_trusted_proxy_claims_is_passed_on_and_added_to(world):
+async def test_13_what_a_trusted_proxy_claims_is_passed_on_and_added_to(world):
     worker = await trusting(world, "10.0.0.0/8", "127.0.0.1")
     head = await seen(world, worker, *CLAIMED)
     assert head[b"x-forwarded-for"] == b"6.6.6.6, 127.0.0.1"
@@ -62,14 +62,14 @@ async def test_p13_what_a_trusted_proxy_claims_is_passed_on_and_added_to(world):
     assert re.fullmatch(rb"for=6\.6\.6\.6, " + OURS, head[b"forwarded"])
 
 
-async def test_p13_trust_holds_from_the_next_request_on_and_so_does_its_end(world):
+async def test_13_trust_holds_from_the_next_request_on_and_so_does_its_end(world):
     worker = await trusting(world)
     for networks, addresses in (((), b"127.0.0.1"), (("127.0.0.0/8",), b"6.6.6.6, 127.0.0.1"), ((), b"127.0.0.1")):
         await believe(world, *networks)
         assert (await seen(world, worker, *CLAIMED))[b"x-forwarded-for"] == addresses
 
 
-async def test_p13_a_claim_that_is_not_well_formed_is_not_passed_on(world):
+async def test_13_a_claim_that_is_not_well_formed_is_not_passed_on(world):
     worker = await trusting(world, "127.0.0.1")
     head = await seen(world, worker, b"X-Forwarded-Proto: gopher", b"X-Forwarded-Host: a b")
     assert (head[b"x-forwarded-proto"], head[b"x-forwarded-host"]) == (b"http", b"x")
@@ -93,12 +93,12 @@ async def test_p13_a_claim_that_is_not_well_formed_is_not_passed_on(world):
         (b"A: b", "127.0.0.1"),
     ],
 )
-def test_p13_the_client_is_the_first_address_from_the_right_that_is_not_trusted(claimed, client):
+def test_13_the_client_is_the_first_address_from_the_right_that_is_not_trusted(claimed, client):
     claims = claims_of(b"GET / HTTP/1.1\r\n" + claimed + b"\r\n\r\n")
     assert Trust(("127.0.0.1", "10.0.0.0/8")).client("127.0.0.1", claims) == client
 
 
-async def test_p13_a_program_is_told_the_client_whom_a_trusted_proxy_speaks_for(world, tmp_path: Path):
+async def test_13_a_program_is_told_the_client_whom_a_trusted_proxy_speaks_for(world, tmp_path: Path):
     await world.start(script="/srv/app")
     worker = await world.fastcgi(tmp_path / "socket")
     client = await world.client()
@@ -110,13 +110,13 @@ async def test_p13_a_program_is_told_the_client_whom_a_trusted_proxy_speaks_for(
         assert (b"REMOTE_PORT" in worker.requests[-1]) is not bool(networks)
 
 
-def test_p13_an_ipv6_address_and_a_host_with_a_port_are_quoted_in_forwarded():
+def test_13_an_ipv6_address_and_a_host_with_a_port_are_quoted_in_forwarded():
     fields = Introduction(b"x:8080", True, False, NO_CLAIMS).fields("2001:db8::1", b"https", b"lab:1", b"cgilab-1")
     assert b'\r\nForwarded: for="[2001:db8::1]";host="x:8080";proto=https\r\n' in fields
     assert b"\r\nX-Forwarded-For: 2001:db8::1\r\nX-Forwarded-Proto: https\r\n" in fields
 
 
-async def test_p13_a_request_that_comes_back_is_stopped(world):
+async def test_13_a_request_that_comes_back_is_stopped(world):
     await world.start()
     worker = await world.worker()
     await seen(world, worker)
@@ -142,11 +142,11 @@ async def test_p13_a_request_that_comes_back_is_stopped(world):
         (b"\r\nCookie: 1.1 cgilab-12\r\n", False),
     ],
 )
-def test_p13_only_its_own_name_in_via_makes_a_circle(lines, loops):
+def test_13_only_its_own_name_in_via_makes_a_circle(lines, loops):
     assert in_a_loop(b"GET / HTTP/1.1" + lines, b"cgilab-12") is loops
 
 
-async def test_p12_of_te_only_trailers_is_passed_on(world):
+async def test_12_of_te_only_trailers_is_passed_on(world):
     await world.start()
     worker = await world.worker()
     head = await seen(world, worker, b"TE: gzip;q=0.5, trailers", b"Connection: TE")
@@ -154,7 +154,7 @@ async def test_p12_of_te_only_trailers_is_passed_on(world):
     assert b"te" not in await seen(world, worker, b"TE: gzip, x-trailers", b"Connection: TE")
 
 
-async def test_p12_te_is_no_variable_of_a_program(world, tmp_path: Path):
+async def test_12_te_is_no_variable_of_a_program(world, tmp_path: Path):
     await world.start(script="/srv/app")
     worker = await world.fastcgi(tmp_path / "socket")
     client = await world.client()
@@ -163,7 +163,7 @@ async def test_p12_te_is_no_variable_of_a_program(world, tmp_path: Path):
     assert not {b"HTTP_TE", b"HTTP_CONNECTION"} & worker.requests[0].keys()
 
 
-async def test_p16_trace_that_may_go_no_further_shows_what_came_and_no_secrets(world):
+async def test_16_trace_that_may_go_no_further_shows_what_came_and_no_secrets(world):
     await world.start()
     worker = await world.worker()
     client = await world.client()
@@ -177,7 +177,7 @@ async def test_p16_trace_that_may_go_no_further_shows_what_came_and_no_secrets(w
     assert await client.is_open()
 
 
-async def test_p16_options_that_may_go_no_further_is_answered_here(world):
+async def test_16_options_that_may_go_no_further_is_answered_here(world):
     await world.start()
     worker = await world.worker()
     client = await world.client()
@@ -190,7 +190,7 @@ async def test_p16_options_that_may_go_no_further_is_answered_here(world):
 
 
 @pytest.mark.parametrize("method", [b"TRACE", b"OPTIONS"])
-async def test_p16_what_may_go_further_has_one_hop_less(world, method):
+async def test_16_what_may_go_further_has_one_hop_less(world, method):
     await world.start()
     worker = await world.worker()
     client = await world.client()
@@ -206,7 +206,7 @@ async def test_p16_what_may_go_further_has_one_hop_less(world, method):
     assert b"Max-Forwards" not in worker.requests[-1]
 
 
-async def test_p16_other_methods_do_not_count_hops(world):
+async def test_16_other_methods_do_not_count_hops(world):
     await world.start()
     worker = await world.worker()
     assert (await seen(world, worker, b"Max-Forwards: 0"))[b"max-forwards"] == b"0"
@@ -215,7 +215,7 @@ async def test_p16_other_methods_do_not_count_hops(world):
 @pytest.mark.parametrize(
     "fields", [b"Max-Forwards: -1", b"Max-Forwards: x", b"Max-Forwards:", b"Max-Forwards: 1\r\nMax-Forwards: 1"]
 )
-async def test_p16_hops_that_cannot_be_counted_are_refused(world, fields):
+async def test_16_hops_that_cannot_be_counted_are_refused(world, fields):
     await world.start()
     worker = await world.worker()
     client = await world.client()
@@ -224,7 +224,7 @@ async def test_p16_hops_that_cannot_be_counted_are_refused(world, fields):
     assert worker.requests == []
 
 
-async def test_p16_trace_has_no_body(world):
+async def test_16_trace_has_no_body(world):
     await world.start()
     await world.worker()
     client = await world.client()

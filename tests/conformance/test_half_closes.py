@@ -40,7 +40,7 @@ async def half_closed(world, *said: bytes):
 
 
 @pytest.mark.parametrize("last", [LAST, b"GET / HTTP/1.0\r\n\r\n"], ids=["close", "HTTP 1.0"])
-async def test_p08_who_announced_the_last_request_is_answered_after_ending_its_half(world, last):
+async def test_08_who_announced_the_last_request_is_answered_after_ending_its_half(world, last):
     client, slow = await half_closed(world, last)
     await asyncio.sleep(0)
     slow.go.set()
@@ -50,7 +50,7 @@ async def test_p08_who_announced_the_last_request_is_answered_after_ending_its_h
     assert (totals.answered, totals.abandoned) == (1, 0)
 
 
-async def test_p28_who_would_have_asked_on_and_ends_its_half_has_left(world):
+async def test_28_who_would_have_asked_on_and_ends_its_half_has_left(world):
     client, slow = await half_closed(world, GET)
     await world.until(lambda: world.proxy.observe().totals.abandoned == 1)
     slow.go.set()
@@ -58,7 +58,7 @@ async def test_p28_who_would_have_asked_on_and_ends_its_half_has_left(world):
     assert await client.ended() is None
 
 
-async def test_p28_whoever_ends_its_half_in_the_middle_of_a_body_has_left(world):
+async def test_28_whoever_ends_its_half_in_the_middle_of_a_body_has_left(world):
     await world.start()
     await world.worker()
     client = await world.client()
@@ -69,7 +69,7 @@ async def test_p28_whoever_ends_its_half_in_the_middle_of_a_body_has_left(world)
     await world.until(lambda: world.proxy.observe().totals.abandoned == 1)
 
 
-async def test_p28_who_is_gone_altogether_is_noticed_when_it_is_answered(world):
+async def test_28_who_is_gone_altogether_is_noticed_when_it_is_answered(world):
     async def handler(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
@@ -93,7 +93,7 @@ async def test_p28_who_is_gone_altogether_is_noticed_when_it_is_answered(world):
     await asyncio.wait_for(left.wait(), 5)
 
 
-async def test_p08_an_idle_client_that_ends_its_half_is_hung_up_on(world):
+async def test_08_an_idle_client_that_ends_its_half_is_hung_up_on(world):
     await world.start()
     await world.worker()
     client = await world.client()

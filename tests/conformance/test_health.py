@@ -79,7 +79,7 @@ WELL, ILL, OUT = EndpointHealth
 # -- 22: active
 
 
-async def test_p22_who_fails_its_check_gets_no_requests_and_is_told_of(world):
+async def test_22_who_fails_its_check_gets_no_requests_and_is_told_of(world):
     one, other = await patients(world, 2, health_check=FAST)
     one.well = False
     await world.until(lambda: endpoints(world) == [ILL, WELL])
@@ -94,7 +94,7 @@ async def test_p22_who_fails_its_check_gets_no_requests_and_is_told_of(world):
     ]
 
 
-async def test_p22_the_first_answer_counts_at_once(world):
+async def test_22_the_first_answer_counts_at_once(world):
     await world.start(health_check=msgspec.structs.replace(FAST, interval=30, fall=9))
     one = Patient()
     one.well = False
@@ -104,7 +104,7 @@ async def test_p22_the_first_answer_counts_at_once(world):
     assert one.questions == 1
 
 
-async def test_p22_it_takes_fall_wrong_answers_and_rise_right_ones(world):
+async def test_22_it_takes_fall_wrong_answers_and_rise_right_ones(world):
     one, _ = await patients(world, 2, health_check=msgspec.structs.replace(FAST, rise=3, fall=3))
     await world.until(lambda: one.questions >= 1)
     one.well, before = False, one.questions
@@ -116,7 +116,7 @@ async def test_p22_it_takes_fall_wrong_answers_and_rise_right_ones(world):
     assert world.told(EventKind.ENDPOINT_HEALTH)[-1] == "app/0 is well again: it passes its health checks"
 
 
-async def test_p22_who_does_not_answer_in_time_is_unhealthy_and_its_question_is_not_taken_back(world):
+async def test_22_who_does_not_answer_in_time_is_unhealthy_and_its_question_is_not_taken_back(world):
     one, _ = await patients(world, 2, health_check=msgspec.structs.replace(FAST, timeout=0.05))
     one.silent = True
     await world.until(lambda: endpoints(world)[0] is ILL)
@@ -128,7 +128,7 @@ async def test_p22_who_does_not_answer_in_time_is_unhealthy_and_its_question_is_
     await world.until(lambda: endpoints(world)[0] is WELL)
 
 
-async def test_p22_who_refuses_connections_is_unhealthy(world):
+async def test_22_who_refuses_connections_is_unhealthy(world):
     await world.start(health_check=FAST)
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -138,7 +138,7 @@ async def test_p22_who_refuses_connections_is_unhealthy(world):
     assert "did not accept a connection for GET /health" in world.told(EventKind.ENDPOINT_HEALTH)[0]
 
 
-async def test_p22_a_question_takes_a_place_and_never_stands_before_a_request(world):
+async def test_22_a_question_takes_a_place_and_never_stands_before_a_request(world):
     """A worker that serves one at a time is asked only while it is idle, and a busy one is not blamed for it."""
     await world.start(health_check=msgspec.structs.replace(FAST, fall=1, timeout=0.1))
     gate = asyncio.Event()
@@ -171,7 +171,7 @@ async def test_p22_a_question_takes_a_place_and_never_stands_before_a_request(wo
     assert most == 1
 
 
-async def test_p22_a_fastcgi_worker_is_asked_in_its_own_language(world, tmp_path):
+async def test_22_a_fastcgi_worker_is_asked_in_its_own_language(world, tmp_path):
     await world.start(script="/x", health_check=FAST)
     worker = await world.fastcgi(tmp_path / "socket")
     await world.until(lambda: worker.connections > 3)
@@ -181,7 +181,7 @@ async def test_p22_a_fastcgi_worker_is_asked_in_its_own_language(world, tmp_path
     await world.until(lambda: endpoints(world) == [ILL])
 
 
-async def test_p22_it_is_switched_on_and_off_while_the_lab_runs(world):
+async def test_22_it_is_switched_on_and_off_while_the_lab_runs(world):
     one, _ = await patients(world, 2)
     one.well = False
     assert await answers(world, 4) == [200] * 4
@@ -195,7 +195,7 @@ async def test_p22_it_is_switched_on_and_off_while_the_lab_runs(world):
     assert one.questions == asked
 
 
-async def test_p22_who_leaves_is_asked_no_more_and_gives_its_place_back(world):
+async def test_22_who_leaves_is_asked_no_more_and_gives_its_place_back(world):
     one, _ = await patients(world, 2, health_check=msgspec.structs.replace(FAST, timeout=0.05))
     one.silent = True
     await world.until(lambda: endpoints(world)[0] is ILL)
@@ -207,7 +207,7 @@ async def test_p22_who_leaves_is_asked_no_more_and_gives_its_place_back(world):
 
 
 @pytest.mark.parametrize("how", ["reset", "refused", "timeout", "nonsense"])
-async def test_p21_so_many_gateway_errors_in_a_row_eject(world, how):
+async def test_21_so_many_gateway_errors_in_a_row_eject(world, how):
     await world.start(
         outliers=OutlierSpec(consecutive_errors=2),
         retries=RetrySpec(on=()),
@@ -239,7 +239,7 @@ async def test_p21_so_many_gateway_errors_in_a_row_eject(world, how):
 
 
 @pytest.mark.parametrize(("server_errors", "health"), [(True, OUT), (False, WELL)])
-async def test_p21_a_workers_own_500_counts_only_when_asked(world, server_errors, health):
+async def test_21_a_workers_own_500_counts_only_when_asked(world, server_errors, health):
     outliers = OutlierSpec(consecutive_errors=2, server_errors=server_errors)
     one, _ = await patients(world, 2, outliers=outliers)
     one.status = 500
@@ -247,7 +247,7 @@ async def test_p21_a_workers_own_500_counts_only_when_asked(world, server_errors
     assert endpoints(world) == [health, WELL]
 
 
-async def test_p21_an_ejection_ends_by_itself(world):
+async def test_21_an_ejection_ends_by_itself(world):
     one, _ = await patients(world, 2, outliers=OutlierSpec(consecutive_errors=1, base_ejection=0.2))
     one.status = 0
     await answers(world, 4)
@@ -260,7 +260,7 @@ async def test_p21_an_ejection_ends_by_itself(world):
     assert world.told(EventKind.ENDPOINT_HEALTH)[-1] == "app/0 is well again: its ejection is over"
 
 
-async def test_p21_at_most_half_are_ejected(world):
+async def test_21_at_most_half_are_ejected(world):
     found = await patients(world, 4, outliers=OutlierSpec(consecutive_errors=1))
     for one in found:
         one.status = 0
@@ -269,7 +269,7 @@ async def test_p21_at_most_half_are_ejected(world):
     assert [one.requests for one in found][:2] == [1, 1]
 
 
-async def test_p21_with_all_out_panic_serves_from_all(world):
+async def test_21_with_all_out_panic_serves_from_all(world):
     one, other = await patients(world, 2, health_check=FAST)
     one.well = other.well = False
     await world.until(lambda: world.proxy.observe().upstreams[0].panic)
@@ -286,7 +286,7 @@ async def test_p21_with_all_out_panic_serves_from_all(world):
     ]
 
 
-async def test_p21_panic_begins_when_fewer_than_so_many_percent_are_left(world):
+async def test_21_panic_begins_when_fewer_than_so_many_percent_are_left(world):
     found = await patients(world, 3, health_check=FAST, panic_percent=50)
     found[0].well = False
     await world.until(lambda: endpoints(world) == [ILL, WELL, WELL])
@@ -297,7 +297,7 @@ async def test_p21_panic_begins_when_fewer_than_so_many_percent_are_left(world):
     assert not world.proxy.observe().upstreams[0].panic
 
 
-async def test_p21_who_waits_in_the_queue_gets_the_place_of_who_comes_back(world):
+async def test_21_who_waits_in_the_queue_gets_the_place_of_who_comes_back(world):
     one, other = await patients(world, 2, outliers=OutlierSpec(consecutive_errors=1, base_ejection=0.2))
     one.status = 0
     await answers(world, 2)
@@ -324,7 +324,7 @@ async def probe_is_due(world) -> None:
     await world.until(due)
 
 
-async def test_p23_an_app_that_fails_too_often_is_left_alone_and_clients_are_told_at_once(world):
+async def test_23_an_app_that_fails_too_often_is_left_alone_and_clients_are_told_at_once(world):
     (one,) = await patients(world, 1, breaker=BreakerSpec(failures=3, open_for=30))
     one.status = 0
     assert await answers(world, 5) == [502, 502, 502, 503, 503]
@@ -345,7 +345,7 @@ async def test_p23_an_app_that_fails_too_often_is_left_alone_and_clients_are_tol
     assert text.startswith("The circuit breaker of app is open for 30 s: 3 requests failed within 10 s. The last one: ")
 
 
-async def test_p23_after_a_while_exactly_one_request_is_the_probe_and_its_success_closes(world):
+async def test_23_after_a_while_exactly_one_request_is_the_probe_and_its_success_closes(world):
     await world.start(breaker=OPENS)
     arrived, go = asyncio.Semaphore(0), asyncio.Event()
     fails = 3
@@ -377,7 +377,7 @@ async def test_p23_after_a_while_exactly_one_request_is_the_probe_and_its_succes
     assert [step["to"] for step in steps] == ["open", "half_open", "closed"]
 
 
-async def test_p23_the_probes_failure_opens_it_again(world):
+async def test_23_the_probes_failure_opens_it_again(world):
     (one,) = await patients(world, 1, breaker=OPENS)
     one.status = 0
     await answers(world, 3)
@@ -387,7 +387,7 @@ async def test_p23_the_probes_failure_opens_it_again(world):
     assert breaker(world) is BreakerState.OPEN
 
 
-async def test_p23_when_the_probes_client_leaves_the_next_request_is_the_probe(world):
+async def test_23_when_the_probes_client_leaves_the_next_request_is_the_probe(world):
     await world.start(breaker=OPENS)
     fails, hangs = 3, 1
     arrived = asyncio.Event()
@@ -419,7 +419,7 @@ async def test_p23_when_the_probes_client_leaves_the_next_request_is_the_probe(w
     assert breaker(world) is BreakerState.CLOSED
 
 
-async def test_p23_a_probe_that_fails_is_not_tried_again(world):
+async def test_23_a_probe_that_fails_is_not_tried_again(world):
     await world.start(breaker=OPENS, retries=RetrySpec(on=("connect", "reset"), attempts=1))
     one, other = Patient(), Patient()
     for patient in (one, other):
@@ -432,7 +432,7 @@ async def test_p23_a_probe_that_fails_is_not_tried_again(world):
     assert one.requests + other.requests == 4
 
 
-async def test_p23_who_waits_in_the_queue_is_told_when_it_opens(world):
+async def test_23_who_waits_in_the_queue_is_told_when_it_opens(world):
     await world.start(breaker=BreakerSpec(failures=1, open_for=30))
     go = asyncio.Event()
 
@@ -451,7 +451,7 @@ async def test_p23_who_waits_in_the_queue_is_told_when_it_opens(world):
     assert world.proxy.observe().upstreams[0].queue == 0
 
 
-async def test_p23_a_workers_own_500_counts_only_when_asked(world):
+async def test_23_a_workers_own_500_counts_only_when_asked(world):
     (one,) = await patients(world, 1, breaker=BreakerSpec(failures=3))
     one.status = 500
     assert await answers(world, 5) == [500] * 5
@@ -459,7 +459,7 @@ async def test_p23_a_workers_own_500_counts_only_when_asked(world):
     assert await answers(world, 5) == [500, 500, 500, 503, 503]
 
 
-async def test_p23_it_is_switched_off_while_it_is_open(world):
+async def test_23_it_is_switched_off_while_it_is_open(world):
     (one,) = await patients(world, 1, breaker=BreakerSpec(failures=1, open_for=30))
     one.status = 0
     assert await answers(world, 2) == [502, 503]
@@ -469,7 +469,7 @@ async def test_p23_it_is_switched_off_while_it_is_open(world):
     assert world.proxy.observe().upstreams[0].breaker is None
 
 
-async def test_p23_more_requests_at_once_than_allowed_are_answered_at_once(world):
+async def test_23_more_requests_at_once_than_allowed_are_answered_at_once(world):
     await world.start(breaker=BreakerSpec(max_requests=2))
     go = asyncio.Event()
 
@@ -490,7 +490,7 @@ async def test_p23_more_requests_at_once_than_allowed_are_answered_at_once(world
     assert world.proxy.observe().totals.shed == 2
 
 
-async def test_p23_connections_are_bounded_and_idle_ones_make_room(world):
+async def test_23_connections_are_bounded_and_idle_ones_make_room(world):
     await world.start(breaker=BreakerSpec(max_connections=2))
     go = asyncio.Event()
     go.set()
@@ -524,7 +524,7 @@ async def test_p23_connections_are_bounded_and_idle_ones_make_room(world):
     assert [world.proxy.in_flight(endpoint) for endpoint in world.endpoints] == [0] * 4
 
 
-async def test_p23_what_is_off_is_never_asked_while_requests_pass(world):
+async def test_23_what_is_off_is_never_asked_while_requests_pass(world):
     """It costs them one look at an attribute that is None."""
     await world.start()
     upstream = world.proxy._upstreams["app"]
@@ -541,7 +541,7 @@ async def test_p23_what_is_off_is_never_asked_while_requests_pass(world):
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_p21_p23_whatever_fails_in_whatever_order_each_request_ends_once_and_no_place_is_lost(world, seed):
+async def test_21_p23_whatever_fails_in_whatever_order_each_request_ends_once_and_no_place_is_lost(world, seed):
     """Everything is on, workers fail at random, clients come and go, and settings change under way."""
     rng = random.Random(seed)
     outliers = OutlierSpec(consecutive_errors=2, base_ejection=0.05, success_rate_factor=1, interval=0.1, min_hosts=2)

@@ -59,7 +59,7 @@ async def two_flaky(world, failures: int, answer: bytes = b"") -> tuple[Flaky, F
 # -- 20: conditions
 
 
-async def test_p20_by_default_a_request_that_was_sent_is_not_sent_again(world):
+async def test_20_by_default_a_request_that_was_sent_is_not_sent_again(world):
     await world.start()
     one, other = await two_flaky(world, failures=1)
     assert (await asked(world))[0] == 502
@@ -68,7 +68,7 @@ async def test_p20_by_default_a_request_that_was_sent_is_not_sent_again(world):
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"])
-async def test_p20_an_idempotent_request_whose_connection_is_reset_goes_to_another_worker(world, method):
+async def test_20_an_idempotent_request_whose_connection_is_reset_goes_to_another_worker(world, method):
     await world.start(retries=RESET)
     one, other = Flaky(99), Flaky(0)
     await world.worker(handler=one)
@@ -82,7 +82,7 @@ async def test_p20_an_idempotent_request_whose_connection_is_reset_goes_to_anoth
     assert (totals.accepted, totals.answered, totals.retries) == (1, 1, 1)
 
 
-async def test_p20_a_post_that_was_sent_is_never_sent_again(world):
+async def test_20_a_post_that_was_sent_is_never_sent_again(world):
     await world.start(
         retries=RetrySpec(on=("connect", "reset", "timeout", "503")), timeouts=Timeouts(response_head=0.1)
     )
@@ -98,7 +98,7 @@ async def test_p20_a_post_that_was_sent_is_never_sent_again(world):
     assert world.proxy.observe().totals.retries == 0
 
 
-async def test_p20_without_connect_even_a_refused_connection_is_the_end(world):
+async def test_20_without_connect_even_a_refused_connection_is_the_end(world):
     await world.start(retries=RetrySpec(on=()))
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
@@ -108,7 +108,7 @@ async def test_p20_without_connect_even_a_refused_connection_is_the_end(world):
     assert world.proxy.observe().totals.retries == 0
 
 
-async def test_p20_a_worker_that_does_not_answer_in_time_is_given_up_for_another(world):
+async def test_20_a_worker_that_does_not_answer_in_time_is_given_up_for_another(world):
     await world.start(retries=RetrySpec(on=("timeout",)), timeouts=Timeouts(response_head=0.1))
     one, other = Flaky(1, answer=b"HTTP/1.1"), Flaky(0)
     await world.worker(handler=one)
@@ -118,7 +118,7 @@ async def test_p20_a_worker_that_does_not_answer_in_time_is_given_up_for_another
 
 
 @pytest.mark.parametrize(("answered", "passed_on"), [(503, 200), (500, 500), (429, 429)])
-async def test_p20_a_chosen_status_is_asked_for_elsewhere_and_any_other_is_passed_on(world, answered, passed_on):
+async def test_20_a_chosen_status_is_asked_for_elsewhere_and_any_other_is_passed_on(world, answered, passed_on):
     await world.start(retries=RetrySpec(on=("503",)))
     one, other = Flaky(1, answer=status_line(answered)), Flaky(0)
     await world.worker(handler=one)
@@ -128,14 +128,14 @@ async def test_p20_a_chosen_status_is_asked_for_elsewhere_and_any_other_is_passe
     assert world.proxy.observe().totals.failed == 0
 
 
-async def test_p20_the_last_answer_is_passed_on_when_nobody_does_better(world):
+async def test_20_the_last_answer_is_passed_on_when_nobody_does_better(world):
     await world.start(retries=RetrySpec(on=("503",), attempts=3))
     one, other = await two_flaky(world, failures=99, answer=status_line(503))
     assert await asked(world) == (503, b"bad")
     assert len(one.requests) + len(other.requests) == 3
 
 
-async def test_p20_a_request_is_sent_so_many_times_at_most(world):
+async def test_20_a_request_is_sent_so_many_times_at_most(world):
     await world.start(retries=RetrySpec(on=("reset",), attempts=4))
     one, other = await two_flaky(world, failures=99)
     status, body = await asked(world)
@@ -145,7 +145,7 @@ async def test_p20_a_request_is_sent_so_many_times_at_most(world):
     assert world.proxy.observe().totals.retries == 3
 
 
-async def test_p20_where_there_is_only_one_worker_it_is_asked_again(world):
+async def test_20_where_there_is_only_one_worker_it_is_asked_again(world):
     await world.start(retries=RESET)
     one = Flaky(1)
     await world.worker(handler=one)
@@ -153,7 +153,7 @@ async def test_p20_where_there_is_only_one_worker_it_is_asked_again(world):
     assert len(one.requests) == 2
 
 
-async def test_p20_when_the_only_worker_dies_with_a_request_its_successor_gets_it(world):
+async def test_20_when_the_only_worker_dies_with_a_request_its_successor_gets_it(world):
     await world.start(retries=RESET)
     arrived = asyncio.Event()
 
@@ -178,7 +178,7 @@ async def test_p20_when_the_only_worker_dies_with_a_request_its_successor_gets_i
 # -- 20: bodies
 
 
-async def test_p20_a_body_is_sent_again_whole_also_what_came_later(world):
+async def test_20_a_body_is_sent_again_whole_also_what_came_later(world):
     await world.start(retries=RESET, request_buffer=0)
     seen: list[bytes] = []
     half = asyncio.Event()
@@ -202,7 +202,7 @@ async def test_p20_a_body_is_sent_again_whole_also_what_came_later(world):
     assert other.requests[0].endswith(b"abcdef")
 
 
-async def test_p20_a_body_in_chunks_is_sent_again_with_its_trailers_end(world):
+async def test_20_a_body_in_chunks_is_sent_again_with_its_trailers_end(world):
     await world.start(retries=RESET)
     one, other = Flaky(1), Flaky(0)
     await world.worker(handler=one)
@@ -213,7 +213,7 @@ async def test_p20_a_body_in_chunks_is_sent_again_with_its_trailers_end(world):
     assert other.requests[0].endswith(b"0\r\n\r\n")
 
 
-async def test_p20_a_body_that_is_no_longer_held_is_not_sent_again(world):
+async def test_20_a_body_that_is_no_longer_held_is_not_sent_again(world):
     await world.start(retries=RESET, request_buffer=0)
 
     async def die_at_the_end(reader, writer):
@@ -230,7 +230,7 @@ async def test_p20_a_body_that_is_no_longer_held_is_not_sent_again(world):
     assert other.requests == []
 
 
-async def test_p20_a_fastcgi_worker_that_hangs_up_hands_its_request_on_with_its_body(world, tmp_path):
+async def test_20_a_fastcgi_worker_that_hangs_up_hands_its_request_on_with_its_body(world, tmp_path):
     await world.start(script="/x", retries=RESET)
 
     async def hang_up(reader, writer):
@@ -246,7 +246,7 @@ async def test_p20_a_fastcgi_worker_that_hangs_up_hands_its_request_on_with_its_
     server.close()
 
 
-async def test_p20_a_cgi_program_that_takes_too_long_is_killed_and_another_one_started(world):
+async def test_20_a_cgi_program_that_takes_too_long_is_killed_and_another_one_started(world):
     await world.start(script="/x", retries=RetrySpec(on=("timeout",)), timeouts=Timeouts(response_head=2))
     world.cgi("""
 import os, sys, time
@@ -264,7 +264,7 @@ sys.stdout.write("Content-Type: a/b\\r\\n\\r\\nok")
 # -- 20: budget, trace
 
 
-async def test_p20_the_budget_bounds_what_a_whole_app_tries_again(world):
+async def test_20_the_budget_bounds_what_a_whole_app_tries_again(world):
     await world.start(retries=RetrySpec(on=("reset",), budget_percent=50, budget_per_second=0, attempts=10))
     one, other = await two_flaky(world, failures=999)
     for _ in range(10):
@@ -275,7 +275,7 @@ async def test_p20_the_budget_bounds_what_a_whole_app_tries_again(world):
     assert len(one.requests) + len(other.requests) == 15
 
 
-async def test_p20_each_attempt_is_written_down(world):
+async def test_20_each_attempt_is_written_down(world):
     await world.start(retries=RESET)
     world.route(1)
     one = Flaky(1)
@@ -299,7 +299,7 @@ def duplicate(writer: asyncio.StreamWriter) -> socket.socket:
     return socket.socket(fileno=socket.dup(writer.get_extra_info("socket").fileno()))
 
 
-async def test_p19_the_connection_used_last_is_used_next(world):
+async def test_19_the_connection_used_last_is_used_next(world):
     await world.start()
     numbers: list[int] = []
     hold = [asyncio.Event(), asyncio.Event()]
@@ -326,7 +326,7 @@ async def test_p19_the_connection_used_last_is_used_next(world):
     assert worker.connections == 2
 
 
-async def test_p19_a_connection_that_has_ended_is_not_used_again(world):
+async def test_19_a_connection_that_has_ended_is_not_used_again(world):
     """Even for POST, which could not be sent a second time."""
     await world.start()
     ended = asyncio.Event()
@@ -353,7 +353,7 @@ async def test_p19_a_connection_that_has_ended_is_not_used_again(world):
 
 
 @pytest.mark.parametrize("method", [b"POST", b"GET"])
-async def test_p19_what_was_not_written_yet_when_the_connection_ends_goes_to_a_fresh_one(world, method):
+async def test_19_what_was_not_written_yet_when_the_connection_ends_goes_to_a_fresh_one(world, method):
     """The request and the end of the idle connection reach the gateway in the same turn of its loop."""
     await world.start()
     writers: list[asyncio.StreamWriter] = []

@@ -46,7 +46,7 @@ def first_lines(worker) -> list[bytes]:
     return [request.partition(b"\r\n")[0] for request in worker.requests]
 
 
-async def test_p17_the_prefix_is_stripped_from_the_request_line_and_from_nothing_else(world):
+async def test_17_the_prefix_is_stripped_from_the_request_line_and_from_nothing_else(world):
     await world.start()
     worker = await world.worker()
     await lay(world, route(strip_prefix=True))
@@ -57,7 +57,7 @@ async def test_p17_the_prefix_is_stripped_from_the_request_line_and_from_nothing
     assert all(b"\r\nReferer: /r/x\r\nX: /r\r\n" in request for request in worker.requests)
 
 
-async def test_p17_a_prefix_is_rewritten_with_body_and_fields_kept(world):
+async def test_17_a_prefix_is_rewritten_with_body_and_fields_kept(world):
     await world.start()
     worker = await world.worker()
     await lay(world, route(rewrite="/v2/api"))
@@ -69,7 +69,7 @@ async def test_p17_a_prefix_is_rewritten_with_body_and_fields_kept(world):
     assert body == b"abc"
 
 
-async def test_p17_host_method_and_field_choose_the_app(world):
+async def test_17_host_method_and_field_choose_the_app(world):
     await world.start()
     await lay(
         world,
@@ -92,7 +92,7 @@ async def test_p17_host_method_and_field_choose_the_app(world):
     assert await who(method="PUT") == "app", "the app's own route has the higher priority"
 
 
-async def test_p17_a_request_that_fits_no_condition_is_told_so(world):
+async def test_17_a_request_that_fits_no_condition_is_told_so(world):
     await world.start()
     await lay(world, route(methods=("PUT",)))
     status, _, body = await ask(world, "/r/x")
@@ -101,7 +101,7 @@ async def test_p17_a_request_that_fits_no_condition_is_told_so(world):
     assert (status, b"No app has this path" in body) == (404, True)
 
 
-async def test_p17_weights_are_shared_out_exactly_and_counted(world):
+async def test_17_weights_are_shared_out_exactly_and_counted(world):
     await world.start()
     await lay(world, route(apps={"app": 3, "b": 1}), others=("b",))
     first, second = await world.worker(), await world.worker(app="b")
@@ -121,7 +121,7 @@ async def test_p17_weights_are_shared_out_exactly_and_counted(world):
     assert world.proxy.latencies("b").total == 10
 
 
-async def test_p17_other_weights_hold_from_the_next_request_on_and_counts_stay(world):
+async def test_17_other_weights_hold_from_the_next_request_on_and_counts_stay(world):
     await world.start()
     await lay(world, route(apps={"app": 1, "b": 1}), others=("b",))
     first, second = await world.worker(), await world.worker(app="b")
@@ -134,7 +134,7 @@ async def test_p17_other_weights_hold_from_the_next_request_on_and_counts_stay(w
     assert [lead.accepted for lead in seen(world, "r").leads] == [2, 5]
 
 
-async def test_p17_an_app_without_an_endpoint_gets_no_share_and_is_asked_to_start_one(world):
+async def test_17_an_app_without_an_endpoint_gets_no_share_and_is_asked_to_start_one(world):
     await world.start()
     await lay(world, route(apps={"app": 1, "b": 9}), others=("b",))
     worker = await world.worker()
@@ -149,7 +149,7 @@ async def test_p17_an_app_without_an_endpoint_gets_no_share_and_is_asked_to_star
     assert (len(worker.requests), len(second.requests)) == (6, 9)
 
 
-async def test_p17_an_app_of_weight_0_gets_nothing_even_when_it_is_alone(world):
+async def test_17_an_app_of_weight_0_gets_nothing_even_when_it_is_alone(world):
     await world.start()
     await lay(world, route(apps={"app": 0, "b": 1}), others=("b",))
     worker = await world.worker()
@@ -160,7 +160,7 @@ async def test_p17_an_app_of_weight_0_gets_nothing_even_when_it_is_alone(world):
     assert (len(worker.requests), len(second.requests)) == (0, 1)
 
 
-async def test_p17_when_all_are_unavailable_the_one_whose_turn_it_is_says_why(world):
+async def test_17_when_all_are_unavailable_the_one_whose_turn_it_is_says_why(world):
     await world.start()
     upstreams = tuple(UpstreamSpec(app=name, route=f"/{name}", unavailable=f"no {name}") for name in ("app", "b"))
     await world.proxy.apply(replace(world.spec, upstreams=upstreams, routes=(route(apps={"app": 1, "b": 1}),)))
@@ -169,7 +169,7 @@ async def test_p17_when_all_are_unavailable_the_one_whose_turn_it_is_says_why(wo
     assert seen(world, "r").classes[5] == 4
 
 
-async def test_p17_what_is_counted_by_route_adds_up_with_clients_that_leave_and_answers_that_fail(world):
+async def test_17_what_is_counted_by_route_adds_up_with_clients_that_leave_and_answers_that_fail(world):
     await world.start()
     await lay(world, route(apps={"app": 1, "b": 1}), others=("b",))
 
@@ -193,7 +193,7 @@ async def test_p17_what_is_counted_by_route_adds_up_with_clients_that_leave_and_
     assert (view.accepted, view.classes[5], sum(view.classes)) == (4, 2, 2)
 
 
-async def test_p17_a_route_that_goes_leaves_its_counts_with_the_app(world):
+async def test_17_a_route_that_goes_leaves_its_counts_with_the_app(world):
     await world.start()
     await lay(world, route())
     await world.worker()
@@ -217,7 +217,7 @@ async def test_p17_a_route_that_goes_leaves_its_counts_with_the_app(world):
     ],
     ids=["plain", "stripped", "rewritten", "rewritten below the app's own", "below the app's own", "root"],
 )
-async def test_p17_a_program_is_told_where_it_is_by_its_own_route_or_the_one_that_was_taken(
+async def test_17_a_program_is_told_where_it_is_by_its_own_route_or_the_one_that_was_taken(
     world, way: RouteSpec, target: str, told: tuple[str, str, str]
 ):
     await world.start()
@@ -229,7 +229,7 @@ async def test_p17_a_program_is_told_where_it_is_by_its_own_route_or_the_one_tha
     assert found["QUERY_STRING"] == "q"
 
 
-async def test_p17_a_fastcgi_worker_is_told_the_same(world, tmp_path: Path):
+async def test_17_a_fastcgi_worker_is_told_the_same(world, tmp_path: Path):
     await world.start()
     await lay(world, route(strip_prefix=True), script="/srv/app.py")
     worker = await world.fastcgi(tmp_path / "socket")
@@ -238,7 +238,7 @@ async def test_p17_a_fastcgi_worker_is_told_the_same(world, tmp_path: Path):
     assert (told[b"SCRIPT_NAME"], told[b"PATH_INFO"], told[b"REQUEST_URI"]) == (b"/r", b"/x", b"/r/x")
 
 
-async def test_p17_a_site_has_its_root_where_the_route_leads(world, tmp_path: Path):
+async def test_17_a_site_has_its_root_where_the_route_leads(world, tmp_path: Path):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/a.txt").write_text("here")
     (tmp_path / "docs/index.html").write_text("index")
@@ -251,14 +251,14 @@ async def test_p17_a_site_has_its_root_where_the_route_leads(world, tmp_path: Pa
     assert b"Location: /r/docs/?q\r\n" in head
 
 
-async def test_p17_location_fields_pass_as_the_worker_wrote_them(world):
+async def test_17_location_fields_pass_as_the_worker_wrote_them(world):
     await world.start()
     await world.worker(b"HTTP/1.1 302 Found\r\nLocation: /v2/next\r\nContent-Length: 0\r\n\r\n")
     await lay(world, route(rewrite="/v2"))
     assert b"\r\nLocation: /v2/next\r\n" in (await ask(world, "/r/x"))[1]
 
 
-async def test_p17_a_trace_names_the_route_and_what_the_client_asked_for(world):
+async def test_17_a_trace_names_the_route_and_what_the_client_asked_for(world):
     await world.start()
     await lay(world, route(rewrite="/v2"))
     worker = await world.worker(b"nonsense\r\n\r\n")

@@ -52,7 +52,7 @@ class Gate:
 
 
 @pytest.mark.parametrize("name", plugins.names("cgilab.selection"))
-async def test_p18_each_policy_serves_while_workers_come_and_go(world, name):
+async def test_18_each_policy_serves_while_workers_come_and_go(world, name):
     await world.start(selection=name, queue_length=100)
     workers = [await world.worker(concurrency=1) for _ in range(4)]
     for number in range(6):
@@ -66,7 +66,7 @@ async def test_p18_each_policy_serves_while_workers_come_and_go(world, name):
     assert [one.in_flight for one in world.proxy.observe().upstreams[0].endpoints] == [0] * 4
 
 
-async def test_p18_the_policy_changes_while_requests_come(world):
+async def test_18_the_policy_changes_while_requests_come(world):
     await world.start(selection="first_available")
     workers = [await world.worker() for _ in range(3)]
     for _ in range(3):
@@ -78,7 +78,7 @@ async def test_p18_the_policy_changes_while_requests_come(world):
     assert counts(workers) == [5, 2, 2]
 
 
-async def test_p18_weights_are_by_slot_and_change_while_requests_come(world):
+async def test_18_weights_are_by_slot_and_change_while_requests_come(world):
     await world.start(selection="weighted_round_robin", weights=(3, 1))
     workers = [await world.worker() for _ in range(3)]
     for _ in range(10):
@@ -90,7 +90,7 @@ async def test_p18_weights_are_by_slot_and_change_while_requests_come(world):
     assert counts(workers) == [7, 10, 3]
 
 
-async def test_p18_a_newcomer_starts_slowly_and_has_its_whole_weight_in_the_end(world):
+async def test_18_a_newcomer_starts_slowly_and_has_its_whole_weight_in_the_end(world):
     await world.start(selection="weighted_round_robin", slow_start=1.0)
     await world.worker()
     await world.until(lambda: weights(world) == [1.0])
@@ -103,7 +103,7 @@ async def test_p18_a_newcomer_starts_slowly_and_has_its_whole_weight_in_the_end(
     assert any(0.1 < one < 1.0 for one in seen)
 
 
-async def test_p18_a_worker_that_is_well_again_starts_slowly_too(world):
+async def test_18_a_worker_that_is_well_again_starts_slowly_too(world):
     await world.start(selection="weighted_round_robin")
     for _ in range(2):
         await world.worker()
@@ -122,7 +122,7 @@ def weights(world):
     return [one.weight for one in world.proxy.observe().upstreams[0].endpoints]
 
 
-async def test_p18_peak_ewma_measures_answers_and_is_shown_and_others_measure_nothing(world):
+async def test_18_peak_ewma_measures_answers_and_is_shown_and_others_measure_nothing(world):
     await world.start(selection="peak_ewma")
 
     async def slow(reader, writer):
@@ -142,7 +142,7 @@ async def test_p18_peak_ewma_measures_answers_and_is_shown_and_others_measure_no
     assert [one.ewma_ms for one in world.proxy.observe().upstreams[0].endpoints] == [None, None]
 
 
-async def test_p18_a_worker_that_times_out_is_no_fast_worker(world):
+async def test_18_a_worker_that_times_out_is_no_fast_worker(world):
     await world.start(Timeouts(response_head=0.1), selection="peak_ewma")
     gate = Gate()
     await world.worker(handler=gate)
@@ -150,7 +150,7 @@ async def test_p18_a_worker_that_times_out_is_no_fast_worker(world):
     assert world.proxy.observe().upstreams[0].endpoints[0].ewma_ms > 50
 
 
-async def test_p18_equal_paths_reach_the_same_worker_and_unlike_ones_do_not_all(world):
+async def test_18_equal_paths_reach_the_same_worker_and_unlike_ones_do_not_all(world):
     await world.start(selection="consistent_hash", hash=HashSpec(key="path"))
     workers = [await world.worker() for _ in range(4)]
     for path in "abcdefgh":
@@ -161,7 +161,7 @@ async def test_p18_equal_paths_reach_the_same_worker_and_unlike_ones_do_not_all(
     assert sum(map(bool, reached)) > 1
 
 
-async def test_p18_a_sticky_session_survives_and_moves_when_its_worker_leaves(world):
+async def test_18_a_sticky_session_survives_and_moves_when_its_worker_leaves(world):
     await world.start(selection="sticky_cookie")
     workers = [await world.worker() for _ in range(3)]
     _, told = await ask(world)
@@ -180,7 +180,7 @@ async def test_p18_a_sticky_session_survives_and_moves_when_its_worker_leaves(wo
     assert sorted(counts(workers)) == [0, 2, 6], "it has a new home"
 
 
-async def test_p18_a_home_that_refuses_connections_is_left_for_this_request_and_told_when_it_is_gone(world):
+async def test_18_a_home_that_refuses_connections_is_left_for_this_request_and_told_when_it_is_gone(world):
     await world.start(selection="sticky_cookie")
     workers = [await world.worker() for _ in range(2)]
     session = (await ask(world))[1].partition("; ")[0]
@@ -215,7 +215,7 @@ def waiting(world):
     return world.proxy.observe().upstreams[0].queue
 
 
-async def test_p18_a_sticky_request_waits_for_its_home_while_others_are_served(world, busy_home):
+async def test_18_a_sticky_request_waits_for_its_home_while_others_are_served(world, busy_home):
     gate, other, session = busy_home
     mine = asyncio.create_task(ask(world, session))
     await world.until(lambda: waiting(world) == 1)
@@ -229,7 +229,7 @@ async def test_p18_a_sticky_request_waits_for_its_home_while_others_are_served(w
 
 
 @pytest.mark.parametrize("how", ["it leaves", "it falls ill"])
-async def test_p18_who_waits_for_a_home_that_takes_no_more_is_served_elsewhere(world, busy_home, how):
+async def test_18_who_waits_for_a_home_that_takes_no_more_is_served_elsewhere(world, busy_home, how):
     _, other, session = busy_home
     mine = asyncio.create_task(ask(world, session))
     await world.until(lambda: waiting(world) == 1)
@@ -242,7 +242,7 @@ async def test_p18_who_waits_for_a_home_that_takes_no_more_is_served_elsewhere(w
     assert len(other.requests) == 1
 
 
-async def test_p18_a_sticky_request_whose_home_has_a_queue_of_its_own_is_sent_at_once(world, busy_home):
+async def test_18_a_sticky_request_whose_home_has_a_queue_of_its_own_is_sent_at_once(world, busy_home):
     gate, other, session = busy_home
     await setting(world, queue=Queue.WORKER)
     mine = asyncio.create_task(ask(world, session))
@@ -254,7 +254,7 @@ async def test_p18_a_sticky_request_whose_home_has_a_queue_of_its_own_is_sent_at
     assert other.requests == []
 
 
-async def test_p18_a_request_from_the_queue_is_told_its_home_too(world):
+async def test_18_a_request_from_the_queue_is_told_its_home_too(world):
     await world.start(selection="sticky_cookie")
     waiting = asyncio.create_task(ask(world))
     await world.until(lambda: world.proxy.observe().upstreams[0].queue == 1)
@@ -264,7 +264,7 @@ async def test_p18_a_request_from_the_queue_is_told_its_home_too(world):
     assert told.startswith("cgilab-app=")
 
 
-async def test_p18_no_other_answer_on_the_connection_gets_the_cookie(world):
+async def test_18_no_other_answer_on_the_connection_gets_the_cookie(world):
     await world.start(selection="sticky_cookie")
     await world.worker()
     client = await world.client()
@@ -292,7 +292,7 @@ async def told(world, number):
     return mistakes(world)[number - 1]
 
 
-async def test_p18_a_policy_of_ones_own_chooses(world, tmp_path):
+async def test_18_a_policy_of_ones_own_chooses(world, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(LAST)
     await world.start(selection=str(file))
@@ -303,7 +303,7 @@ async def test_p18_a_policy_of_ones_own_chooses(world, tmp_path):
     assert counts(workers) == [0, 0, 4]
 
 
-async def test_p18_an_edited_file_is_loaded_anew_and_an_equal_one_is_not(world, tmp_path):
+async def test_18_an_edited_file_is_loaded_anew_and_an_equal_one_is_not(world, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(LAST)
     await world.start(selection=str(file))
@@ -318,7 +318,7 @@ async def test_p18_an_edited_file_is_loaded_anew_and_an_equal_one_is_not(world, 
     assert len(mistakes(world)) == 2
 
 
-async def test_p18_a_policy_sees_what_candidates_have_and_cannot_change_it(world, tmp_path):
+async def test_18_a_policy_sees_what_candidates_have_and_cannot_change_it(world, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "class Policy:\n"
@@ -358,7 +358,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("text", "line", "expected"), BROKEN.values(), ids=BROKEN)
-async def test_p18_a_file_that_does_not_load_is_told_and_requests_go_on_in_turn(world, tmp_path, text, line, expected):
+async def test_18_a_file_that_does_not_load_is_told_and_requests_go_on_in_turn(world, tmp_path, text, line, expected):
     file = tmp_path / "mine.py"
     file.write_text(text)
     await world.start(selection=str(file))
@@ -373,7 +373,7 @@ async def test_p18_a_file_that_does_not_load_is_told_and_requests_go_on_in_turn(
     assert counts(workers) == [2, 2, 2]
 
 
-async def test_p18_a_file_that_is_gone_is_told_and_found_again(world, tmp_path):
+async def test_18_a_file_that_is_gone_is_told_and_found_again(world, tmp_path):
     file = tmp_path / "mine.py"
     await world.start(selection=str(file))
     await world.worker()
@@ -401,7 +401,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("answer", "expected"), WRONG.values(), ids=WRONG)
-async def test_p18_a_wrong_choice_is_told_and_its_client_notices_nothing(world, tmp_path, answer, expected):
+async def test_18_a_wrong_choice_is_told_and_its_client_notices_nothing(world, tmp_path, answer, expected):
     file = tmp_path / "mine.py"
     file.write_text(f"class Policy:\n    def choose(self, endpoints, request):\n        {answer}\n")
     await world.start(selection=str(file))
@@ -419,7 +419,7 @@ async def test_p18_a_wrong_choice_is_told_and_its_client_notices_nothing(world, 
     assert (await told(world, 3)).text.endswith("(5 more like this were not told)")
 
 
-async def test_p18_a_slow_choice_is_told_and_counts(world, tmp_path):
+async def test_18_a_slow_choice_is_told_and_counts(world, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(
         "import time\n\nclass Policy:\n    def choose(self, endpoints, request):\n"

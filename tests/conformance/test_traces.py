@@ -34,7 +34,7 @@ def late(seconds):
     return handler
 
 
-async def test_p29_a_slow_request_is_traced_with_where_its_time_went(world):
+async def test_29_a_slow_request_is_traced_with_where_its_time_went(world):
     await world.start()
     await settings(world, slow=0.1)
     await world.worker(handler=late(0.15), concurrency=1)
@@ -53,7 +53,7 @@ async def test_p29_a_slow_request_is_traced_with_where_its_time_went(world):
     assert world.proxy.traces(second.id) == (second,)
 
 
-async def test_p29_the_slow_log_tells_once_a_second_and_names_the_trace(world):
+async def test_29_the_slow_log_tells_once_a_second_and_names_the_trace(world):
     await world.start()
     await settings(world, slow=0.05)
     await world.worker(handler=late(0.06))
@@ -65,7 +65,7 @@ async def test_p29_the_slow_log_tells_once_a_second_and_names_the_trace(world):
     assert told[0].app == "app"
 
 
-async def test_p29_a_quick_request_leaves_no_trace_unless_sampled(world):
+async def test_29_a_quick_request_leaves_no_trace_unless_sampled(world):
     await world.start()
     await settings(world, slow=0)
     await world.worker()
@@ -78,7 +78,7 @@ async def test_p29_a_quick_request_leaves_no_trace_unless_sampled(world):
     assert [trace.kept for trace in world.proxy.traces()] == [(Why.SAMPLED,)] * 2
 
 
-async def test_p29_a_client_that_leaves_while_its_first_connection_is_made_leaves_a_trace(world):
+async def test_29_a_client_that_leaves_while_its_first_connection_is_made_leaves_a_trace(world):
     await world.start()
     await settings(world, trace_sample=1)
     with full_backlog() as port:
@@ -93,7 +93,7 @@ async def test_p29_a_client_that_leaves_while_its_first_connection_is_made_leave
     assert [(one.worker, one.failure) for one in trace.attempts] == [("app/0", "")]
 
 
-async def test_p29_a_request_without_answer_tells_who_was_tried_and_what_the_client_was_told(world):
+async def test_29_a_request_without_answer_tells_who_was_tried_and_what_the_client_was_told(world):
     await world.start(timeouts=Timeouts(connect=0.3))
     await settings(world, slow=0)
     with socket.socket() as nobody:
@@ -109,7 +109,7 @@ async def test_p29_a_request_without_answer_tells_who_was_tried_and_what_the_cli
     assert trace.total_s >= trace.queue_s >= 0.29
 
 
-async def test_p29_a_retried_request_tells_the_one_that_failed_and_the_one_that_answered(world):
+async def test_29_a_retried_request_tells_the_one_that_failed_and_the_one_that_answered(world):
     await world.start()
     await settings(world, slow=0)
     with socket.socket() as nobody:
@@ -125,7 +125,7 @@ async def test_p29_a_retried_request_tells_the_one_that_failed_and_the_one_that_
     assert not answered.failure
 
 
-async def test_p29_a_shed_request_and_one_without_route_are_told_apart(world):
+async def test_29_a_shed_request_and_one_without_route_are_told_apart(world):
     await world.start(queue_length=0)
     await settings(world, slow=0)
     assert await world.get() == 503
@@ -133,7 +133,7 @@ async def test_p29_a_shed_request_and_one_without_route_are_told_apart(world):
     assert (trace.kept, trace.outcome, trace.status, trace.attempts) == ((Why.SHED,), "shed", 503, ())
 
 
-async def test_p29_nothing_of_a_request_clings_to_the_next_on_its_connection(world):
+async def test_29_nothing_of_a_request_clings_to_the_next_on_its_connection(world):
     await world.start()
     await settings(world, trace_sample=1, slow=0)
     gone = asyncio.Event()

@@ -51,7 +51,7 @@ async def told(reader, size):
     return await asyncio.wait_for(reader.readexactly(size), 5)
 
 
-async def test_p15_both_sides_ask_and_bytes_pass_both_ways(world, switcher):
+async def test_15_both_sides_ask_and_bytes_pass_both_ways(world, switcher):
     client = await opened(world, switcher)
     assert b"\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" in switcher.head
     await client.send(b"\x81\x00\r\n\r\nGET / HTTP/1.1")
@@ -61,7 +61,7 @@ async def test_p15_both_sides_ask_and_bytes_pass_both_ways(world, switcher):
     assert world.proxy.observe().totals.tunnel_bytes == 35
 
 
-async def test_p15_the_switch_reaches_the_client_with_both_fields_and_what_else_the_worker_says(world, switcher):
+async def test_15_the_switch_reaches_the_client_with_both_fields_and_what_else_the_worker_says(world, switcher):
     await world.start()
     await world.worker(handler=switcher)
     client = await world.client()
@@ -71,7 +71,7 @@ async def test_p15_the_switch_reaches_the_client_with_both_fields_and_what_else_
     assert b"\r\nConnection: upgrade\r\nUpgrade: websocket\r\n" in head
 
 
-async def test_p15_what_was_said_before_the_switch_was_known_is_not_lost(world, switcher):
+async def test_15_what_was_said_before_the_switch_was_known_is_not_lost(world, switcher):
     switcher.answer = SWITCH + b"welcome"
     await world.start()
     await world.worker(handler=switcher)
@@ -82,7 +82,7 @@ async def test_p15_what_was_said_before_the_switch_was_known_is_not_lost(world, 
     assert await told(switcher.reader, 5) == b"early"
 
 
-async def test_p15_a_tunnel_counts_as_answered_when_it_opens_and_takes_a_place_until_it_ends(world, switcher):
+async def test_15_a_tunnel_counts_as_answered_when_it_opens_and_takes_a_place_until_it_ends(world, switcher):
     client = await opened(world, switcher)
     view = world.proxy.observe()
     assert (view.totals.accepted, view.totals.answered, view.totals.in_flight) == (1, 1, 0)
@@ -99,7 +99,7 @@ async def test_p15_a_tunnel_counts_as_answered_when_it_opens_and_takes_a_place_u
     assert world.conserved()
 
 
-async def test_p15_the_client_ends_its_half_and_still_hears_the_worker(world, switcher):
+async def test_15_the_client_ends_its_half_and_still_hears_the_worker(world, switcher):
     client = await opened(world, switcher)
     client.writer.write(b"that is all")
     client.writer.write_eof()
@@ -111,7 +111,7 @@ async def test_p15_the_client_ends_its_half_and_still_hears_the_worker(world, sw
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
 
 
-async def test_p15_the_worker_ends_its_half_and_still_hears_the_client(world, switcher):
+async def test_15_the_worker_ends_its_half_and_still_hears_the_client(world, switcher):
     client = await opened(world, switcher)
     switcher.writer.write(b"that is all")
     switcher.writer.write_eof()
@@ -123,7 +123,7 @@ async def test_p15_the_worker_ends_its_half_and_still_hears_the_client(world, sw
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
 
 
-async def test_p15_a_reset_by_the_worker_is_a_reset_for_the_client(world, switcher):
+async def test_15_a_reset_by_the_worker_is_a_reset_for_the_client(world, switcher):
     client = await opened(world, switcher)
     switcher.writer.get_extra_info("socket").setsockopt(1, 13, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     switcher.writer.transport.abort()
@@ -132,7 +132,7 @@ async def test_p15_a_reset_by_the_worker_is_a_reset_for_the_client(world, switch
 
 
 @pytest.mark.parametrize("slow", ["client", "worker"])
-async def test_p15_a_slow_reader_pauses_the_other_side_and_loses_nothing(world, switcher, slow):
+async def test_15_a_slow_reader_pauses_the_other_side_and_loses_nothing(world, switcher, slow):
     client = await opened(world, switcher)
     ends = [(client.writer, switcher.reader), (switcher.writer, client.reader)]
     writer, reader = ends[slow == "client"]
@@ -152,7 +152,7 @@ async def _write(writer, size):
         await writer.drain()
 
 
-async def test_p15_a_tunnel_in_which_nothing_moves_is_closed(world, switcher):
+async def test_15_a_tunnel_in_which_nothing_moves_is_closed(world, switcher):
     client = await opened(world, switcher, timeouts=Timeouts(tunnel_idle=0.2))
     assert await client.ended() is None
     assert await asyncio.wait_for(switcher.reader.read(), 5) == b""
@@ -160,7 +160,7 @@ async def test_p15_a_tunnel_in_which_nothing_moves_is_closed(world, switcher):
 
 
 @pytest.mark.parametrize("first", ["client", "worker"])
-async def test_p15_who_is_silent_after_the_other_has_said_everything_is_not_waited_for_long(world, switcher, first):
+async def test_15_who_is_silent_after_the_other_has_said_everything_is_not_waited_for_long(world, switcher, first):
     client = await opened(world, switcher, timeouts=Timeouts(drain=0.2))
     ends = [(client.writer, switcher.reader), (switcher.writer, client.reader)]
     writer, reader = ends[first == "worker"]
@@ -169,7 +169,7 @@ async def test_p15_who_is_silent_after_the_other_has_said_everything_is_not_wait
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
 
 
-async def test_p15_a_worker_that_leaves_gives_its_tunnels_a_while_and_no_more(world, switcher):
+async def test_15_a_worker_that_leaves_gives_its_tunnels_a_while_and_no_more(world, switcher):
     client = await opened(world, switcher, timeouts=Timeouts(drain=0.5))
     (endpoint,) = world.endpoints
     world.proxy.remove(endpoint)
@@ -180,7 +180,7 @@ async def test_p15_a_worker_that_leaves_gives_its_tunnels_a_while_and_no_more(wo
     assert await client.ended() is None
 
 
-async def test_p15_a_tunnel_of_a_lab_that_ends_is_given_its_while_too(world, switcher):
+async def test_15_a_tunnel_of_a_lab_that_ends_is_given_its_while_too(world, switcher):
     client = await opened(world, switcher, timeouts=Timeouts(drain=0.5))
     closing = asyncio.ensure_future(world.proxy.close())
     await client.send(b"still")
@@ -189,7 +189,7 @@ async def test_p15_a_tunnel_of_a_lab_that_ends_is_given_its_while_too(world, swi
     assert await client.ended() is None
 
 
-async def test_p15_who_never_reads_cannot_keep_a_closed_tunnel_alive(world, switcher):
+async def test_15_who_never_reads_cannot_keep_a_closed_tunnel_alive(world, switcher):
     client = await opened(world, switcher, timeouts=Timeouts(tunnel_idle=0.5, drain=0.3))
     writing = asyncio.ensure_future(_write(switcher.writer, 64 * 1024 * 1024))
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
@@ -209,7 +209,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("ask", "answer"), REFUSED.values(), ids=REFUSED)
-async def test_p15_a_switch_that_was_not_agreed_on_is_a_bad_answer(world, switcher, ask, answer):
+async def test_15_a_switch_that_was_not_agreed_on_is_a_bad_answer(world, switcher, ask, answer):
     switcher.answer = answer
     await world.start()
     await world.worker(handler=switcher)
@@ -233,7 +233,7 @@ ORDINARY = {
 
 
 @pytest.mark.parametrize("ask", ORDINARY.values(), ids=ORDINARY)
-async def test_p15_an_upgrade_that_is_not_for_the_worker_does_not_reach_it(world, ask):
+async def test_15_an_upgrade_that_is_not_for_the_worker_does_not_reach_it(world, ask):
     await world.start()
     worker = await world.worker()
     client = await world.client()
@@ -242,7 +242,7 @@ async def test_p15_an_upgrade_that_is_not_for_the_worker_does_not_reach_it(world
     assert b"upgrade" not in worker.requests[0].lower()
 
 
-async def test_p15_a_worker_that_does_not_switch_answers_like_any_other(world):
+async def test_15_a_worker_that_does_not_switch_answers_like_any_other(world):
     await world.start()
     worker = await world.worker(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno")
     client = await world.client()
@@ -252,7 +252,7 @@ async def test_p15_a_worker_that_does_not_switch_answers_like_any_other(world):
     assert worker.connections == 1
 
 
-async def test_p15_an_app_switches_to_what_its_settings_allow(world, switcher):
+async def test_15_an_app_switches_to_what_its_settings_allow(world, switcher):
     switcher.answer = SWITCH.replace(b"WebSocket", b"irc")
     await world.start(upgrades=("irc",))
     await world.worker(handler=switcher)

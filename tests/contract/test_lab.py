@@ -83,7 +83,7 @@ async def test_snapshot_shows_each_worker_with_the_pid_that_answers(lab: Lab) ->
     assert '"query"' in answers[0].body
 
 
-async def test_p29_what_happened_to_a_request_can_be_asked_for(lab: Lab) -> None:
+async def test_29_what_happened_to_a_request_can_be_asked_for(lab: Lab) -> None:
     await until_ready(lab)
     await lab.set("proxy", {"trace_sample": "1"})
     answer = await lab.request("search", "/api/search?q=http")
@@ -301,7 +301,7 @@ async def canary(lab: Lab) -> RouteSnapshot:
     return next(route for route in (await lab.snapshot()).routes if route.name == "canary")
 
 
-async def test_p17_shift_changes_the_shares_of_a_route_while_it_runs_and_tells_so(lab: Lab) -> None:
+async def test_17_shift_changes_the_shares_of_a_route_while_it_runs_and_tells_so(lab: Lab) -> None:
     await with_canary(lab)
     assert await lead(lab) == {"search": 3, "other": 1}
     since = (await lab.snapshot()).events_next
@@ -328,7 +328,7 @@ async def test_p17_shift_changes_the_shares_of_a_route_while_it_runs_and_tells_s
         ("canary", {"search": 0, "other": 0}, "found weight 0 everywhere"),
     ],
 )
-async def test_p17_shift_refuses_what_no_route_can_be_and_then_changes_nothing(
+async def test_17_shift_refuses_what_no_route_can_be_and_then_changes_nothing(
     lab: Lab, route: str, weights: dict[str, int], told: str
 ) -> None:
     await with_canary(lab)

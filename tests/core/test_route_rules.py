@@ -42,7 +42,7 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("routes", RIGHT.values(), ids=RIGHT)
-def test_p17_routes_that_can_be_reached_are_let_pass(routes: list[dict[str, Any]]) -> None:
+def test_17_routes_that_can_be_reached_are_let_pass(routes: list[dict[str, Any]]) -> None:
     assert told(*(route(**keys) for keys in routes)) == []
 
 
@@ -71,7 +71,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 @pytest.mark.parametrize(("keys", "key", "message"), WRONG.values(), ids=WRONG)
-def test_p17_a_wrong_route_is_named_with_its_key_and_why(keys: dict[str, Any], key: str, message: str) -> None:
+def test_17_a_wrong_route_is_named_with_its_key_and_why(keys: dict[str, Any], key: str, message: str) -> None:
     ((place, found, why),) = told(route(**keys))
     assert (place, found) == ("routes[0]", key)
     assert message in why
@@ -86,7 +86,7 @@ def test_p17_a_wrong_route_is_named_with_its_key_and_why(keys: dict[str, Any], k
         {"headers": {"K": "1", "l": "2"}},
     ],
 )
-def test_p17_of_two_routes_that_ask_for_the_same_one_is_never_reached(other: dict[str, Any]) -> None:
+def test_17_of_two_routes_that_ask_for_the_same_one_is_never_reached(other: dict[str, Any]) -> None:
     same = {"host": "x.org", "methods": ["GET", "PUT"], "headers": {"L": "2", "k": "1"}}
     first = {key: same[key] for key in other if key in same}
     ((place, key, why),) = told(route(**first), route(name="s", **other))

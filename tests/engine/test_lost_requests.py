@@ -52,7 +52,7 @@ async def keep_asking(port: int, statuses: Counter[int], over: asyncio.Event) ->
         writer.close()
 
 
-async def test_p20_nothing_fails_but_what_was_inside_a_killed_worker_and_that_is_counted(tmp_path: Path) -> None:
+async def test_20_nothing_fails_but_what_was_inside_a_killed_worker_and_that_is_counted(tmp_path: Path) -> None:
     source = tmp_path / "works.py"
     source.write_text(WORKS)
     app = AppSpec(

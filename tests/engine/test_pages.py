@@ -54,7 +54,7 @@ async def until_ready(lab: Lab) -> str:
     return answer[2]
 
 
-async def test_p28_readyz_says_which_app_has_no_endpoint_and_healthz_answers_all_the_same(lab: Lab) -> None:
+async def test_28_readyz_says_which_app_has_no_endpoint_and_healthz_answers_all_the_same(lab: Lab) -> None:
     assert "search: ready, with" in await until_ready(lab)
     await lab.scale("search", 0)
     async with asyncio.timeout(30):
@@ -63,7 +63,7 @@ async def test_p28_readyz_says_which_app_has_no_endpoint_and_healthz_answers_all
     assert await ask(lab, "/-/healthz") == (200, "text/plain; charset=utf-8", "ok\n")
 
 
-async def test_p28_the_pages_are_listed_and_others_are_not_there(lab: Lab) -> None:
+async def test_28_the_pages_are_listed_and_others_are_not_there(lab: Lab) -> None:
     _, _, index = await ask(lab, "/-/")
     listed = [line.split()[0] for line in index.splitlines()]
     assert listed == ["/-/metrics", "/-/pool-status", "/-/healthz", "/-/readyz"]
@@ -73,7 +73,7 @@ async def test_p28_the_pages_are_listed_and_others_are_not_there(lab: Lab) -> No
     assert (await ask(lab, "/pool-status"))[0] == 200
 
 
-async def test_p28_metrics_add_up(lab: Lab) -> None:
+async def test_28_metrics_add_up(lab: Lab) -> None:
     await until_ready(lab)
     for _ in range(5):
         assert (await ask(lab, "/api/search?q=x"))[0] == 200
@@ -103,14 +103,14 @@ async def test_p28_metrics_add_up(lab: Lab) -> None:
     assert total("cgilab_access_log_lost_lines_total") == 0
 
 
-async def test_p28_no_app_can_have_the_pages_of_the_gateway(lab: Lab, tmp_path: Path) -> None:
+async def test_28_no_app_can_have_the_pages_of_the_gateway(lab: Lab, tmp_path: Path) -> None:
     spec = await lab.spec()
     for route in ("/-", "/-/", "/-/mine", "/pool-status/"):
         with pytest.raises(Exception, match="expected another route"):
             await lab.apply(spec.having(msgspec.structs.replace(spec.apps[0], route=route)))
 
 
-def test_p28_bounds_of_exported_histograms_are_exact() -> None:
+def test_28_bounds_of_exported_histograms_are_exact() -> None:
     histogram = Histogram()
     values = [255e-6, 257e-6, 511.9e-6, 513e-6, 1.5, 40.0]
     for value in values:

@@ -121,7 +121,7 @@ async def test_an_edited_program_is_rolled_out_and_under_load_no_request_fails(l
     assert (totals.failed, totals.shed) == (0, 0)
 
 
-async def test_p17_an_edited_manifest_lays_routes_while_the_lab_runs_and_a_wrong_one_is_refused(
+async def test_17_an_edited_manifest_lays_routes_while_the_lab_runs_and_a_wrong_one_is_refused(
     lab: LocalLab, tmp_path: Path
 ) -> None:
     assert (await lab.request("greet", "/hello")).status == 404

@@ -68,7 +68,7 @@ async def ask(lab: LocalLab, cookie: str | None = None) -> tuple[int, str | None
     return next(worker.slot for worker in workers if worker.pid == body["pid"]), told and told.partition(";")[0]
 
 
-async def test_p18_a_policy_beside_the_manifest_chooses_and_an_edited_one_is_loaded_anew(
+async def test_18_a_policy_beside_the_manifest_chooses_and_an_edited_one_is_loaded_anew(
     lab: LocalLab, tmp_path: Path
 ) -> None:
     assert [(await ask(lab))[0] for _ in range(3)] == [0, 0, 0]
@@ -84,7 +84,7 @@ async def test_p18_a_policy_beside_the_manifest_chooses_and_an_edited_one_is_loa
     assert "mine.py, line 3: choose raised IndexError: tuple index out of range" in wrong.text
 
 
-async def test_p18_the_sample_policy_keeps_writes_apart(lab: LocalLab) -> None:
+async def test_18_the_sample_policy_keeps_writes_apart(lab: LocalLab) -> None:
     since = (await lab.snapshot()).events_next
     sample = str(paths.content("samples") / "policies" / "writes_apart.py")
     await lab.set("search", {"selection": sample})
@@ -99,7 +99,7 @@ async def test_p18_the_sample_policy_keeps_writes_apart(lab: LocalLab) -> None:
     assert not [event for event in (await lab.events(since)).events if "mistake" in event.data]
 
 
-async def test_p18_a_sticky_session_survives_other_deaths_and_moves_when_its_own_worker_is_killed(
+async def test_18_a_sticky_session_survives_other_deaths_and_moves_when_its_own_worker_is_killed(
     lab: LocalLab,
 ) -> None:
     await lab.set("search", {"selection": "sticky_cookie"})
@@ -120,7 +120,7 @@ async def test_p18_a_sticky_session_survives_other_deaths_and_moves_when_its_own
     assert await ask(lab, told) == (moved, None)
 
 
-async def test_p18_selection_is_set_by_name_weights_by_slot_and_a_mistake_is_explained(lab: LocalLab) -> None:
+async def test_18_selection_is_set_by_name_weights_by_slot_and_a_mistake_is_explained(lab: LocalLab) -> None:
     await lab.set("search", {"selection": "weighted_round_robin", "weights": "4,1"})
     slots = [(await ask(lab))[0] for _ in range(12)]
     assert [slots.count(slot) for slot in range(3)] == [8, 2, 2]
@@ -137,7 +137,7 @@ async def test_p18_selection_is_set_by_name_weights_by_slot_and_a_mistake_is_exp
         assert expected in str(refused.value)
 
 
-def test_p18_a_manifest_that_names_a_policy_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_18_a_manifest_that_names_a_policy_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("")
     app = {"name": "a", "route": "/a", "language": "python", "source": "a.py", "selection": "policies/none.py"}
     file = tmp_path / "lab.json"

@@ -85,7 +85,7 @@ async def test_a_slow_request_is_told_once_with_the_stack_of_its_worker(lab: Loc
         assert any("lingers" in line for line in event.data["stack"])
 
 
-async def test_p29_a_slow_request_is_told_with_the_name_of_its_trace(lab: LocalLab, told: Path) -> None:
+async def test_29_a_slow_request_is_told_with_the_name_of_its_trace(lab: LocalLab, told: Path) -> None:
     await lab.set("proxy", {"slow": "0.1"})
     await slow_request(lab, told, "/app/slow?why=2")
     (event,) = await slow_events(lab)

@@ -30,7 +30,7 @@ TRACE = Trace(
 )
 
 
-def test_p29_a_timeline_has_each_stage_that_there_was_where_it_lies_in_the_whole():
+def test_29_a_timeline_has_each_stage_that_there_was_where_it_lies_in_the_whole():
     lines = timeline.lines(TRACE)
     queue, worker = (next(line for line in lines if words in line) for words in ("waited for a place", "(pid 41) had"))
     assert 2 * worker.count("#") < queue.count("#") < 4 * worker.count("#")
@@ -51,11 +51,11 @@ def test_p29_a_timeline_has_each_stage_that_there_was_where_it_lies_in_the_whole
         ({"queue_s": 0.4, "worker_s": 0.3, "transfer_s": 0.3}, "no stage alone"),
     ],
 )
-def test_p29_the_verdict_names_the_stage_that_has_most_of_the_time(stages, words):
+def test_29_the_verdict_names_the_stage_that_has_most_of_the_time(stages, words):
     assert words in timeline.lines(replace(TRACE, **stages))[-1]
 
 
-def test_p29_every_failed_attempt_is_told_with_its_reason():
+def test_29_every_failed_attempt_is_told_with_its_reason():
     failed = Attempt(worker="search/0", endpoint="127.0.0.1:9001", pid=40, failure="no connection", seconds=0.01)
     lines = timeline.lines(replace(TRACE, kept=(Why.RETRIED,), attempts=(failed, *TRACE.attempts)))
     assert "  1. search/0 (pid 40) at 127.0.0.1:9001: no connection after 10.0 ms" in lines

@@ -95,7 +95,7 @@ async def during(lab: LocalLab, deed: Awaitable[None], clients: int = 8) -> list
     return list(itertools.chain.from_iterable(await asyncio.gather(*asking)))
 
 
-async def test_p20_kills_fail_no_idempotent_request_when_resets_are_tried_again(lab: LocalLab) -> None:
+async def test_20_kills_fail_no_idempotent_request_when_resets_are_tried_again(lab: LocalLab) -> None:
     await lab.set("app", {"retries.on": "connect,reset"})
 
     async def kill() -> None:
@@ -116,7 +116,7 @@ async def test_p20_kills_fail_no_idempotent_request_when_resets_are_tried_again(
     assert snapshot.invariants.conserved
 
 
-async def test_p22_a_frozen_worker_is_ready_to_the_pool_and_unhealthy_to_the_proxy(lab: LocalLab) -> None:
+async def test_22_a_frozen_worker_is_ready_to_the_pool_and_unhealthy_to_the_proxy(lab: LocalLab) -> None:
     changes = {"health_check.interval": "0.05", "health_check.timeout": "0.2", "health_check.fall": "2"}
     await lab.set("app", changes)
     await lab.signal("app/1", "SIGSTOP")
@@ -133,7 +133,7 @@ async def test_p22_a_frozen_worker_is_ready_to_the_pool_and_unhealthy_to_the_pro
     assert {event.slot for event in told} == {1}
 
 
-async def test_p23_an_app_that_dies_of_its_requests_opens_its_breaker(lab: LocalLab) -> None:
+async def test_23_an_app_that_dies_of_its_requests_opens_its_breaker(lab: LocalLab) -> None:
     await lab.set("app", {"breaker.failures": "2", "breaker.open_for": "60"})
     found = await statuses(lab, "/app/die", lambda number: number < 4)
     assert found == [502, 502, 503, 503]

@@ -42,7 +42,7 @@ def test_a_site_is_asked_for_its_front_page() -> None:
     assert asked(replace(APP, site=SiteSpec(root="/srv"))) == [("a", "/a/")]
 
 
-def test_p18_the_proxy_is_told_all_that_selection_goes_by_and_how_often_its_file_was_edited() -> None:
+def test_18_the_proxy_is_told_all_that_selection_goes_by_and_how_often_its_file_was_edited() -> None:
     told = {"selection": "/mine.py", "weights": (3, 1), "slow_start": 5.0, "hash": HashSpec(key="path", factor=2.0)}
     apps = (replace(APP, **told), replace(APP, name="b", route="/b"))
     nothing = PoolView(apps=(), zombies=0)

@@ -26,7 +26,7 @@ WAIT = st.one_of(st.just(0.0), DURATION)
 
 
 @given(st.lists(st.tuples(WAIT, WAIT, DURATION, st.booleans())))
-def test_p28_what_is_recorded_of_stages_is_what_recording_every_one_of_them_would_give(requests):
+def test_28_what_is_recorded_of_stages_is_what_recording_every_one_of_them_would_give(requests):
     tally = Tally(0.0)
     queue, connect, first_byte, total = (Histogram() for _ in range(4))
     for queued, connecting, worked, in_pieces in requests:

@@ -46,7 +46,7 @@ def second(clock: ManualClock, *routes: str) -> Callable[[Upstream], None]:
     return pass_by
 
 
-def test_p17_an_app_has_had_what_came_by_all_routes(upstream: Upstream, clock: ManualClock) -> None:
+def test_17_an_app_has_had_what_came_by_all_routes(upstream: Upstream, clock: ManualClock) -> None:
     answered(upstream.branch, 3)
     answered(upstream.branch_of("r"), 4, status=503)
     answered(upstream.branch_of("s"), 2, own=1)
@@ -58,7 +58,7 @@ def test_p17_an_app_has_had_what_came_by_all_routes(upstream: Upstream, clock: M
     assert (seen.accepted, seen.rps) == (9, 3.0)
 
 
-def test_p17_of_a_route_that_went_the_sum_stays_and_the_last_seconds_do_not_jump(
+def test_17_of_a_route_that_went_the_sum_stays_and_the_last_seconds_do_not_jump(
     upstream: Upstream, clock: ManualClock
 ) -> None:
     answered(upstream.branch_of("r"), 50)
@@ -73,7 +73,7 @@ def test_p17_of_a_route_that_went_the_sum_stays_and_the_last_seconds_do_not_jump
     assert upstream.branch_of("r").accepted == 0, "a route of the same name begins anew"
 
 
-def test_p17_a_route_that_went_is_waited_for_while_it_has_requests(upstream: Upstream, clock: ManualClock) -> None:
+def test_17_a_route_that_went_is_waited_for_while_it_has_requests(upstream: Upstream, clock: ManualClock) -> None:
     branch = upstream.branch_of("r")
     branch.accepted += 1
     second(clock)(upstream)
@@ -85,7 +85,7 @@ def test_p17_a_route_that_went_is_waited_for_while_it_has_requests(upstream: Ups
     assert (upstream.view((), clock.monotonic()).accepted, figures.in_flight) == (1, 0)
 
 
-def test_p17_shares_are_those_of_the_last_ten_seconds() -> None:
+def test_17_shares_are_those_of_the_last_ten_seconds() -> None:
     one, other = Branch("r", "one", 0.0), Branch("r", "other", 0.0)
     spec = RouteSpec(name="r", apps={"one": 1, "other": 1})
     assert [lead.share for lead in view(spec, [one, other], [one, other], 0.0).leads] == [None, None]
@@ -99,7 +99,7 @@ def test_p17_shares_are_those_of_the_last_ten_seconds() -> None:
     assert [(lead.share, lead.accepted) for lead in seen.leads] == [(0.0, 90), (1.0, 15)]
 
 
-def test_p17_other_weights_begin_the_turns_anew_and_the_same_ones_do_not() -> None:
+def test_17_other_weights_begin_the_turns_anew_and_the_same_ones_do_not() -> None:
     state = RouteState(RouteSpec(name="r", apps={"one": 2, "other": 1}), ignore, 0.0)
     state.branches = {app: Branch("r", app, 0.0) for app in ("one", "other")}
     state.apply(state.spec)
@@ -125,7 +125,7 @@ def test_p17_other_weights_begin_the_turns_anew_and_the_same_ones_do_not() -> No
         ("/r", "", "/", "/"),
     ],
 )
-def test_p17_what_leads_to_an_app_is_its_own_route_wherever_that_is_on_the_way(
+def test_17_what_leads_to_an_app_is_its_own_route_wherever_that_is_on_the_way(
     path: str, rewrite: str, own: str, expected: str
 ) -> None:
     assert base(RouteSpec(name="r", apps={"a": 1}, path=path, rewrite=rewrite), own) == expected

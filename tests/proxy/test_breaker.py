@@ -20,7 +20,7 @@ def opened(spec: BreakerSpec = SPEC, now: float = 0.0) -> Breaker:
     return breaker
 
 
-def test_p23_opens_at_so_many_failures_within_the_window_and_says_why() -> None:
+def test_23_opens_at_so_many_failures_within_the_window_and_says_why() -> None:
     breaker = Breaker(SPEC, 0.0)
     assert breaker.failed(1.0, WHY) is None
     assert breaker.failed(2.0, WHY) is None
@@ -31,13 +31,13 @@ def test_p23_opens_at_so_many_failures_within_the_window_and_says_why() -> None:
     assert breaker.opened == 1
 
 
-def test_p23_failures_further_apart_than_the_window_do_not_open_it() -> None:
+def test_23_failures_further_apart_than_the_window_do_not_open_it() -> None:
     breaker = Breaker(SPEC, 0.0)
     for now in range(0, 100, 6):
         assert breaker.failed(float(now), WHY) is None
 
 
-def test_p23_opens_at_a_rate_only_when_there_were_enough_requests() -> None:
+def test_23_opens_at_a_rate_only_when_there_were_enough_requests() -> None:
     breaker = Breaker(BreakerSpec(failure_rate=50, min_requests=10), 0.0)
     for _ in range(4):
         assert breaker.failed(0.0, WHY) is None
@@ -48,7 +48,7 @@ def test_p23_opens_at_a_rate_only_when_there_were_enough_requests() -> None:
     assert "5 of 10 requests failed" in transition.why
 
 
-def test_p23_below_the_rate_it_stays_closed() -> None:
+def test_23_below_the_rate_it_stays_closed() -> None:
     breaker = Breaker(BreakerSpec(failure_rate=50, min_requests=10), 0.0)
     for number in range(1000):
         assert breaker.succeeded(number * 0.01) is None
@@ -56,14 +56,14 @@ def test_p23_below_the_rate_it_stays_closed() -> None:
             assert breaker.failed(number * 0.01, WHY) is None
 
 
-def test_p23_while_open_everybody_is_refused_and_told_how_long() -> None:
+def test_23_while_open_everybody_is_refused_and_told_how_long() -> None:
     breaker = opened(now=100.0)
     assert breaker.ask(104.9)[0] is Verdict.REFUSE
     assert breaker.wait(102.0) == 3.0
     assert breaker.why
 
 
-def test_p23_half_open_lets_exactly_one_request_through() -> None:
+def test_23_half_open_lets_exactly_one_request_through() -> None:
     breaker = opened()
     verdict, transition = breaker.ask(5.0)
     assert verdict is Verdict.PROBE
@@ -72,7 +72,7 @@ def test_p23_half_open_lets_exactly_one_request_through() -> None:
     assert [breaker.ask(5.0 + second)[0] for second in range(100)] == [Verdict.REFUSE] * 100
 
 
-def test_p23_the_probes_success_closes_it_and_forgets_what_was_counted() -> None:
+def test_23_the_probes_success_closes_it_and_forgets_what_was_counted() -> None:
     breaker = opened()
     breaker.ask(5.0)
     transition = breaker.succeeded(5.1, probe=True)
@@ -83,7 +83,7 @@ def test_p23_the_probes_success_closes_it_and_forgets_what_was_counted() -> None
     assert breaker.failed(5.2, WHY) is None
 
 
-def test_p23_the_probes_failure_opens_it_for_as_long_again() -> None:
+def test_23_the_probes_failure_opens_it_for_as_long_again() -> None:
     breaker = opened()
     breaker.ask(5.0)
     transition = breaker.failed(7.0, WHY, probe=True)
@@ -94,7 +94,7 @@ def test_p23_the_probes_failure_opens_it_for_as_long_again() -> None:
     assert breaker.ask(12.0)[0] is Verdict.PROBE
 
 
-def test_p23_a_probe_that_told_nothing_gives_its_turn_to_the_next_request() -> None:
+def test_23_a_probe_that_told_nothing_gives_its_turn_to_the_next_request() -> None:
     breaker = opened()
     breaker.ask(5.0)
     breaker.left()
@@ -103,7 +103,7 @@ def test_p23_a_probe_that_told_nothing_gives_its_turn_to_the_next_request() -> N
     assert breaker.ask(5.0)[0] is Verdict.REFUSE
 
 
-def test_p23_requests_from_before_it_opened_decide_nothing() -> None:
+def test_23_requests_from_before_it_opened_decide_nothing() -> None:
     breaker = opened()
     assert breaker.succeeded(1.0) is None
     breaker.ask(5.0)
@@ -112,7 +112,7 @@ def test_p23_requests_from_before_it_opened_decide_nothing() -> None:
     assert breaker.state is BreakerState.HALF_OPEN
 
 
-def test_p23_the_window_forgets() -> None:
+def test_23_the_window_forgets() -> None:
     window = Window(10.0, 0.0)
     window.count(0.5, failed=True)
     window.count(9.9, failed=False)

@@ -24,7 +24,7 @@ WRONG = "answered GET /health with status 500"
         ("-++---", "--+++-"),
     ],
 )
-def test_p22_the_first_answer_counts_at_once_then_it_takes_rise_or_fall_in_a_row(answers: str, healthy: str) -> None:
+def test_22_the_first_answer_counts_at_once_then_it_takes_rise_or_fall_in_a_row(answers: str, healthy: str) -> None:
     health = Health()
     seen = ""
     for answer in answers:
@@ -35,11 +35,11 @@ def test_p22_the_first_answer_counts_at_once_then_it_takes_rise_or_fall_in_a_row
     assert seen == healthy
 
 
-def test_p22_it_counts_as_healthy_until_it_was_asked() -> None:
+def test_22_it_counts_as_healthy_until_it_was_asked() -> None:
     assert Health().healthy
 
 
-def test_p22_why_is_what_was_wrong_last() -> None:
+def test_22_why_is_what_was_wrong_last() -> None:
     health = Health()
     health.heard(WRONG, SPEC)
     assert health.why == WRONG

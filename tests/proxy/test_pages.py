@@ -23,5 +23,5 @@ from lab.proxy.backends.python_builtin.pages import may_look
         ("", (), False),
     ],
 )
-def test_p28_pages_are_for_this_machine_and_the_networks_that_are_named(peer, networks, may):
+def test_28_pages_are_for_this_machine_and_the_networks_that_are_named(peer, networks, may):
     assert may_look(peer, networks) is may

@@ -47,14 +47,14 @@ NEVER = route("never", "/never", methods=("GET",))
         ("/status/more", "page"),
     ],
 )
-def test_p17_the_longest_prefix_that_ends_at_a_slash_wins(
+def test_17_the_longest_prefix_that_ends_at_a_slash_wins(
     more: list[tuple[RouteSpec, str]], target: str, expected: str | None
 ) -> None:
     assert Routes([*PATHS, *more], [("/status", "page")]).match(request(target)) == expected
 
 
 @pytest.mark.parametrize("more", [[], [NEVER]], ids=["paths only", "with conditions"])
-def test_p17_a_route_at_the_root_takes_what_no_other_takes_but_no_asterisk(more: list[tuple[RouteSpec, str]]) -> None:
+def test_17_a_route_at_the_root_takes_what_no_other_takes_but_no_asterisk(more: list[tuple[RouteSpec, str]]) -> None:
     routes = Routes([route("root"), route("api", "/api"), *more])
     assert [routes.match(request(target)) for target in ("/", "/x", "/api/x", "/?q")] == ["root", "root", "api", "root"]
     assert routes.match(request("*", method="OPTIONS")) is None
@@ -75,18 +75,18 @@ def test_p17_a_route_at_the_root_takes_what_no_other_takes_but_no_asterisk(more:
         ("[::1]", "six"),
     ],
 )
-def test_p17_a_host_is_exact_or_everything_below_a_name_whatever_case_and_port(host: str, expected: str) -> None:
+def test_17_a_host_is_exact_or_everything_below_a_name_whatever_case_and_port(host: str, expected: str) -> None:
     rows = [route("wild", host="*.example.org"), route("exact", host="www.example.org")]
     assert Routes([*rows, route("six", host="[::1]"), route("any")]).match(request(host=host)) == expected
 
 
-def test_p17_an_old_client_that_names_no_host_fits_no_host() -> None:
+def test_17_an_old_client_that_names_no_host_fits_no_host() -> None:
     head = parse_request(b"GET / HTTP/1.0\r\n\r\n", Limits())
     assert head is not None
     assert Routes([route("wild", host="*.org"), route("exact", host="x")]).match(head) is None
 
 
-def test_p17_methods_are_exactly_those_that_are_named() -> None:
+def test_17_methods_are_exactly_those_that_are_named() -> None:
     routes = Routes([route("reads", methods=("GET", "HEAD")), route("writes", methods=("POST",))])
     found = [routes.match(request(method=method)) for method in ("GET", "HEAD", "POST", "DELETE")]
     assert found == ["reads", "reads", "writes", None]
@@ -107,18 +107,18 @@ def test_p17_methods_are_exactly_those_that_are_named() -> None:
         ("", None),
     ],
 )
-def test_p17_a_field_has_the_value_or_with_an_asterisk_any(fields: str, expected: str | None) -> None:
+def test_17_a_field_has_the_value_or_with_an_asterisk_any(fields: str, expected: str | None) -> None:
     routes = Routes([route("canary", headers={"x-canary": "yes"}), route("known", headers={"Authorization": "*"})])
     assert routes.match(request(fields=fields)) == expected
 
 
-def test_p17_the_value_of_a_field_is_text_and_no_expression() -> None:
+def test_17_the_value_of_a_field_is_text_and_no_expression() -> None:
     routes = Routes([route("a", headers={"v": "1.*"})])
     assert routes.match(request(fields="V: 1.2\r\n")) is None
     assert routes.match(request(fields="V: 1.*\r\n")) == "a"
 
 
-def test_p17_every_condition_has_to_fit() -> None:
+def test_17_every_condition_has_to_fit() -> None:
     routes = Routes([route("all", "/a", host="x", methods=("GET",), headers={"k": "v"})])
     assert routes.match(request("/a", fields="K: v\r\n")) == "all"
     for wrong in (
@@ -142,7 +142,7 @@ LADDER = [
 
 
 @pytest.mark.parametrize("place", range(len(LADDER)))
-def test_p17_priority_then_path_then_conditions_then_the_exact_host_decide(place: int) -> None:
+def test_17_priority_then_path_then_conditions_then_the_exact_host_decide(place: int) -> None:
     asked = request("/a/b", host="a.x" if LADDER[place][1] == "wildcard" else "x")
     left = LADDER[place:]
     for order in (left, left[::-1]):
@@ -171,20 +171,20 @@ SOME_ROUTES = st.builds(
 
 
 @given(st.lists(SOME_ROUTES, max_size=6, unique_by=described), SOME_PATHS, SOME_HOSTS, SOME_METHODS)
-def test_p17_the_table_finds_what_the_rule_says(specs: list[RouteSpec], path: str, host: str, method: str) -> None:
+def test_17_the_table_finds_what_the_rule_says(specs: list[RouteSpec], path: str, host: str, method: str) -> None:
     fitting = [spec for spec in specs if takes(spec, path, host, method)]
     fitting.sort(key=lambda spec: (-spec.priority, -len(spec.path), -conditions(spec), spec.host.startswith("*")))
     found = Routes([(spec, spec) for spec in specs]).match(request(path, host, method))
     assert found == (fitting[0] if fitting else None)
 
 
-def test_p17_no_priority_takes_a_reserved_path() -> None:
+def test_17_no_priority_takes_a_reserved_path() -> None:
     routes = Routes([route("greedy", priority=1000, methods=("GET",))], [("/pool-status", "page")])
     found = [routes.match(request(target)) for target in ("/pool-status", "/pool-status/x?y", "/pool-statusx")]
     assert found == ["page", "page", "greedy"]
 
 
-def test_p17_a_path_that_is_known_is_told_from_one_that_is_not() -> None:
+def test_17_a_path_that_is_known_is_told_from_one_that_is_not() -> None:
     routes = Routes([route("a", "/a", methods=("PUT",))])
     assert [routes.match(request("/a/x")), routes.knows(b"/a/x?q"), routes.knows(b"/b")] == [None, True, False]
 
@@ -206,7 +206,7 @@ def test_p17_a_path_that_is_known_is_told_from_one_that_is_not() -> None:
         (b"/x", b"/", b"", b"/x"),
     ],
 )
-def test_p17_a_prefix_is_replaced_and_a_path_stays_a_path(
+def test_17_a_prefix_is_replaced_and_a_path_stays_a_path(
     target: bytes, prefix: bytes, by: bytes, expected: bytes
 ) -> None:
     assert replaced(target, prefix, by) == expected
@@ -225,7 +225,7 @@ class Turn:
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=6), st.integers(1, 3))
-def test_p17_after_as_many_requests_as_the_weights_sum_up_to_each_share_is_exact(
+def test_17_after_as_many_requests_as_the_weights_sum_up_to_each_share_is_exact(
     weights: Sequence[int], rounds: int
 ) -> None:
     turns = [Turn(weight) for weight in weights]
@@ -237,6 +237,6 @@ def test_p17_after_as_many_requests_as_the_weights_sum_up_to_each_share_is_exact
     assert (next_turn(turns) is None) == (total == 0)
 
 
-def test_p17_turns_are_spread_as_nginx_spreads_them() -> None:
+def test_17_turns_are_spread_as_nginx_spreads_them() -> None:
     a, b, c = turns = [Turn(5), Turn(1), Turn(1)]
     assert [next_turn(turns) for _ in range(7)] == [a, a, b, a, c, a, a]

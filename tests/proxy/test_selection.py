@@ -100,20 +100,20 @@ def unlikely(counts, expected):
 
 
 @pytest.mark.parametrize("name", ["round_robin", "weighted_round_robin", "least_connections"])
-def test_p18_ties_rotate(name):
+def test_18_ties_rotate(name):
     policy = plugins.load("cgilab.selection", name)()
     assert Run(policy, endpoints(3)).times(6) == [0, 1, 2, 0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["two_choices", "peak_ewma"])
-def test_p18_of_two_that_are_equal_the_one_that_was_chosen_longer_ago_has_the_turn(name):
+def test_18_of_two_that_are_equal_the_one_that_was_chosen_longer_ago_has_the_turn(name):
     policy = plugins.load("cgilab.selection", name)()
     assert all(one != other for one, other in pairwise(Run(policy, endpoints(2)).times(20)))
 
 
 @pytest.mark.parametrize("name", plugins.names("cgilab.selection"))
 @given(st.data())
-def test_p18_whatever_there_is_a_policy_chooses_what_was_offered(name, data):
+def test_18_whatever_there_is_a_policy_chooses_what_was_offered(name, data):
     policy = plugins.load("cgilab.selection", name)()
     made = data.draw(
         st.lists(
@@ -142,15 +142,15 @@ def test_p18_whatever_there_is_a_policy_chooses_what_was_offered(name, data):
 # -- in turn
 
 
-def test_p18_round_robin_is_blind_to_load():
+def test_18_round_robin_is_blind_to_load():
     assert Run(RoundRobin(), [Endpoint(0, in_flight=9), Endpoint(1)]).times(4) == [0, 1, 0, 1]
 
 
-def test_p18_a_newcomer_gets_one_turn_and_then_waits_like_the_rest():
+def test_18_a_newcomer_gets_one_turn_and_then_waits_like_the_rest():
     assert Run(RoundRobin(), [Endpoint(0, chosen=7), Endpoint(1, chosen=8), Endpoint(2)]).times(4) == [2, 0, 1, 2]
 
 
-def test_p18_who_comes_back_joins_the_end_of_the_line():
+def test_18_who_comes_back_joins_the_end_of_the_line():
     made = endpoints(3)
     run = Run(RoundRobin(), made)
     assert run.times(2) == [0, 1]
@@ -159,20 +159,20 @@ def test_p18_who_comes_back_joins_the_end_of_the_line():
     assert run.times(4) == [2, 1, 0, 2]
 
 
-def test_p18_round_robin_passes_over_what_the_request_has_tried():
+def test_18_round_robin_passes_over_what_the_request_has_tried():
     made = endpoints(3)
     run = Run(RoundRobin(), made)
     assert run.policy.choose(made[1:], Asking(made)) is made[1]
     assert run.times(3) == [0, 2, 1]
 
 
-def test_p18_weighted_round_robin_is_smooth_as_nginx_has_it():
+def test_18_weighted_round_robin_is_smooth_as_nginx_has_it():
     made = [Endpoint(0, weight=5), Endpoint(1, weight=1), Endpoint(2, weight=1)]
     assert Run(WeightedRoundRobin(), made).times(14) == [0, 0, 1, 0, 2, 0, 0] * 2
 
 
 @given(st.lists(st.integers(1, 20), min_size=2, max_size=8))
-def test_p18_in_each_round_weights_are_kept_exactly(weights):
+def test_18_in_each_round_weights_are_kept_exactly(weights):
     made = [Endpoint(slot, weight=weight) for slot, weight in enumerate(weights)]
     run = Run(WeightedRoundRobin(), made)
     for _ in range(2):
@@ -182,13 +182,13 @@ def test_p18_in_each_round_weights_are_kept_exactly(weights):
 # -- by chance
 
 
-def test_p18_random_choice_is_even():
+def test_18_random_choice_is_even():
     counts = Counter(Run(RandomChoice(random.Random(1).random), endpoints(10)).times(10_000))
     assert unlikely(counts, [1000] * 10) < 2.5
 
 
 @pytest.mark.parametrize("heaviest", [8, 100])
-def test_p18_random_choice_keeps_to_the_weights_also_when_the_heaviest_is_full(heaviest):
+def test_18_random_choice_keeps_to_the_weights_also_when_the_heaviest_is_full(heaviest):
     made = [
         Endpoint(0, weight=1),
         Endpoint(1, weight=2),
@@ -199,7 +199,7 @@ def test_p18_random_choice_keeps_to_the_weights_also_when_the_heaviest_is_full(h
     assert unlikely(counts, [1000, 2000, 5000]) < 5
 
 
-def test_p18_every_pair_is_equally_likely():
+def test_18_every_pair_is_equally_likely():
     rng, made = random.Random(3), endpoints(5)
     pairs = Counter(frozenset(one.slot for one in two(made, rng.random)) for _ in range(10_000))
     assert set(map(len, pairs)) == {2}
@@ -216,7 +216,7 @@ def fullest(policy, number=1000):
     return max(one.in_flight for one in made)
 
 
-def test_p18_two_choices_are_far_more_even_than_one():
+def test_18_two_choices_are_far_more_even_than_one():
     rng = random.Random(4)
     assert fullest(TwoChoices(rng.random)) <= 4
     assert fullest(RandomChoice(rng.random)) >= 5
@@ -225,12 +225,12 @@ def test_p18_two_choices_are_far_more_even_than_one():
 # -- by load
 
 
-def test_p18_least_connections_takes_the_idlest_whoever_was_last():
+def test_18_least_connections_takes_the_idlest_whoever_was_last():
     made = [Endpoint(0, in_flight=2), Endpoint(1, in_flight=1)]
     assert Run(LeastConnections(), made).times(3) == [1, 1, 1]
 
 
-def test_p18_least_connections_counts_load_for_each_weight():
+def test_18_least_connections_counts_load_for_each_weight():
     made = [Endpoint(0, weight=1), Endpoint(1, weight=3)]
     run = Run(LeastConnections(), made, weights=(1, 3))
     for _ in range(80):
@@ -258,22 +258,22 @@ def served(policy, durations, requests=2000, every=0.010):
 
 
 @pytest.mark.parametrize("name", ["least_connections", "two_choices", "peak_ewma"])
-def test_p18_a_slow_endpoint_is_avoided(name):
+def test_18_a_slow_endpoint_is_avoided(name):
     fast, slow = served(plugins.load("cgilab.selection", name)(), [0.002, 0.200])
     assert slow < fast / 5
 
 
-def test_p18_round_robin_does_not_notice_a_slow_endpoint():
+def test_18_round_robin_does_not_notice_a_slow_endpoint():
     assert served(RoundRobin(), [0.002, 0.200]) == [1000, 1000]
 
 
-def test_p18_peak_ewma_notices_slowness_that_leaves_nothing_in_flight():
+def test_18_peak_ewma_notices_slowness_that_leaves_nothing_in_flight():
     counted, measured = (served(policy, [0.001, 0.009]) for policy in (LeastConnections(), PeakEwmaPolicy()))
     assert counted == [1000, 1000]
     assert measured[1] < 100
 
 
-def test_p18_peak_ewma_tries_again_when_the_peak_has_faded():
+def test_18_peak_ewma_tries_again_when_the_peak_has_faded():
     meter = PeakEwma()
     meter.record(0.010, 0)
     meter.record(5.0, 1)
@@ -283,7 +283,7 @@ def test_p18_peak_ewma_tries_again_when_the_peak_has_faded():
     assert meter.value(2 + 10 * DECAY) < 0.001
 
 
-def test_p18_a_quick_failure_is_no_praise_and_a_late_one_is_a_warning():
+def test_18_a_quick_failure_is_no_praise_and_a_late_one_is_a_warning():
     meter = PeakEwma()
     meter.record(0.5, 0)
     meter.at_least(0.001, 0)
@@ -292,12 +292,12 @@ def test_p18_a_quick_failure_is_no_praise_and_a_late_one_is_a_warning():
     assert meter.value(0) == 2.0
 
 
-def test_p18_an_endpoint_that_has_never_answered_is_not_flooded():
+def test_18_an_endpoint_that_has_never_answered_is_not_flooded():
     made = [Endpoint(0, ewma=0.1), Endpoint(1, in_flight=1)]
     assert Run(PeakEwmaPolicy(), made).choose() == 0
 
 
-def test_p18_first_available_packs():
+def test_18_first_available_packs():
     made = endpoints(4)
     run = Run(FirstAvailable(), made)
     assert run.times(3) == [0, 0, 0]
@@ -305,7 +305,7 @@ def test_p18_first_available_packs():
     assert run.times(2) == [1, 1]
 
 
-def test_p18_slow_start_grows_from_a_tenth_to_all():
+def test_18_slow_start_grows_from_a_tenth_to_all():
     assert share(0, 10) == pytest.approx(0.1)
     assert share(5, 10) == pytest.approx(0.55)
     assert (share(10, 10), share(99, 10), share(0, 0)) == (1, 1, 1)
@@ -320,13 +320,13 @@ def homes(made, keys=2000, **settings):
     return [run.choose(Asking(made, client=f"10.0.{key // 250}.{key % 250}")) for key in range(keys)]
 
 
-def test_p18_equal_keys_go_to_the_same_endpoint_in_every_process():
+def test_18_equal_keys_go_to_the_same_endpoint_in_every_process():
     assert homes(endpoints(5)) == homes(endpoints(5))
     assert homes(endpoints(3), keys=12) == [0, 2, 2, 1, 2, 2, 1, 0, 2, 2, 1, 1]
 
 
 @pytest.mark.parametrize("gone", [0, 3, 9])
-def test_p18_when_one_of_n_leaves_its_own_keys_move_and_no_others(gone):
+def test_18_when_one_of_n_leaves_its_own_keys_move_and_no_others(gone):
     made = endpoints(10)
     before = homes(made)
     after = homes([one for one in made if one.slot != gone])
@@ -335,13 +335,13 @@ def test_p18_when_one_of_n_leaves_its_own_keys_move_and_no_others(gone):
     assert len(moved) == Counter(before)[gone] < 2 * len(before) / 10
 
 
-def test_p18_keys_are_shared_out_about_evenly():
+def test_18_keys_are_shared_out_about_evenly():
     counts = Counter(homes(endpoints(10), keys=5000))
     assert 300 < min(counts.values()) <= max(counts.values()) < 750
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=300), st.sampled_from([1.05, 1.25, 2.0]), st.integers(2, 9))
-def test_p18_nobody_gets_more_than_the_bound_however_famous_a_key_is(keys, factor, number):
+def test_18_nobody_gets_more_than_the_bound_however_famous_a_key_is(keys, factor, number):
     made = endpoints(number)
     run = Run(ConsistentHash(), made, hash=HashSpec(factor=factor))
     for total, key in enumerate(keys, start=1):
@@ -350,7 +350,7 @@ def test_p18_nobody_gets_more_than_the_bound_however_famous_a_key_is(keys, facto
         assert made[place].in_flight <= -(-factor * total // number)
 
 
-def test_p18_a_full_endpoints_keys_go_on_along_the_ring_and_come_back():
+def test_18_a_full_endpoints_keys_go_on_along_the_ring_and_come_back():
     made = endpoints(4)
     before = homes(made)
     made[1].full = True
@@ -370,7 +370,7 @@ def test_p18_a_full_endpoints_keys_go_on_along_the_ring_and_come_back():
         ("header:X-User", {"client": "b"}, {"client": "a"}),
     ],
 )
-def test_p18_what_is_hashed_is_a_setting(key, same, other):
+def test_18_what_is_hashed_is_a_setting(key, same, other):
     made = endpoints(100)
     run, by_client = Run(ConsistentHash(), made, hash=HashSpec(key=key)), Run(ConsistentHash(), made)
     assert run.choose(Asking(made, **same)) == by_client.choose(Asking(made, client=same.get("path", "b")))
@@ -397,7 +397,7 @@ def visit(run, cookies, **asking):
     return place
 
 
-def test_p18_a_client_with_a_cookie_stays_and_clients_without_are_spread():
+def test_18_a_client_with_a_cookie_stays_and_clients_without_are_spread():
     run = Run(StickyCookie(), endpoints(3))
     jars = [{} for _ in range(6)]
     first = [visit(run, jar) for jar in jars]
@@ -408,7 +408,7 @@ def test_p18_a_client_with_a_cookie_stays_and_clients_without_are_spread():
     assert len({tuple(jar.items()) for jar in jars}) == 3
 
 
-def test_p18_the_cookie_is_set_once_and_says_nothing():
+def test_18_the_cookie_is_set_once_and_says_nothing():
     run = Run(StickyCookie(), endpoints(3))
     asking = Asking(run.endpoints)
     run.policy.assigned(run.endpoints[1], asking)
@@ -424,7 +424,7 @@ def test_p18_the_cookie_is_set_once_and_says_nothing():
     assert cookie_of(asking)[1] != value, "another lab has another key"
 
 
-def test_p18_a_cookie_that_nobody_gave_is_ignored_and_replaced():
+def test_18_a_cookie_that_nobody_gave_is_ignored_and_replaced():
     run = Run(StickyCookie(), endpoints(3))
     jar = {"cgilab-app": "1"}
     place = visit(run, jar)
@@ -432,7 +432,7 @@ def test_p18_a_cookie_that_nobody_gave_is_ignored_and_replaced():
     assert visit(run, jar) == place
 
 
-def test_p18_clients_of_a_worker_that_is_gone_move_and_are_told():
+def test_18_clients_of_a_worker_that_is_gone_move_and_are_told():
     run, jar = Run(StickyCookie(), endpoints(3)), {}
     home, before = visit(run, jar), dict(jar)
     run.endpoints = [one for one in run.endpoints if one.slot != home]
@@ -443,7 +443,7 @@ def test_p18_clients_of_a_worker_that_is_gone_move_and_are_told():
     assert visit(run, jar) == moved, "its successor does not get them back"
 
 
-def test_p18_endpoints_of_different_policies_have_about_the_same_share():
+def test_18_endpoints_of_different_policies_have_about_the_same_share():
     """A sanity check over all: nobody is forgotten when everybody is equal."""
     for name in (
         "round_robin",

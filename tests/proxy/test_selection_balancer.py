@@ -105,7 +105,7 @@ Offers.TestCase.settings = settings(max_examples=60, stateful_step_count=40, dea
 TestP18OffersAreKeptUpToDate = Offers.TestCase
 
 
-def test_p18_a_policy_that_somebody_installed_and_that_does_not_load_is_told_and_stood_in_for(tmp_path, monkeypatch):
+def test_18_a_policy_that_somebody_installed_and_that_does_not_load_is_told_and_stood_in_for(tmp_path, monkeypatch):
     installed = tmp_path / "broken-1.0.dist-info"
     installed.mkdir()
     (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")

@@ -28,14 +28,14 @@ def trace(identity: str, *kept: Why, at: float = 0.0) -> Trace:
     )
 
 
-def test_p29_every_request_of_a_lab_has_an_identity_of_its_own():
+def test_29_every_request_of_a_lab_has_an_identity_of_its_own():
     traces, others = Traces(), Traces()
     names = [traces.identity(number, own) for number in range(1, 100) for own in (False, True)]
     assert len(set(names)) == len(names)
     assert not set(names) & {others.identity(number, False) for number in range(1, 100)}
 
 
-def test_p29_the_newest_come_first_and_can_be_asked_for_by_identity_and_by_reason():
+def test_29_the_newest_come_first_and_can_be_asked_for_by_identity_and_by_reason():
     traces = Traces()
     traces.keep(trace("a", Why.SLOW, Why.FAILED, at=1))
     traces.keep(trace("b", Why.FAILED, at=2))
@@ -47,7 +47,7 @@ def test_p29_the_newest_come_first_and_can_be_asked_for_by_identity_and_by_reaso
     assert traces.read("d") == ()
 
 
-def test_p29_a_flood_of_one_kind_does_not_wash_away_another():
+def test_29_a_flood_of_one_kind_does_not_wash_away_another():
     traces = Traces()
     traces.keep(trace("slow one", Why.SLOW))
     for number in range(KEPT * 3):
@@ -56,7 +56,7 @@ def test_p29_a_flood_of_one_kind_does_not_wash_away_another():
     assert [one.id for one in traces.read(why=Why.SLOW)] == ["slow one"]
 
 
-def test_p29_a_flood_gets_a_bounded_share_of_each_second():
+def test_29_a_flood_gets_a_bounded_share_of_each_second():
     traces = Traces()
     assert sum(traces.wanted((Why.SHED,), 5.1) for _ in range(1000)) == A_SECOND
     assert traces.wanted((Why.SHED, Why.SLOW), 5.2)

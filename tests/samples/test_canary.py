@@ -31,7 +31,7 @@ async def lab() -> AsyncIterator[bootstrap.LocalLab]:
     await lab.close()
 
 
-async def test_p17_the_sample_shares_its_requests_out_until_the_second_version_has_all(lab: bootstrap.LocalLab) -> None:
+async def test_17_the_sample_shares_its_requests_out_until_the_second_version_has_all(lab: bootstrap.LocalLab) -> None:
     async with httpx.AsyncClient(base_url=(await lab.snapshot()).listener) as client:
 
         async def ask(times: int, **fields: str) -> dict[str, int]:

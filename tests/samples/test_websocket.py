@@ -94,7 +94,7 @@ async def until(lab: bootstrap.LocalLab, condition: Any) -> LabSnapshot:
     return snapshot
 
 
-async def test_p15_messages_come_back_whatever_they_are_made_of(lab: bootstrap.LocalLab) -> None:
+async def test_15_messages_come_back_whatever_they_are_made_of(lab: bootstrap.LocalLab) -> None:
     talker = await Talker.meet((await lab.snapshot()).port)
     assert await talker.echoes(TextMessage("grüß dich"))
     assert await talker.echoes(TextMessage(""))
@@ -139,7 +139,7 @@ async def test_the_sample_says_why_it_ends_a_conversation(lab: bootstrap.LocalLa
     assert closed.code == code
 
 
-async def test_p15_a_worker_that_is_killed_takes_its_conversations_along_and_no_others(lab: bootstrap.LocalLab) -> None:
+async def test_15_a_worker_that_is_killed_takes_its_conversations_along_and_no_others(lab: bootstrap.LocalLab) -> None:
     before = await lab.snapshot()
     talkers = [await Talker.meet(before.port) for _ in range(10)]
     victim = before.apps[0].workers[0]
@@ -160,7 +160,7 @@ async def survives(talker: Talker) -> bool:
         return False
 
 
-async def test_p15_a_pool_recycles_under_fifty_conversations(lab: bootstrap.LocalLab) -> None:
+async def test_15_a_pool_recycles_under_fifty_conversations(lab: bootstrap.LocalLab) -> None:
     """Whoever was with the old workers is told "going away" or cut off after the drain; nobody else notices."""
     await lab.set("echo", {"timeouts.drain": "0.5"})
     before = await lab.snapshot()

@@ -19,7 +19,7 @@ from lab.tui.widgets.event_log import role
         (EventKind.PANIC, {"on": False}, "good"),
     ],
 )
-def test_p21_what_the_proxy_thinks_otherwise_of_is_as_loud_as_it_matters(
+def test_21_what_the_proxy_thinks_otherwise_of_is_as_loud_as_it_matters(
     kind: EventKind, data: dict[str, object], expected: str
 ) -> None:
     assert role(Event(seq=1, at=0.0, wall=0.0, kind=kind, text="It changed.", data=data)) == expected

@@ -52,7 +52,7 @@ async def test_a_waiting_slot_counts_down_and_says_why() -> None:
     assert "waits 0.5 s: three deaths in 4 s" in await picture(lab)
 
 
-async def test_p21_an_unwell_worker_is_told_by_sign_and_word_with_its_time_and_why() -> None:
+async def test_21_an_unwell_worker_is_told_by_sign_and_word_with_its_time_and_why() -> None:
     snapshot = await FakeLab().snapshot()
     search, *others = snapshot.apps
     one, other, third = search.workers
@@ -111,7 +111,7 @@ async def test_php_fpm_alone_knows_how_many_children_it_wants() -> None:
     assert "wiki  php-fpm fastcgi · dynamic 1-5 · round robin" in await picture(FakeLab(LabSpec(apps=(app,))))
 
 
-async def test_p18_a_selection_policy_of_ones_own_is_called_by_its_file() -> None:
+async def test_18_a_selection_policy_of_ones_own_is_called_by_its_file() -> None:
     app = AppSpec(name="a", route="/a", language="c", source="/a.c", selection="/home/policies/by_moon.py")
     assert "static 2 · by_moon.py" in await picture(FakeLab(LabSpec(apps=(app,))))
 
@@ -149,7 +149,7 @@ def service(name: str, state: ServiceState, why: str = "") -> ServiceSnapshot:
 
 
 @pytest.mark.parametrize("width", [50, 100])
-async def test_p17_a_route_that_leads_to_several_apps_shows_what_each_was_meant_to_get_and_got(width: int) -> None:
+async def test_17_a_route_that_leads_to_several_apps_shows_what_each_was_meant_to_get_and_got(width: int) -> None:
     route = RouteSpec(name="canary", path="/shop", apps={"search": 9, "auth": 1})
     lab = FakeLab(replace(spec(), routes=(route, RouteSpec(name="lone", apps={"auth": 1}))))
     shown = await picture(lab, width)
