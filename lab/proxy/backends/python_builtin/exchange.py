@@ -394,6 +394,7 @@ class Exchange(Timed):
         if self.phase is _CONNECTING:
             self.asked = self._gateway.now()
             self.connecting += self.asked - self._since
+        awaited = self.phase is _QUEUED
         self.phase = _WAITING
         try:
             begin = connection.dialect.request(self)
@@ -401,7 +402,10 @@ class Exchange(Timed):
             self.fail(problems.bad_message(bad.status, bad.detail))
             return
         gateway = self._gateway
-        gateway.outbox.send(connection.transport, begin)
+        if awaited:
+            connection.transport.write(begin)  # its worker has nothing to do until this is there
+        else:
+            gateway.outbox.send(connection.transport, begin)
         self._judged_from = -1
         if self.upload is None:
             due = self.asked + self.upstream.spec.timeouts.response_head
@@ -662,7 +666,7 @@ class Exchange(Timed):
         if self.request.last:
             self.answer(*last_hop(self.request))
             return
-        if gateway.pseudonym in self.request.lines and in_a_loop(self.request.lines, gateway.pseudonym):
+        if self.request.lines.find(gateway.pseudonym) >= 0 and in_a_loop(self.request.lines, gateway.pseudonym):
             self.fail(problems.LOOP)
             return
         routes = gateway.routes
@@ -779,7 +783,7 @@ class Exchange(Timed):
         self._chunks = modern and head.length < 0
         self.status = head.status
         lines = head.lines
-        if b"\nDate:" not in lines and not is_dated(lines):
+        if not is_dated(lines):
             lines += self._gateway.date()
         if self.name:
             lines = self._gateway.recorder.explained(self, lines)

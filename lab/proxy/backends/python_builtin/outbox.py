@@ -4,6 +4,9 @@ A write on loopback wakes the process at the other end, and waking one that slee
 one burst, the first wakes the worker and the others find it awake; and pieces for the same peer leave together.
 Measured with two workers and 32 clients, in turns: 38 to 40 us of CPU a request without this, 32 us with it.
 
+What has waited for a worker to be free does not wait here as well: it leaves at once, for that worker does nothing
+meanwhile. PHP with two workers and 16 clients: 8,640 requests/s instead of 8,040.
+
 A long piece goes at once: nobody is woken needlessly by it, and a body that is held back would only be put together by
 copying it again and again, while the peer's pause comes too late. In one turn libuv reads 32 times from a socket, up to
 256,000 bytes each: so bodies took 3 s of CPU a GB and 30 MB of memory; written at once, 0.5 s and 0.4 MB (bodies.py).
