@@ -100,18 +100,27 @@ def constants(port: int, root: bytes, *, secure: bool) -> Variables:
     return [*always, (b"DOCUMENT_ROOT", root)] if root else always
 
 
-def variables(
-    request: RequestHead, script: Script, authority: bytes, client: tuple[str, int | None], *, authorized: bool
-) -> Variables:
+def of_connection(host: bytes, client: tuple[str, int | None], modern: bool) -> Variables:
+    """The variables that are the same for most requests of a connection (RFC 3875 4.1).
+
+    Of a client whom another proxy speaks for, the port is not known: None.
+    """
+    found = [
+        (b"SERVER_NAME", _without_port(host)),
+        (b"SERVER_PROTOCOL", b"HTTP/1.1" if modern else b"HTTP/1.0"),
+        (b"REMOTE_ADDR", client[0].encode()),
+        (b"HTTP_HOST", host),
+    ]
+    return found if client[1] is None else [*found, (b"REMOTE_PORT", b"%d" % client[1])]
+
+
+def of_request(request: RequestHead, script: Script, *, authorized: bool) -> Variables:
     """The variables of one request (RFC 3875 4.1).
 
-    `authority` stands for the host that an old client did not name. Of a client whom another proxy speaks for, the port
-    is not known: None.
     The gateway authenticates nobody, so the program has to, if anybody does: with `authorized` it sees the client's
     Authorization. FastCGI applications do, as behind nginx; CGI programs do not, as under Apache, because whatever they
     start inherits their environment (RFC 3875 4.1.18, 9.2).
     """
-    host = request.host or authority
     target = request.target
     found = [
         (b"REQUEST_METHOD", request.method),
@@ -120,13 +129,7 @@ def variables(
         (b"SCRIPT_FILENAME", script.filename),
         (b"SCRIPT_NAME", script.name),
         (b"PATH_INFO", script.path_info),
-        (b"SERVER_NAME", _without_port(host)),
-        (b"SERVER_PROTOCOL", b"HTTP/1.1" if request.modern else b"HTTP/1.0"),
-        (b"REMOTE_ADDR", client[0].encode()),
-        (b"HTTP_HOST", host),
     ]
-    if client[1] is not None:
-        found.append((b"REMOTE_PORT", b"%d" % client[1]))
     if script.root and script.path_info:
         found.append((b"PATH_TRANSLATED", script.root + script.path_info))
     if request.length > 0:

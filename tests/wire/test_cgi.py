@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lab.core.model import Limits
 from lab.wire import cgi
-from lab.wire.http1 import CHUNKED, BadMessageError, ResponseHead, parse_request
+from lab.wire.http1 import CHUNKED, BadMessageError, RequestHead, ResponseHead, parse_request
 
 CLIENT = ("127.0.0.1", 4711)
 SCRIPT = cgi.Script(b"/srv/app", b"/app", b"/x")
@@ -18,19 +18,24 @@ def told(
     fields: bytes = b"", line: bytes = b"GET /app/x?q HTTP/1.1", *, authorized: bool = False
 ) -> dict[bytes, bytes]:
     request = parse_request(line + b"\r\nHost: [::1]:81\r\n" + fields + b"\r\n", Limits())
-    return dict(cgi.variables(request, SCRIPT, b"gateway:80", CLIENT, authorized=authorized))
+    return dict(variables(request, authorized=authorized))
+
+
+def variables(request: RequestHead, script: cgi.Script = SCRIPT, *, authorized: bool = False) -> cgi.Variables:
+    introduced = cgi.of_connection(request.host or b"gateway:80", CLIENT, request.modern)
+    return introduced + cgi.of_request(request, script, authorized=authorized)
 
 
 def test_every_variable_is_there_once():
     request = parse_request(b"GET / HTTP/1.1\r\nHost: x\r\nA: 1\r\na: 2\r\nContent-Type: b\r\n\r\n", Limits())
-    found = cgi.constants(80, b"/root", secure=False) + cgi.variables(request, SCRIPT, b"g", CLIENT, authorized=True)
+    found = cgi.constants(80, b"/root", secure=False) + variables(request, authorized=True)
     assert len(dict(found)) == len(found)
 
 
 def test_the_servers_name_is_the_host_that_was_asked_for_without_its_port():
     assert told()[b"SERVER_NAME"] == b"[::1]"
     old = parse_request(b"GET / HTTP/1.0\r\n\r\n", Limits())
-    assert dict(cgi.variables(old, SCRIPT, b"gateway:80", CLIENT, authorized=False))[b"SERVER_NAME"] == b"gateway"
+    assert dict(variables(old))[b"SERVER_NAME"] == b"gateway"
 
 
 def test_cookies_are_joined_by_semicolons_and_other_fields_by_commas():
@@ -60,7 +65,7 @@ def test_two_content_types_are_refused():
 def test_a_document_root_translates_what_follows_the_scripts_name():
     request = parse_request(b"GET / HTTP/1.0\r\n\r\n", Limits())
     script = cgi.Script(b"/srv/a.php", b"/a.php", b"/b", root=b"/srv")
-    assert dict(cgi.variables(request, script, b"g", CLIENT, authorized=False))[b"PATH_TRANSLATED"] == b"/srv/b"
+    assert dict(variables(request, script))[b"PATH_TRANSLATED"] == b"/srv/b"
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,8 @@ class Pipes(asyncio.Transport):
 async def start(endpoint: "EndpointState", exchange: "Exchange", gateway: "Gateway") -> CgiConnection:
     """Start a program for one request. Raises `LabError`, and `BadMessageError` for what it cannot be told."""
     always = cgi.constants(exchange.port, exchange.root, secure=exchange.downstream.secure)
-    environment = _environment(always + exchange.variables(authorized=False))
+    known = always + cgi.of_connection(*exchange.introduction)
+    environment = _environment(known + exchange.variables(authorized=False))
     program = await gateway.start_cgi(endpoint.endpoint.app, environment)
     return CgiConnection(endpoint, gateway, program, endpoint.upstream.spec.cgi, exchange.request.length)
 

@@ -28,7 +28,6 @@ class WorkerConnection(asyncio.Protocol, Timed):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(0)  # uvloop sends at once then, and not at the end of its turn
 
     def data_received(self, data: bytes) -> None:
         if self.exchange is not None:

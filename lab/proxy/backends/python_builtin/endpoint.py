@@ -319,6 +319,7 @@ class EndpointState:
             await loop.create_unix_connection(lambda: connection, endpoint.path)
         else:
             await loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
+        connection.transport.set_write_buffer_limits(0)  # uvloop sends at once then, and not at the end of its turn
         return connection
 
     def _tell_drained(self) -> None:

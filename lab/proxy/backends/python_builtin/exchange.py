@@ -343,14 +343,19 @@ class Exchange(Timed):
         return self.script.root if self.script is not None else b""
 
     def variables(self, *, authorized: bool) -> cgi.Variables:
-        """What the program that `prepare` found is told. Raises `BadMessageError` for what cannot be told."""
+        """What the program that `prepare` found is told of the request. Raises `BadMessageError` for what cannot be."""
         assert self.script is not None
-        authority, client = self._gateway.authority, self.downstream
-        address = client.address if client.client == client.peer else (client.client, None)
-        found = cgi.variables(self.request, self.script, authority, address, authorized=authorized)
+        found = cgi.of_request(self.request, self.script, authorized=authorized)
         if self.until < NEVER:
             found.append((deadlines.VARIABLE, deadlines.left_ms(self.until, self._gateway.now())))
         return [*found, (b"HTTP_X_REQUEST_ID", self.identity.encode())] if self.name else found
+
+    @property
+    def introduction(self) -> tuple[bytes, tuple[str, int | None], bool]:
+        """Host, client and whether it speaks HTTP/1.1. A client that named no host meant the listener's."""
+        client = self.downstream
+        address = client.address if client.client == client.peer else (client.client, None)
+        return self.request.host or self._gateway.authority, address, self.request.modern
 
     def time_left(self) -> bytes:
         """The field line that tells a worker when it has to be done."""

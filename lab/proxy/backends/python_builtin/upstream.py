@@ -217,8 +217,8 @@ class Upstream:
         that belongs to another.
         """
         while self._queue and state.in_flight < state.room:
-            fitting = (one for one in self._queue if state not in one.tried and (one.home is None or one.home is state))
-            exchange = next(fitting, None)
+            first = next(iter(self._queue))
+            exchange = self._first_for(state) if first.tried or first.home is not None else first
             if exchange is None:
                 return False
             self.withdraw(exchange)
@@ -227,6 +227,11 @@ class Upstream:
             if self._assign(exchange, state):  # else it is not ready for the place, and leaves it to the next
                 return True
         return False
+
+    def _first_for(self, state: EndpointState) -> Exchange | None:
+        """Who waits longest of those that may be given to `state`."""
+        fitting = (one for one in self._queue if state not in one.tried and (one.home is None or one.home is state))
+        return next(fitting, None)
 
     def freed(self, state: EndpointState) -> None:
         """A routed endpoint has a place again: it goes to who waits first, else it is offered to those who come."""

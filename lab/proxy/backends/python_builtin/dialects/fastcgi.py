@@ -51,8 +51,11 @@ class FastCgiDialect(ProgramDialect):
 
     def request(self, exchange: "Exchange") -> bytes:
         pairs = fastcgi.pairs(exchange.variables(authorized=True))
+        pairs.append(_of_connection(*exchange.introduction))
         pairs.append(_constants(exchange.port, exchange.root, exchange.downstream.secure))
-        begin = fastcgi.request_head(pairs, self._keep) + fastcgi.stream(Kind.STDIN, exchange.held)
+        begin = fastcgi.request_head(pairs, self._keep)
+        if exchange.held:
+            begin += fastcgi.stream(Kind.STDIN, exchange.held)
         self._reply = fastcgi.Reply()
         self.output = Output(exchange.request.method == b"HEAD", _HEADER_LIMIT, None)
         return begin + fastcgi.STDIN_END if exchange.upload is None else begin
@@ -80,6 +83,11 @@ class FastCgiDialect(ProgramDialect):
         if surplus:
             found.append(f"It wrote {surplus} bytes more than its Content-Length; they were cut off.")
         return tuple(found)
+
+
+@lru_cache(maxsize=1024)
+def _of_connection(host: bytes, client: tuple[str, int | None], modern: bool) -> bytes:
+    return b"".join(fastcgi.pairs(cgi.of_connection(host, client, modern)))
 
 
 @lru_cache(maxsize=64)
