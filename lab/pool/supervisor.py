@@ -37,7 +37,7 @@ from lab.pool.worker import By, Death, Worker
 _S = WorkerState
 MOST_LOOKS = 10
 """Looks into /proc in one turn: each takes some 20 us, and hundreds of workers are not to cost hundreds a second."""
-_HEAD_START = 0.02
+_HEAD_START = 0.01
 """Seconds. A standby that was called upon answers what has waited before another one is started in its place: a Python
 that starts takes 30 ms of CPU, and there may be two cores."""
 _KILL_MARGIN = 2.0
