@@ -285,7 +285,8 @@ class Engine:
 
     async def request(self, app: str, path: str | None = None) -> Answer:
         self._writable()
-        asked = path if path is not None else front(self._spec.known(app))
+        known = self._spec.known(app)
+        asked = path if path is not None else front(known)
         if not asked.startswith("/") or any(not 0x21 <= ord(letter) <= 0x7E for letter in asked):
             raise NotPossibleError(f"Found path {asked!r}; expected printable ASCII that starts with a slash.")
         return await self._own.ask(app, asked)

@@ -38,8 +38,8 @@ _S = WorkerState
 MOST_LOOKS = 10
 """Looks into /proc in one turn: each takes some 20 us, and hundreds of workers are not to cost hundreds a second."""
 _HEAD_START = 0.01
-"""Seconds. A standby that was called upon answers what has waited before another one is started in its place: a Python
-that starts takes 30 ms of CPU, and there may be two cores."""
+"""Seconds. A standby that was called upon answers what has waited before another one is started in its place, for a
+program that starts wants a core, too: 3.4 ms to the next answer instead of 4.8 (tests/bench/restart.py, Python)."""
 _KILL_MARGIN = 2.0
 """Seconds that a process may take to be gone after SIGKILL."""
 

@@ -236,7 +236,7 @@ class World:
     ) -> None:
         """Open the gateway for one app at `/`."""
         timeouts = timeouts or Timeouts()
-        spec = UpstreamSpec(app="app", route="/", timeouts=timeouts, **upstream)  # type: ignore[arg-type]
+        spec = UpstreamSpec(app="app", route="/", timeouts=timeouts, **upstream)
         settings = ProxySettings(limits=limits or Limits(), timeouts=clients or ClientTimeouts())
         self.spec = ProxySpec(listener=listener or ListenerSpec(port=0), upstreams=(spec,), settings=settings)
         self.url = await self.proxy.start(self.spec)
@@ -288,7 +288,7 @@ class World:
     def add(self, app: str = "app", **endpoint: object) -> Endpoint:
         """Route to an endpoint that is there already."""
         identity = WorkerId(app, len(self.endpoints), 1)
-        added = Endpoint(app, identity, **endpoint)  # type: ignore[arg-type]
+        added = Endpoint(app, identity, **endpoint)
         self.endpoints.append(added)
         self.proxy.add(added)
         return added

@@ -401,6 +401,8 @@ async def test_the_spec_tells_the_rate_of_own_requests_and_applying_it_brings_it
 async def test_request_refuses_a_path_that_would_split_the_request(lab: Lab) -> None:
     with pytest.raises(NotPossibleError, match="path"):
         await lab.request("search", "/x HTTP/1.1\r\nHost: evil")
+    with pytest.raises(UnknownTargetError, match="nothere"):
+        await lab.request("nothere", "/api/search")
 
 
 async def test_a_process_reports_its_lines_as_events_and_its_end(lab: Lab) -> None:

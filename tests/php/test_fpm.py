@@ -30,7 +30,7 @@ def fpm(folder: Path, **settings: object) -> AppSpec:
 
 def master(world_snapshot: object) -> int:
     """The PID of the only worker that the lab knows."""
-    (worker,) = world_snapshot.apps[0].workers  # type: ignore[attr-defined]
+    (worker,) = world_snapshot.apps[0].workers
     return int(worker.pid)
 
 
