@@ -119,8 +119,8 @@ def events(name: str, as_json: bool, follow: bool, since: int) -> None:
 def trace(identity: str | None, name: str, as_json: bool, slow: bool) -> None:
     """What happened to one request, and where its time went; without ID, the newest that were kept, one a line.
 
-    Slow, failed, refused and retried requests are kept, and as many of the others as `trace_sample` says:
-    `cgilab set proxy trace_sample=1` keeps all.
+    Slow, failed, refused and retried requests are kept, those that opened a tunnel, and as many of the others as
+    `trace_sample` says: `cgilab set proxy trace_sample=1` keeps all.
     """
     from lab import report
 

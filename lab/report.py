@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -33,7 +33,7 @@ async def status(lab: Lab, snapshot: LabSnapshot, *, full: bool) -> str:
     if snapshot.certificate is not None:
         lines.append(f"clients trust {snapshot.certificate}")
     for app in snapshot.apps:
-        lines += ["", _app(app)]
+        lines += ["", _app(app), *_refused("  refused by a limit", app.shed)]
         for worker in app.workers:
             lines.append(_worker(worker))
             if full:
@@ -148,7 +148,7 @@ def _worker(worker: WorkerSnapshot) -> str:
         why += f"  {worker.health} to the proxy{left}: it {worker.health_why}"
     return (
         f"  {worker.slot}  pid {worker.pid or '-'}  {state}  {_count(worker.requests)} requests"
-        f"  {_count(worker.in_flight)} in flight"
+        f"  {_count(worker.in_flight)} in flight{f' ({worker.tunnels} of them tunnels)' if worker.tunnels else ''}"
         f"  {worker.restarts} restarts  p50 {_ms(worker.p50_ms)}{why}"
     )
 
@@ -208,9 +208,14 @@ def _limits(proxy: ProxySnapshot) -> Iterator[str]:
     )
     if any(most for _, _, most in counts):
         yield "limits: " + ", ".join(f"{now} of {most} {what}" for what, now, most in counts if most)
-    if proxy.shed:
-        causes = sorted(proxy.shed.items(), key=lambda one: -one[1])
-        yield "refused by a limit: " + ", ".join(f"{cause} {count}" for cause, count in causes)
+    yield from _refused("refused by a limit", proxy.shed)
+
+
+def _refused(what: str, shed: Mapping[str, int]) -> Iterator[str]:
+    """What limits refused, the most frequent cause first; nothing where they refused nothing."""
+    if shed:
+        causes = sorted(shed.items(), key=lambda one: -one[1])
+        yield f"{what}: " + ", ".join(f"{cause} {count}" for cause, count in causes)
 
 
 def _own(snapshot: LabSnapshot) -> str:

@@ -72,6 +72,9 @@ class EventKind(StrEnum):
     """A request ended that took as long as the proxy's setting `slow` says: `data.trace` (for `cgilab trace`),
     `data.status`, `data.seconds`, and where they went: `data.prepare`, `data.queue`, `data.connect`, `data.worker`,
     `data.transfer`. Told once a second at most."""
+    TUNNEL = "tunnel.ended"
+    """A tunnel (a WebSocket) is over: `data.trace` (the request that opened it), `data.seconds`, `data.from_client` and
+    `data.from_worker` (bytes), `data.by` (client, worker or gateway); `text` says why. Told once a second at most."""
     CGI = "cgi.failed"
     """A CGI process broke a rule or a limit: `text` says which."""
     SERVICE = "service.state"

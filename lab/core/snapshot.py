@@ -49,6 +49,8 @@ class WorkerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is not healthy, as the end of a sentence about it; empty when it is."""
     ejected_for_s: float | None = None
     """Seconds until it is sent requests again, while it is ejected."""
+    tunnels: int = 0
+    """WebSockets and the like that are open to it; each counts in `in_flight`."""
 
 
 class BreakerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +113,8 @@ class AppSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     slow_requests: int = 0
     tunnels: int = 0
     """WebSockets and the like that are open to its workers."""
+    shed: dict[str, int] = {}
+    """Requests for it that a limit refused since the lab began, by cause, the lab's own included."""
     waits_for: tuple[str, ...] = ()
     """Processes beside the pool that have to be healthy before its first worker starts."""
     unavailable: str | None = None
@@ -232,8 +236,8 @@ class ProxySnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that wait for a place, in all queues."""
     max_pending: int = 0
     shed: dict[str, int] = {}
-    """Requests that a limit refused since the lab began, by cause: `queue full`, `rate of a client`, ... The lab's own
-    are included."""
+    """Requests that a limit refused since the lab began, by cause: `queue full`, `client rate`, ... Those of all apps
+    together, and the lab's own, are included."""
 
 
 class LabSnapshot(msgspec.Struct, frozen=True, kw_only=True):

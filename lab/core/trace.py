@@ -25,6 +25,8 @@ class Why(StrEnum):
     """It was tried more than once."""
     SAMPLED = "sampled"
     """One of `trace_sample` requests is kept, whatever becomes of it."""
+    TUNNEL = "tunnelled"
+    """It opened a tunnel (a WebSocket), and `tunnel` tells what became of that."""
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +40,21 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Why it came to nothing; empty for the one that answered."""
     seconds: float | None = None
     """How long it took; None where only the sum over all attempts is known."""
+
+
+class Tunnelled(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a tunnel that a request opened. While it is open, nothing is known."""
+
+    seconds: float | None = None
+    """How long it was open; None while it is."""
+    from_client: int = 0
+    """Bytes that it carried from the client to the worker ..."""
+    from_worker: int = 0
+    """... and from the worker to the client."""
+    ended_by: str = ""
+    """client, worker or gateway: whoever hung up first, or broke it. Empty while it is open."""
+    why: str = ""
+    """The same as the end of a sentence: `the client closed it`."""
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +98,8 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """The last one is who answered, unless all failed."""
     detail: str = ""
     """What the gateway said, where it answered itself."""
+    tunnel: Tunnelled | None = None
+    """None for a request that opened none."""
 
 
 if __name__ == "__main__":

@@ -110,6 +110,7 @@ def _app(
         max_reached=view.max_reached,
         slow_requests=slow,
         tunnels=sum(endpoint.tunnels for endpoint in traffic.values()),
+        shed=upstream.shed if upstream else {},
         waits_for=waits_for,
         unavailable=view.unavailable,
         building=view.building,
@@ -179,4 +180,5 @@ def _worker(
         health=traffic.health if traffic else EndpointHealth.HEALTHY,
         health_why=traffic.health_why if traffic else "",
         ejected_for_s=traffic.ejected_for_s if traffic else None,
+        tunnels=traffic.tunnels if traffic else 0,
     )

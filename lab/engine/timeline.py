@@ -7,7 +7,7 @@ import time
 from typing import Final
 
 from lab.core.errors import UnknownTargetError
-from lab.core.trace import Attempt, Trace, Why
+from lab.core.trace import Attempt, Trace, Tunnelled, Why
 from lab.engine.lab import Lab
 
 _WIDTH: Final = 30
@@ -76,9 +76,21 @@ def lines(trace: Trace) -> list[str]:
             found.append(f"{_ms(began):>12}  {words:<42}{_bar(trace, began, seconds)}{_ms(seconds):>12}")
         began += seconds
     found += [f"{_ms(trace.total_s):>12}  end", *_attempts(trace)]
+    if trace.tunnel is not None:
+        found += ["", _tunnel(trace.tunnel)]
     if trace.detail:
         found += ["", f"The gateway answered: {trace.detail}"]
     return [*found, *_verdict(trace)]
+
+
+def _tunnel(tunnel: Tunnelled) -> str:
+    """What became of the tunnel that it opened."""
+    if tunnel.seconds is None:
+        return "It opened a tunnel, which is still open."
+    return (
+        f"It opened a tunnel, which ended after {tunnel.seconds:.1f} s: {tunnel.why}; {tunnel.from_client} bytes came"
+        f" from the client, {tunnel.from_worker} from the worker."
+    )
 
 
 def _stages(trace: Trace) -> list[tuple[str, str, float]]:

@@ -152,6 +152,8 @@ class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 0
     retries_left: int | None = None
     panic: bool = False
+    shed: dict[str, int] = {}
+    """Requests for it that a limit refused since the start, by cause."""
 
 
 class LeadView(msgspec.Struct, frozen=True, kw_only=True):

@@ -51,6 +51,13 @@ class Traces:
         for why in trace.kept:
             self._kept[why].append(trace)
 
+    def amend(self, before: Trace, after: Trace) -> None:
+        """Put what is known by now in the place of `before`, wherever that is still kept."""
+        for traces in self._kept.values():
+            for place, trace in enumerate(traces):
+                if trace is before:
+                    traces[place] = after
+
     def read(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
         """The newest `limit` traces, newest first: all, the one called `identity`, or those kept for one reason."""
         found = {id(trace): trace for trace in self._of(why) if identity in (None, trace.id)}

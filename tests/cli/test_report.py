@@ -52,8 +52,22 @@ async def test_25_status_tells_limits_in_force_and_what_they_refused() -> None:
     proxy = ProxySnapshot(connections=3, max_connections=10, pending=1, shed={"queue full": 2, "client rate": 7})
     told = await report.status(cast("Lab", None), replace(snapshot(), proxy=proxy), full=False)
     assert "limits: 3 of 10 connections\n" in told
-    assert "refused by a limit: client rate 7, queue full 2\n" in told
+    assert "\nrefused by a limit: client rate 7, queue full 2\n" in told
+    app = replace(snapshot().apps[0], shed={"queue full": 2, "client rate": 7})
+    told = await report.status(cast("Lab", None), replace(snapshot(), apps=(app,)), full=False)
+    assert "\n  refused by a limit: client rate 7, queue full 2\n" in told
     assert "limit" not in await report.status(cast("Lab", None), snapshot(), full=False)
+
+
+async def test_15_status_tells_what_of_a_workers_load_are_tunnels() -> None:
+    worker = WorkerSnapshot(
+        slot=0, generation=1, pid=7, state=WorkerState.READY, stopped=False, endpoint="127.0.0.1:2", routed=True,
+        requests=3, in_flight=3, restarts=0, uptime_s=1.0, cpu_percent=None, rss_bytes=None, rps=0.0, p50_ms=None,
+        p99_ms=None,
+    )  # fmt: skip
+    for tunnels, words in ((2, "  3 in flight (2 of them tunnels)  "), (0, "  3 in flight  ")):
+        app = replace(snapshot().apps[0], workers=(replace(worker, tunnels=tunnels),))
+        assert words in await report.status(cast("Lab", None), replace(snapshot(), apps=(app,)), full=False)
 
 
 async def test_21_status_tells_what_the_proxy_thinks_of_an_app_and_its_workers() -> None:

@@ -8,8 +8,8 @@ import socket
 import msgspec
 import pytest
 
-from lab.core.model import Limits, RateLimit, Shedding, SiteSpec, Timeouts
-from lab.proxy.manager import Page
+from lab.core.model import Limits, RateLimit, RouteSpec, Shedding, SiteSpec, Timeouts
+from lab.proxy.manager import Page, UpstreamSpec
 from tests.conformance.conftest import World
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -72,6 +72,20 @@ async def test_25_beyond_the_rate_it_is_429_with_the_true_wait(world):
     view = world.proxy.observe()
     assert (view.totals.shed, view.shed) == (1, {"app rate": 1})
     assert len(worker.requests) == 2
+
+
+async def test_25_each_app_is_told_what_was_refused_to_it(world):
+    await world.start(rate_limit=RateLimit(rate=0.01, burst=1))
+    await world.worker()
+    other = UpstreamSpec(app="other", route="/other", queue_length=0)
+    by_both = RouteSpec(name="both", path="/both", apps={"other": 0, "app": 1})
+    world.spec = msgspec.structs.replace(world.spec, upstreams=(*world.spec.upstreams, other), routes=(by_both,))
+    await world.proxy.apply(world.spec)
+    assert [await world.get() for _ in range(3)] == [200, 429, 429]
+    assert [await world.get("/other"), await world.get("/both")] == [503, 429]
+    view = world.proxy.observe()
+    assert {one.app: one.shed for one in view.upstreams} == {"app": {"app rate": 3}, "other": {"queue full": 1}}
+    assert view.shed == {"app rate": 3, "queue full": 1}
 
 
 async def test_25_the_connection_of_who_came_too_often_stays_open(world):

@@ -1,10 +1,15 @@
 """Rule 15: what happens when client and worker switch to another protocol, and when only one of them would."""
 
 import asyncio
+import socket
+import struct
 
+import msgspec
 import pytest
 
+from lab.core.events import EventKind
 from lab.core.model import Timeouts
+from lab.core.trace import Tunnelled, Why
 
 ASK = b"GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\nX: y\r\n\r\n"
@@ -260,3 +265,129 @@ async def test_15_an_app_switches_to_what_its_settings_allow(world, switcher):
     await client.send(ASK.replace(b"websocket", b"websocket, IRC"))
     assert (await client.response())[0] == 101
     assert b"\r\nUpgrade: irc\r\n" in switcher.head
+
+
+async def ended(world):
+    """The event of a tunnel that is over."""
+
+    def events():
+        return [event for event in world.events.read().events if event.kind is EventKind.TUNNEL]
+
+    await world.until(events)
+    (event,) = events()
+    return event
+
+
+async def test_15_29_an_open_tunnel_has_a_trace_that_is_told_how_it_ended(world, switcher):
+    client = await opened(world, switcher)
+    (trace,) = world.proxy.traces()
+    assert (trace.status, trace.kept, trace.tunnel) == (101, (Why.TUNNEL,), Tunnelled())
+    await client.send(b"hello")
+    assert await told(switcher.reader, 5) == b"hello"
+    switcher.writer.write(b"good bye")
+    assert await told(client.reader, 8) == b"good bye"
+    client.writer.write_eof()
+    assert await asyncio.wait_for(switcher.reader.read(), 5) == b""
+    switcher.writer.close()
+    event = await ended(world)
+    assert (event.app, event.slot, event.data["trace"]) == ("app", 0, trace.id)
+    assert (event.data["from_client"], event.data["from_worker"], event.data["by"]) == (5, 8, "client")
+    assert "the client closed it; 5 bytes came from the client, 8 from the worker" in event.text
+    (closed,) = world.proxy.traces(trace.id)
+    assert closed.tunnel.seconds == event.data["seconds"] > 0
+    assert (closed.tunnel.from_client, closed.tunnel.from_worker) == (5, 8)
+    assert (closed.total_s, closed.attempts) == (trace.total_s, trace.attempts)  # the request itself ended at once
+
+
+async def test_15_29_a_tunnel_of_a_request_that_is_traced_anyway_is_told_there(world, switcher):
+    await world.start()
+    settings = msgspec.structs.replace(world.spec.settings, trace_sample=1)
+    await world.proxy.apply(msgspec.structs.replace(world.spec, settings=settings))
+    await world.worker(handler=switcher)
+    client = await world.client()
+    await client.send(ASK)
+    assert (await client.response())[0] == 101
+    await world.until(lambda: world.proxy.observe().totals.tunnels == 1)
+    client.close()
+    switcher.over.set()
+    await ended(world)
+    (trace,) = world.proxy.traces()
+    assert trace.kept == (Why.SAMPLED,)
+    assert trace.tunnel.seconds is not None
+
+
+def dying(writer):
+    """End a connection with a reset, as a killed process does when it has not read everything."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def _idle(world, client, switcher):
+    """Nothing moves."""
+
+
+async def _halved(world, client, switcher):
+    client.writer.write_eof()
+
+
+async def _worker_leaves(world, client, switcher):
+    world.proxy.remove(world.endpoints[0])
+
+
+async def _worker_says_everything_first(world, client, switcher):
+    switcher.writer.write_eof()
+    assert await asyncio.wait_for(client.reader.read(), 5) == b""
+    client.writer.write_eof()
+
+
+async def _worker_breaks(world, client, switcher):
+    dying(switcher.writer)
+
+
+async def _client_breaks(world, client, switcher):
+    dying(client.writer)
+
+
+async def _lab_ends(world, client, switcher):
+    await world.proxy.close()
+
+
+ENDS = {
+    _idle: ("gateway", "nothing moved for 0.4 s"),
+    _halved: ("gateway", "the client had said everything, and for 0.3 s the worker said nothing"),
+    _worker_leaves: ("gateway", "its worker had to end"),
+    _worker_says_everything_first: ("worker", "the worker closed it"),
+    _worker_breaks: ("worker", "the worker broke it off"),
+    _client_breaks: ("client", "the client broke it off"),
+    _lab_ends: ("gateway", "the lab ended"),
+}
+
+
+@pytest.mark.parametrize(("end", "known"), ENDS.items(), ids=[end.__name__.strip("_") for end in ENDS])
+async def test_15_29_who_ended_a_tunnel_is_told(world, switcher, end, known):
+    client = await opened(world, switcher, timeouts=Timeouts(tunnel_idle=0.4, drain=0.3))
+    await end(world, client, switcher)
+    event = await ended(world)
+    (trace,) = world.proxy.traces()
+    assert (trace.tunnel.ended_by, trace.tunnel.why) == known
+    assert event.data["by"] == known[0]
+    assert f": {known[1]}; 0 bytes" in event.text
+
+
+async def test_15_29_tunnels_that_end_together_are_told_once_and_traced_each(world):
+    async def switch(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(SWITCH)
+        await reader.read()
+
+    await world.start(timeouts=Timeouts(drain=0.2))
+    await world.worker(handler=switch)
+    for number in range(1, 6):
+        client = await world.client()
+        await client.send(ASK)
+        assert (await client.response())[0] == 101
+        await world.until(lambda number=number: world.proxy.observe().totals.tunnels == number)
+    world.proxy.remove(world.endpoints[0])
+    await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
+    await ended(world)
+    assert [trace.tunnel.why for trace in world.proxy.traces()] == ["its worker had to end"] * 5

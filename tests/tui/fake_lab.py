@@ -130,6 +130,8 @@ class FakeLab:
         self.gone: LabError | None = None
         self.invariants = Invariants(conserved=True, no_zombies=True, within_bounds=True)
         self.processes: list[ServiceSnapshot] = []
+        self.tunnels = 0
+        """Open to the first app. Each has carried 1 MiB."""
         self.closed = False
         self._pids = count(4121)
         self._random = random.Random(7)
@@ -184,6 +186,8 @@ class FakeLab:
                 answered=self._answered,
                 failed=self._failed,
                 in_flight=2 if busy else 0,
+                tunnels=self.tunnels,
+                tunnel_bytes=self.tunnels << 20,
                 rps=self.rate,
                 p50_ms=0.5 if busy else None,
                 p95_ms=1.9 if busy else None,
@@ -424,6 +428,7 @@ class FakeLab:
             else None,
             workers=workers if app.unavailable is None else (),
             queue=app.queue,
+            tunnels=self.tunnels if app is self.apps[0] else 0,
             rps=self._share(app) if serves else 0.0,
             p50_ms=0.5 * slowness if serves else None,
             p95_ms=1.9 * slowness if serves else None,

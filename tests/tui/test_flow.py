@@ -1,5 +1,7 @@
 """The picture of the way of a request, at every width, in every state."""
 
+import re
+
 import pytest
 from fake_lab import FakeLab, FakeWorker, spec
 from msgspec.structs import replace
@@ -50,6 +52,26 @@ async def test_a_waiting_slot_counts_down_and_says_why() -> None:
     lab.back_off("search", 2, 0.8, "three deaths in 4 s")
     lab.advance(0.3)
     assert "waits 0.5 s: three deaths in 4 s" in await picture(lab)
+
+
+async def test_15_25_tunnels_and_what_was_refused_stand_behind_an_app() -> None:
+    app = FakeLab().apps[0].spec
+    many = tuple(replace(app, name=f"app-{number}", pool=PoolSettings(max_workers=1)) for number in range(14))
+    for lab in (FakeLab(), FakeLab(LabSpec(apps=many))):
+        snapshot = await lab.snapshot()
+        first, second, *others = snapshot.apps
+        apps = (replace(first, tunnels=2, shed={"app rate": 8, "queue full": 1}), replace(second, tunnels=1), *others)
+        flow = Flow()
+        flow.show(replace(snapshot, apps=apps))
+        first_row, second_row = (
+            next(row for row in read(flow.rows(120)) if one.name in row) for one in snapshot.apps[:2]
+        )
+        assert re.search("2 tunnels +9 shed", first_row)
+        assert "1 tunnel" in second_row
+        assert "1 tunnels" not in second_row
+        assert "shed" not in second_row
+        flow.show(snapshot)
+        assert not any("tunnel" in row or "shed" in row for row in read(flow.rows(120)))
 
 
 async def test_21_an_unwell_worker_is_told_by_sign_and_word_with_its_time_and_why() -> None:

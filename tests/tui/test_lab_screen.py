@@ -210,6 +210,15 @@ async def test_own_traffic_stops_and_comes_back_at_its_rate() -> None:
         assert "+ 5/s own" in screen.read(StatusBar)
 
 
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_15_tunnels_stand_in_the_header_while_there_are_any(size: tuple[int, int]) -> None:
+    async with opened(size=size) as screen:
+        assert "tunnels" not in screen.read(StatusBar)
+        screen.lab.tunnels = 3
+        await screen.look()
+        assert "tunnels 3 (3.0 M)" in screen.read(StatusBar)
+
+
 async def test_a_click_on_a_key_does_what_the_key_does() -> None:
     async with opened(size=LARGE) as screen:
         place = screen.read(KeyBar).index("Kill")

@@ -10,7 +10,6 @@ The file sees endpoints through `Shown`, so that it cannot change by accident wh
 
 import asyncio
 import inspect
-import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,14 +19,12 @@ from types import ModuleType
 from typing import Any, Generic
 
 from lab.core.tasks import background
+from lab.proxy.seldom import Seldom
 from lab.proxy.selection import C, Request
 from lab.proxy.selection.round_robin import RoundRobin
 
 SLOW = 0.001
 """Seconds that a choice may take before it is told: every request of the lab waits for it."""
-
-_TELL_EVERY = 1.0
-"""Seconds between two events about one file: a mistake is made with every request."""
 
 _INSTEAD = ". Requests go on by round robin"
 _slot = attrgetter("slot")
@@ -49,23 +46,6 @@ class _Loaded:
     choose: Callable[[Sequence[Any], Any], object]
     line: int | None
     """Where `choose` begins."""
-
-
-class _Seldom:
-    """Keeps silent about what was told just now, and says later how often it did."""
-
-    def __init__(self) -> None:
-        self._quiet_until = -math.inf
-        self._untold = 0
-
-    def more(self, now: float) -> str | None:
-        """None while there is nothing to be told; else what is to be added to it."""
-        if now < self._quiet_until:
-            self._untold += 1
-            return None
-        untold, self._untold = self._untold, 0
-        self._quiet_until = now + _TELL_EVERY
-        return f" ({untold} more like this were not told)" if untold else ""
 
 
 class Shown(Generic[C]):
@@ -138,7 +118,7 @@ class WrittenPolicy(Generic[C]):
         self._reading: asyncio.Task[None] | None = None
         self._text: bytes | None = None
         self._line = RoundRobin[C]()
-        self._wrong, self._slow = _Seldom(), _Seldom()
+        self._wrong, self._slow = Seldom(), Seldom()
         self.offered = self._line.offered
         self.withdrawn = self._line.withdrawn
 
@@ -195,7 +175,7 @@ class WrittenPolicy(Generic[C]):
             self._loaded = loaded
             self._tell(f"{self._file.name} is loaded, and chooses from now on", {"file": str(self._file)})
 
-    def _blame(self, mistake: Mistake, seldom: _Seldom, then: str = _INSTEAD) -> None:
+    def _blame(self, mistake: Mistake, seldom: Seldom, then: str = _INSTEAD) -> None:
         """Tell a mistake that was made with a request, unless one of its kind was told just now."""
         more = seldom.more(self._now())
         if more is not None:

@@ -52,7 +52,8 @@ class Flow(Painted):
         "knows who answers: they have no figures.\n\n"
         "The proxy judges by answers: a worker that `fails its check`, or is `ejected` because requests failed there, "
         "is sent none; in a panic too few are left, and all are used again. While a `breaker` is open, requests are "
-        "refused at once.\n\n"
+        "refused at once. `2 tunnels`: WebSockets and the like that are open; each has a place at its worker. "
+        "`9 shed`: so many requests for the app were refused by a limit until now.\n\n"
         "A shared route leads to several apps, as a canary does: `next 1 of 10, got 9.8 %` means that each tenth "
         "request is meant for the app called next, and what it was really sent in the last ten seconds. The command "
         "shift changes the weights.\n\n"
@@ -169,11 +170,11 @@ class Flow(Painted):
         latency = f"  {_rate(app)[0]}  p99 {figures.milliseconds(app.p99_ms)}"
         if length(row) + len(latency) <= width:
             row = (*row, (latency, "text"))
-        return (*row, *((f"  {text}", role) for text, role in _waiting(app)))
+        return (*row, *((f"  {text}", role) for text, role in (*_waiting(app), *_apart(app))))
 
     def _line(self, app: AppSnapshot, names: int, width: int) -> list[Row]:
         """An app on one row: name, cells, nature. Cells that do not fit continue below, and then go before nature."""
-        first, *more = self._cells(app, width - names - 2, *_waiting(app))
+        first, *more = self._cells(app, width - names - 2, *_waiting(app), *_apart(app))
         row: Row = ((fit(app.name, names, self.glyphs.more), "head"), ("  ", "text"), *first)
         row = (*row, (" " * max(2, names + 2 + _CELL - length(row)), "text"))
         about: list[Span] = [(text, "dim") for text in reversed(_nature(app)[:2])]
@@ -255,6 +256,13 @@ def _waiting(app: AppSnapshot) -> list[Span]:
     if app.panic:
         found.append(("panic", "bad"))
     return found
+
+
+def _apart(app: AppSnapshot) -> list[Span]:
+    """What its workers have beside requests, and which requests never reach them."""
+    found: list[Span] = [(f"{app.tunnels} tunnel{'' if app.tunnels == 1 else 's'}", "text")] if app.tunnels else []
+    refused = sum(app.shed.values())
+    return [*found, (f"{refused} shed", "dim")] if refused else found
 
 
 def _rates(snapshot: LabSnapshot, gap: str) -> Row:

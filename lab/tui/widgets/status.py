@@ -27,6 +27,7 @@ class StatusBar(Painted):
         "The whole lab in two rows. Rates and latencies are over the last ten seconds.\n\n"
         "in flight: requests between arrival and answer. queue: those of them that wait for a free worker. "
         "errors: the share that the gateway could not get an answer for. "
+        "tunnels: WebSockets and the like that are open, and what all have carried since the lab began. "
         "restarts: processes that were replaced, for whatever reason, in the slots that there are now.\n\n"
         "The lamps are what must hold at every instant; one that does not is told for ten seconds.\n"
         "conserved: every request that came in was answered, failed, shed, abandoned, or is in flight; none is lost.\n"
@@ -90,6 +91,8 @@ def _parts(snapshot: LabSnapshot) -> Sequence[Row]:
     timed, whose = (everyone, "") if everyone.p50_ms is not None else (own.totals, " own")
     workers = [worker for app in snapshot.apps for worker in app.workers]
     errors = figures.percent(everyone.failed, everyone.accepted)
+    carried = f" ({figures.size(everyone.tunnel_bytes)})"
+    tunnels: Row = (("tunnels ", "dim"), (str(everyone.tunnels), "text"), (carried, "dim"))
     return (
         (
             (f"{figures.rate(everyone.rps)} req/s", "strong"),
@@ -102,6 +105,7 @@ def _parts(snapshot: LabSnapshot) -> Sequence[Row]:
             (figures.milliseconds(timed.p99_ms), "text"),
         ),
         (("errors ", "dim"), (errors, "text" if errors == "0 %" else "bad")),
+        *((tunnels,) if everyone.tunnels or everyone.tunnel_bytes else ()),
         (("restarts ", "dim"), (str(sum(worker.restarts for worker in workers)), "text")),
         (("queue ", "dim"), (str(sum(app.queue for app in snapshot.apps)), "text")),
         (("in flight ", "dim"), (str(everyone.in_flight), "text")),

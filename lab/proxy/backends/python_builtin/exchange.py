@@ -521,7 +521,7 @@ class Exchange(Timed):
         keep = self._may_keep() and not problem.close
         self.status, self.problem, self.noted = problem.status, problem, True
         self._end(problem.outcome)
-        self._gateway.refused(problem)
+        self._gateway.refused(problem, self.route.app)
         end = self._gateway.date() + RESPONSE_END[keep, self.request.modern, False]
         if self._gateway.recorder.explains_problems:
             end = self._gateway.recorder.explained_problem(self, problem) + end

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +14,7 @@ from lab.proxy import problems
 from lab.proxy.accounting import SHED, Counters
 from lab.proxy.backends.python_builtin.crowd import Crowd
 from lab.proxy.backends.python_builtin.forwarding import DateField, Trust
+from lab.proxy.backends.python_builtin.logbook import Logbook
 from lab.proxy.backends.python_builtin.outbox import Outbox
 from lab.proxy.backends.python_builtin.recorder import Recorder
 from lab.proxy.manager import OnStarved, ProxySpec
@@ -39,6 +41,7 @@ class Gateway:
     def __init__(self, clock: Clock, events: EventRing, start_cgi: StartCgi, on_starved: OnStarved, logs: Path) -> None:
         self.now = clock.monotonic
         self.recorder = Recorder(clock, events, logs, self.trusts)
+        self.logbook = Logbook(clock, events, self.recorder)
         self.start_cgi = start_cgi
         self.on_starved = on_starved
         self.wheel = TimerWheel(clock)
@@ -63,8 +66,8 @@ class Gateway:
         """Who is idle; None while there may be any number of connections."""
         self.pending = 0
         """Requests that wait for a place."""
-        self.shed: dict[str, int] = {}
-        """How many were refused by a limit, by cause."""
+        self.shed: dict[str, Counter[str]] = {}
+        """How many were refused by a limit: by app (empty where it concerns none), then by cause."""
         self.draining = False
         self.deserted = asyncio.Event()
         """Set when the last client leaves a proxy that drains."""
@@ -88,10 +91,10 @@ class Gateway:
         elif self.crowd is not None:
             self.crowd = None
 
-    def refused(self, problem: problems.Problem) -> None:
-        """Count what a limit refuses. `problem` may be another one: then nothing is counted."""
+    def refused(self, problem: problems.Problem, app: str = "") -> None:
+        """Count what a limit refuses to `app`. `problem` may be another one: then nothing is counted."""
         if problem.outcome is SHED:
-            self.shed[problem.cause] = self.shed.get(problem.cause, 0) + 1
+            self.shed.setdefault(app, Counter())[problem.cause] += 1
 
     def hung_up(self, downstream: "Downstream") -> None:
         """A client's connection is gone."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,7 +183,7 @@ class PythonBuiltinProxy:
             connections=len(self._gateway.downstreams),
             certificate=self._certificate,
             pending=self._gateway.pending,
-            shed=dict(self._gateway.shed),
+            shed=dict(sum(self._gateway.shed.values(), Counter())),
         )
 
     def latencies(self, app: str | None = None) -> Histogram:

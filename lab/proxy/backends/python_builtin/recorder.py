@@ -180,7 +180,7 @@ class Recorder:
         reasons = self._reasons(exchange, outcome, took)
         now = exchange.started + took
         if reasons and self.traces.wanted(reasons, now):
-            trace = self._trace(exchange, outcome, took, reasons)
+            trace = self.trace(exchange, outcome, took, reasons)
             self.traces.keep(trace)
             if took >= self.patience:
                 self._tell(trace, now)
@@ -195,7 +195,8 @@ class Recorder:
         )
         return tuple(why for why, holds in found if holds)
 
-    def _trace(self, exchange: "Exchange", outcome: Outcome, took: float, reasons: tuple[Why, ...]) -> Trace:
+    def trace(self, exchange: "Exchange", outcome: Outcome, took: float, reasons: tuple[Why, ...]) -> Trace:
+        """What happened to a request that has just ended."""
         request, problem = exchange.request, exchange.problem
         end = exchange.started + took
         head = exchange.first or end

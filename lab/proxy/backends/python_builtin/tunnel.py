@@ -4,7 +4,8 @@ Bytes pass as they come, and none is looked at. Each side hears what the other d
 that it has said everything (an end of its own, while answers still come), that it broke (a reset). A tunnel ends when
 both have said everything, when nothing moves for `timeouts.tunnel_idle` (`timeouts.drain` once one of them has said
 everything: it may be gone for good), or `timeouts.drain` after its worker or the lab was told to end. Its worker's
-place is taken until then, and given back exactly once.
+place is taken until then, and given back exactly once. When it is over, its trace and an event tell how long it was
+open, what it carried each way, and who hung up first.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, cast
 
 from lab.core.model import Timeouts
+from lab.core.trace import Trace, Tunnelled
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.outbox import reset
@@ -57,10 +59,15 @@ class Tunnel(Timed):
         self._counters = gateway.counters[downstream.own]
         self._endpoint = connection.endpoint
         self._state = _State.OPEN
-        self._client = _End(self, downstream.transport, downstream)
-        self._worker = _End(self, connection.transport, connection)
+        self._client = _End("client", self, downstream.transport, downstream)
+        self._worker = _End("worker", self, connection.transport, connection)
         self._client.other, self._worker.other = self._worker, self._client
         self._left = 2
+        self._request = downstream.exchange
+        """Nothing more is asked on this connection, so it stays what it was."""
+        self._trace: Trace | None = None
+        self._opened = gateway.now()
+        self._ended_by = self._why = ""
 
     def open(self, said: bytes) -> None:
         """Take both connections over. `said`: what the worker sent behind its 101."""
@@ -69,6 +76,7 @@ class Tunnel(Timed):
         early = downstream.hand_over(self)
         self._counters.tunnels += 1
         self._endpoint.tunnels.add(self)
+        self._trace = self._gateway.logbook.opened(self._request)
         self._worker.listen(not downstream.blocked)
         self._client.listen(not connection.blocked)
         for end in (self._client, self._worker):
@@ -87,10 +95,11 @@ class Tunnel(Timed):
             self._state = _State.DRAINING
             self._arm(self._timeouts.drain)
 
-    def close(self) -> None:
-        """Deliver what has been said, and hang up on both."""
+    def close(self, who: str, why: str) -> None:
+        """Deliver what has been said, and hang up on both. Whoever comes first is told to have ended it."""
         if self._state is not _State.CLOSING:
             self._state = _State.CLOSING
+            self._ended_by, self._why = who, why
             self._arm(self._timeouts.drain)
         self._client.transport.close()
         self._worker.transport.close()
@@ -100,7 +109,7 @@ class Tunnel(Timed):
             self._client.transport.abort()
             self._worker.transport.abort()
         else:
-            self.close()
+            self._give_up()
 
     def carried(self, size: int) -> None:
         """So many bytes went through."""
@@ -119,12 +128,36 @@ class Tunnel(Timed):
         if self._left:
             if error is not None:
                 reset(end.other.transport)
-            self.close()
+                self.close(end.name, f"the {end.name} broke it off")
+            else:
+                self._give_up()
             return
         self._gateway.wheel.forget(self)
         self._counters.tunnels -= 1
         self._endpoint.tunnels.discard(self)
         self._endpoint.release()
+        tunnelled = Tunnelled(
+            seconds=self._gateway.now() - self._opened,
+            from_client=self._client.said,
+            from_worker=self._worker.said,
+            ended_by=self._ended_by,
+            why=self._why,
+        )
+        self._gateway.logbook.ended(self._request, self._trace, tunnelled)
+
+    def _give_up(self) -> None:
+        """End it, because neither of the two did."""
+        quiet = next((end for end in (self._client, self._worker) if end.silent), None)
+        if self._gateway.draining:
+            why = "the lab ended"
+        elif self._state is _State.DRAINING:
+            why = "its worker had to end"
+        elif quiet is not None:
+            seconds = f"{self._patience():g} s"
+            why = f"the {quiet.name} had said everything, and for {seconds} the {quiet.other.name} said nothing"
+        else:
+            why = f"nothing moved for {self._patience():g} s"
+        self.close("gateway", why)
 
     def _patience(self) -> float:
         timeouts = self._timeouts
@@ -144,7 +177,11 @@ class _End(asyncio.Protocol):
 
     other: "_End"
 
-    def __init__(self, tunnel: Tunnel, transport: asyncio.Transport, before: asyncio.Protocol) -> None:
+    def __init__(self, name: str, tunnel: Tunnel, transport: asyncio.Transport, before: asyncio.Protocol) -> None:
+        self.name = name
+        """As people call it."""
+        self.said = 0
+        """Bytes that came from it."""
         self.transport = transport
         self.before = before
         """Who had the connection. It hears of its end, to settle what it keeps about it."""
@@ -153,7 +190,9 @@ class _End(asyncio.Protocol):
         """It has said everything."""
 
     def data_received(self, data: bytes) -> None:
-        self._tunnel.carried(len(data))
+        size = len(data)
+        self.said += size
+        self._tunnel.carried(size)
         if not self.other.transport.is_closing():
             self.other.transport.write(data)
 
@@ -162,7 +201,8 @@ class _End(asyncio.Protocol):
         self.silent = True
         towards = self.other.transport
         if self.other.silent or not towards.can_write_eof() or not self.transport.can_write_eof():
-            self._tunnel.close()
+            first = self.other if self.other.silent else self
+            self._tunnel.close(first.name, f"the {first.name} closed it")
             return False
         if not towards.is_closing():
             towards.write_eof()

@@ -315,6 +315,7 @@ class Upstream:
             retries=self.guard.budget.spent,
             retries_left=self.guard.budget.left(now, self.accepted),
             panic=self.guard.panic,
+            shed=dict(self._gateway.shed.get(self.spec.app, {})),
         )
 
     def figures(self) -> Figures:
