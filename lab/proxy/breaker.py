@@ -74,6 +74,12 @@ class Breaker:
             return Verdict.PROBE, None
         return Verdict.REFUSE, None
 
+    def refuses(self, now: float) -> bool:
+        """Whether `ask` would refuse a request that comes now. Nothing changes by it."""
+        if self.state is BreakerState.OPEN:
+            return now < self._until
+        return self.state is BreakerState.HALF_OPEN and self._probing
+
     def succeeded(self, now: float, probe: bool = False) -> Transition | None:
         """A request that had passed was answered. Those from before the breaker opened decide nothing any more."""
         if probe:

@@ -217,7 +217,7 @@ class World:
     """The gateway, its clients and its workers."""
 
     def __init__(self, clock: Clock | None = None) -> None:
-        clock = clock or SystemClock()
+        self.clock = clock = clock or SystemClock()
         self.events = EventRing(clock)
         self.starved: list[str] = []
         self.proxy = PythonBuiltinProxy(clock, self.events, None, self._start_cgi, self.starved.append)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from lab.core.model import RouteSpec, SiteSpec
+from lab.core.model import BreakerSpec, RouteSpec, SiteSpec
 from lab.proxy.manager import RouteView, UpstreamSpec
 
 TELL = """
@@ -17,6 +17,9 @@ import json, os, sys
 told = {name: os.environ.get(name) for name in ("SCRIPT_NAME", "PATH_INFO", "REQUEST_URI", "QUERY_STRING")}
 sys.stdout.write("Content-Type: application/json\\n\\n" + json.dumps(told))
 """
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+BROKEN = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 
 
 def route(name: str = "r", path: str = "/r", **more: Any) -> RouteSpec:
@@ -158,6 +161,34 @@ async def test_17_an_app_of_weight_0_gets_nothing_even_when_it_is_alone(world):
     second = await world.worker(app="b")
     assert (await asking)[0] == 200
     assert (len(worker.requests), len(second.requests)) == (0, 1)
+
+
+async def test_17_23_an_app_with_an_open_breaker_gives_its_share_away_until_it_may_be_probed(timeless):
+    world = timeless
+    await world.start()
+    await lay(world, route(apps={"app": 1, "b": 1}), others=("b",), breaker=BreakerSpec(failures=1, server_errors=True))
+    first, second = await world.worker(BROKEN), await world.worker(app="b")
+    assert sorted([(await ask(world, "/r"))[0] for _ in range(2)]) == [200, 500]
+    assert [(await ask(world, "/r"))[0] for _ in range(6)] == [200] * 6
+    assert (len(first.requests), len(second.requests)) == (1, 7)
+    world.clock.advance(5.0)
+    assert sorted([(await ask(world, "/r"))[0] for _ in range(6)]) == [200] * 5 + [500], "one probe, and it failed"
+    first.response = OK
+    world.clock.advance(5.0)
+    assert [(await ask(world, "/r"))[0] for _ in range(6)] == [200] * 6
+    assert len(first.requests) - 2 in (3, 4), "the probe was answered, so it has its half again"
+
+
+async def test_17_23_when_every_breaker_is_open_each_app_answers_for_its_share(timeless):
+    world = timeless
+    await world.start()
+    await lay(world, route(apps={"app": 1, "b": 0}), others=("b",), breaker=BreakerSpec(failures=1, server_errors=True))
+    await world.worker(BROKEN)
+    spare = await world.worker(app="b")
+    answers = [await ask(world, "/r") for _ in range(3)]
+    assert [status for status, _, _ in answers] == [500, 503, 503]
+    assert b"breaker" in answers[-1][2]
+    assert not spare.requests, "weight 0 gets nothing"
 
 
 async def test_17_when_all_are_unavailable_the_one_whose_turn_it_is_says_why(world):

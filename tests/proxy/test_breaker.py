@@ -140,8 +140,10 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def come(self) -> None:
-        was = self.breaker.state
+        was, foreseen = self.breaker.state, self.breaker.refuses(self.now)
+        assert self.breaker.state is was
         verdict, _ = self.breaker.ask(self.now)
+        assert (verdict is Verdict.REFUSE) == foreseen
         assert (verdict is Verdict.PASS) == (was is BreakerState.CLOSED)
         if verdict is Verdict.PROBE:
             assert not self.probing

@@ -3,6 +3,14 @@
 A request is counted where its route and its app are known both, in a `Branch`; what an app or a route had in all is the
 sum of its branches. So a further route costs no request anything. A route that leads to one app and rewrites nothing
 is not even passed through: the table of routes has its one branch, whose destination is the app's.
+
+Weights hold among the apps that can answer. One that is unavailable, has no endpoint that is well, or whose circuit
+breaker would refuse the request gets no turn while another one with a weight can have it; when none can, all take turns
+as before, and each gives its own answer. A breaker that may be probed again gets its turn, so a canary that has
+recovered comes back by itself. Traefik's weighted services do the same for health checks when asked to (traefik#8057).
+Envoy's weighted clusters do not look at health, and a canary that is down fails its share of the requests
+(envoy#43150); but who moves a share of the traffic to a new version wants to find out whether it is good, and not to
+lose requests by it.
 """
 
 from collections import deque
@@ -135,10 +143,11 @@ class RouteState:
     def _next(self) -> Branch:
         ready = []
         for lead in self._leads:
-            if lead.upstream.ready:
+            if not lead.upstream.ready:
+                if lead.weight:
+                    self._starved(lead.app)
+            elif not lead.upstream.guard.refuses:
                 ready.append(lead)
-            elif lead.weight:
-                self._starved(lead.app)
         return next_turn(ready) or next_turn(self._leads) or self._leads[0]
 
 

@@ -147,6 +147,11 @@ class Guard(Timed):
         """The breaker lets nobody pass, so nothing is tried again either."""
         return self.breaker is not None and self.breaker.state is not BreakerState.CLOSED
 
+    @property
+    def refuses(self) -> bool:
+        """The breaker would refuse a request that comes now. Not while one would be let through as a probe."""
+        return self.breaker is not None and self.breaker.refuses(self._gateway.now())
+
     def grants(self) -> bool:
         """Whether the budget allows one more retry. If so, it counts."""
         return self.budget.spend(self._gateway.now(), self._upstream.accepted)
