@@ -694,6 +694,11 @@ class Endpoint(msgspec.Struct, frozen=True):
     shared: bool = False
     """Others have the same address and the kernel chooses among them: its figures say nothing about its worker."""
 
+    @property
+    def address(self) -> str | tuple[str, int]:
+        """What a connection is made to."""
+        return self.path or (self.host, self.port)
+
     def __str__(self) -> str:
         if self.wire is Wire.CGI:
             return "cgi"

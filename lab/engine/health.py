@@ -15,7 +15,7 @@ from lab.core.model import HealthMethod, ServiceSpec
 from lab.core.rules import host_and_port, http_target
 from lab.engine.service import ending
 from lab.pool.manager import PoolManager
-from lab.pool.probe import Get
+from lab.wire.question import Get
 
 _MOST = 64 * 1024
 _TOLD = ("/bin/sh", "-c", 'exec "$@" >&{report_fd} 2>&1', "sh")
@@ -49,7 +49,7 @@ async def _tcp(spec: ServiceSpec, pool: PoolManager) -> str:
 async def _http(spec: ServiceSpec, pool: PoolManager) -> str:
     host, port, path = http_target(spec.health.url)
     question = Get(path, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-    answer = bytearray()
+    answer = b""
     try:
         reader, writer = await asyncio.open_connection(host, port)
     except OSError as error:
@@ -58,7 +58,7 @@ async def _http(spec: ServiceSpec, pool: PoolManager) -> str:
         writer.write(question.words)
         while len(answer) < _MOST and not question.is_whole(answer) and (chunk := await reader.read(_MOST)):
             answer += chunk
-    return question.wrong(bytes(answer))
+    return question.wrong(answer)
 
 
 async def _command(spec: ServiceSpec, pool: PoolManager) -> str:

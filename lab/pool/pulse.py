@@ -13,8 +13,9 @@ from lab.core.clock import Clock
 from lab.core.errors import UnknownTargetError
 from lab.core.model import Endpoint, Liveness
 from lab.pool.manager import Routing
-from lab.pool.probe import Probe, Question
 from lab.pool.sockets import Binding, Sockets
+from lab.wire.probe import Probe
+from lab.wire.question import Question, unanswered
 
 PROBES_A_SECOND = 40
 """The most that one pool asks in all: with more workers than fit, each is asked less often."""
@@ -132,8 +133,7 @@ class Pulse:
             self._probe.look()
         if self._probe is None:
             return
-        name, timeout = self._patient.question.name, self._patient.liveness.timeout
-        self._ended(f"did not answer {name} within {timeout:g} s")
+        self._ended(unanswered(self._patient.question, self._patient.liveness.timeout))
 
     def _heard(self, wrong: str) -> None:
         self._probe = None

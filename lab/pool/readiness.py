@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from lab.core.model import Contract
 from lab.pool import forkserver, procfs, sockdiag, stacks
 from lab.pool.notices import Notices
-from lab.pool.probe import Probe, Question
 from lab.pool.sockets import Binding
+from lab.wire.probe import Probe
+from lab.wire.question import Question, unanswered
 
 _FIRST_PAUSE = 0.001
 _LATER_PAUSE = 0.005
@@ -81,7 +82,7 @@ class StartProbe:
         probe = self._binding.ask(self._question)
         try:
             while (wrong := await probe.answer(timeout)) is None:
-                self.why = f"It did not answer {self._question.name} within {timeout:g} s."
+                self.why = f"It {unanswered(self._question, timeout)}."
                 self._look_once_more()
         finally:
             self._binding.leave(probe)
@@ -107,7 +108,7 @@ class StartProbe:
             finally:
                 probe.hang_up()
             if its_own:
-                return f"did not answer {self._question.name} within {timeout:g} s" if wrong is None else wrong
+                return unanswered(self._question, timeout) if wrong is None else wrong
             others += wrong == ""
             if others >= _OTHERS and self._waits_too():
                 return ""

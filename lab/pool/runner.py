@@ -19,7 +19,6 @@ from lab.pool.build import Program
 from lab.pool.manager import Routing, WorkerView
 from lab.pool.notices import Notices
 from lab.pool.output import Capture, SlotOutput
-from lab.pool.probe import Get, GetValues, Question
 from lab.pool.procfs import Usage
 from lab.pool.pulse import Pulse
 from lab.pool.readiness import StartProbe
@@ -27,6 +26,7 @@ from lab.pool.sockets import Binding, RuntimeFolder, Sockets
 from lab.pool.spawner import Child, Order, Spawner
 from lab.pool.worker import Action, By, Death, Worker, signal_name
 from lab.ports import holder_of
+from lab.wire.question import Get, GetValues, Question
 
 _S = WorkerState
 _get = lru_cache(maxsize=64)(Get)

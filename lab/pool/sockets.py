@@ -24,7 +24,8 @@ from pathlib import Path
 
 from lab.core.model import Contract, Endpoint, Wire, WorkerId
 from lab.pool import sockdiag
-from lab.pool.probe import Probe, Question
+from lab.wire.probe import Probe
+from lab.wire.question import Question
 
 LOOPBACK = "127.0.0.1"
 BACKLOG = 511

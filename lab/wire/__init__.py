@@ -1,1 +1,1 @@
-"""Bytes to messages and back. No sockets, no policy."""
+"""Bytes to messages and back. No policy, and no sockets but that of a probe."""

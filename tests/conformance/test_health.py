@@ -5,6 +5,7 @@ import json
 import random
 import re
 import socket
+import time
 
 import msgspec
 import pytest
@@ -126,6 +127,29 @@ async def test_22_who_does_not_answer_in_time_is_unhealthy_and_its_question_is_n
     assert one.questions == asked
     one.silent = False
     await world.until(lambda: endpoints(world)[0] is WELL)
+
+
+async def test_22_an_answer_that_came_while_the_lab_was_held_up_counts_before_the_deadline_does(world):
+    await world.start(health_check=HealthCheck(interval=30, timeout=0.1, fall=1))
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held_up = asyncio.Event()
+
+        def hold_up() -> None:
+            """Of all that is due after it, the deadline comes first on uvloop."""
+            loop.remove_reader(server)
+            with server.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(OK)
+            time.sleep(0.2)
+            held_up.set()
+
+        loop.add_reader(server, hold_up)
+        endpoint = world.route(server.getsockname()[1])
+        await held_up.wait()
+        await world.until(lambda: world.proxy.in_flight(endpoint) == 0)
+    assert endpoints(world) == [WELL]
+    assert world.told(EventKind.ENDPOINT_HEALTH) == []
 
 
 async def test_22_who_refuses_connections_is_unhealthy(world):

@@ -14,9 +14,9 @@ from lab.core.events import EventKind
 from lab.core.model import Contract
 from lab.core.states import Cause, WorkerState
 from lab.pool import output, sockdiag
-from lab.pool.probe import Get
 from lab.pool.readiness import StartProbe
 from lab.pool.sockets import Binding
+from lab.wire.question import Get
 from tests.process.conftest import PATIENCE
 
 _S = WorkerState

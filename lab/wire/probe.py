@@ -2,92 +2,29 @@
 
 No worker is to die of having been asked how it is: the answer is read to its end, and a question once asked is not
 taken back while its socket lives, but only waited for again. A simple program that writes to a connection of which
-the other end is closed gets SIGPIPE.
+the other end is closed gets SIGPIPE. And none is blamed for what this loop was late for: an answer that is there when
+patience ends counts.
 """
 
 import asyncio
 import contextlib
 import errno
 import os
-import re
 import socket
 from collections.abc import Callable
-from typing import Protocol
 
-from lab.wire import fastcgi
-from lab.wire.http1 import BadMessageError
+from lab.wire.question import Question
 
 _MOST = 64 * 1024
-_STATUS = re.compile(rb"HTTP/1\.[0-9] ([0-9]{3})")
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECASE)
-
-
-class Question(Protocol):
-    """Something to ask, and how to understand the answer."""
-
-    @property
-    def words(self) -> bytes:
-        """What is sent."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """What it is, for sentences such as `It did not answer GET /health`."""
-        ...
-
-    def is_whole(self, answer: bytearray) -> bool:
-        """Whether nothing has to follow."""
-        ...
-
-    def wrong(self, answer: bytes) -> str:
-        """What is wrong with it, as the end of a sentence about the worker; empty when all is well."""
-        ...
-
-
-class Get:
-    """GET `path`, to be answered with a 2xx."""
-
-    def __init__(self, path: str, host: str = "localhost") -> None:
-        self.name = f"GET {path}"
-        self.words = (
-            f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: cgilab-probe\r\nConnection: close\r\n\r\n"
-        ).encode()
-
-    def is_whole(self, answer: bytearray) -> bool:
-        end = answer.find(b"\r\n\r\n")
-        length = _LENGTH.search(answer, 0, end + 2) if end >= 0 else None
-        return length is not None and len(answer) >= end + 4 + int(length[1])
-
-    def wrong(self, answer: bytes) -> str:
-        status = _STATUS.match(answer)
-        if status is None:
-            return f"answered {self.name} with {answer[:40]!r}, which is not HTTP"
-        return "" if status[1].startswith(b"2") else f"answered {self.name} with status {status[1].decode()}"
-
-
-class GetValues:
-    """FCGI_GET_VALUES, a management record that every FastCGI application answers (FastCGI 1.0, section 4.1)."""
-
-    name = "FCGI_GET_VALUES"
-    words = fastcgi.get_values(("FCGI_MAX_CONNS",))
-
-    def is_whole(self, answer: bytearray) -> bool:
-        try:
-            return fastcgi.values(bytes(answer)) is not None
-        except BadMessageError:
-            return True
-
-    def wrong(self, answer: bytes) -> str:
-        with contextlib.suppress(BadMessageError):
-            if fastcgi.values(answer) is not None:
-                return ""
-        return f"answered {self.name} with {answer[:40]!r}, which is not FCGI_GET_VALUES_RESULT"
+"""Bytes of an answer that are read."""
 
 
 class Probe:
     """A connection, made at once, and one question on it."""
 
     def __init__(self, address: str | tuple[str, int]) -> None:
+        """Connect to a path, or to an IPv4 address and a port. Raises `OSError` when this process has no descriptor
+        left, which says nothing about whoever would be asked. A refusal is heard as the answer."""
         self._loop = asyncio.get_running_loop()
         self._socket = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
         self._socket.setblocking(False)
@@ -96,7 +33,7 @@ class Probe:
         self._unsent = b""
         self._writing = False
         """It waits for room to send the rest."""
-        self._answer = bytearray()
+        self._answer = b""
         self._heard: Callable[[str], None] | None = None
         self.over = False
         """It was answered, or hung up."""
@@ -121,13 +58,15 @@ class Probe:
         self._heard = heard
 
     def look(self) -> None:
-        """Read what has come by now. Who runs out of patience does so first: a loop calls its timers before it looks at
-        its sockets, so that a late one would blame the worker."""
-        if not self.over and not self._unsent:
-            self._receive()
+        """Read all that has come by now. Who runs out of patience does so first: uvloop calls its timers before it
+        looks at its sockets, so that a late one would blame the worker. And it tells once of a connection that was
+        reset: what is not read then is never told of again."""
+        while not self.over and not self._unsent and self._receive():
+            pass
 
     async def answer(self, patience: float) -> str | None:
-        """Wait for the answer for so many seconds. None when there is none yet: it can be waited for again."""
+        """Wait for the answer for so many seconds, and look once more; what was wrong with it. None when there is none
+        yet: it can be waited for again."""
         answers: list[str] = []
         heard = asyncio.Event()  # no future: the answer may come in the turn of the loop in which patience ends
 
@@ -139,6 +78,7 @@ class Probe:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):  # wait_for of Python 3.11 can lose a cancellation
                 await heard.wait()
+        self.look()
         self.hear(None)
         return answers[0] if answers else None
 
@@ -158,6 +98,8 @@ class Probe:
             self._unsent = self._unsent[self._socket.send(self._unsent) :]
         except BlockingIOError:  # not connected yet
             pass
+        except (BrokenPipeError, ConnectionResetError):  # it hung up; what it said before may be there
+            self._unsent = b""
         except OSError as error:
             self._loop.call_soon(self._failed, error)
             return
@@ -168,24 +110,25 @@ class Probe:
         if self._writing:  # as a rule the first try sends it all: it is short, and the kernel connects at once
             self._writing = False
             self._loop.remove_writer(self._socket)
-        self._loop.add_reader(self._socket, self._receive)
+        self._loop.add_reader(self._socket, self.look)
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Whether anything came, be it the end."""
         try:
             chunk = self._socket.recv(_MOST)
         except BlockingIOError:
-            return
-        except OSError as error:
-            self._failed(error)
-            return
+            return False
+        except OSError:  # a reset: what came before it counts
+            chunk = b""
         self._answer += chunk
         if not self._answer:
             self._tell(f"hung up instead of answering {self._question.name}")
         elif not chunk or len(self._answer) >= _MOST or self._question.is_whole(self._answer):
-            self._tell(self._question.wrong(bytes(self._answer)))
+            self._tell(self._question.wrong(self._answer))
+        return True
 
     def _failed(self, error: OSError) -> None:
-        self._tell(f"did not answer {self._question.name}: {error.strerror}")
+        self._tell(f"did not accept a connection for {self._question.name} ({error.strerror})")
 
     def _tell(self, wrong: str) -> None:
         heard = self._heard
