@@ -4,24 +4,27 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from msgspec.structs import replace
 
 from lab import paths, plugins, report
 from lab.config import languages, manifest
+from lab.conversation import attached, speak
 from lab.core.clock import SystemClock
 from lab.core.errors import NoLabError
 from lab.engine import reload
 from lab.engine.engine import Engine
 from lab.engine.lab import Lab, LabSpec
 from lab.engine.local import LocalLab
-from lab.engine.remote import RemoteLab
 from lab.pool.spawner import Spawner
+
+if TYPE_CHECKING:
+    from lab.tui.app import CgilabApp
 
 
 def default_manifest() -> Path:
@@ -90,8 +93,10 @@ def open_screen(file: Path | None, *, port: int | None, name: str | None, lesson
         lessons.load(lesson)  # a wrong ID is told before a lab is started
     elif file is None and not read_only and not progress.load().done(lessons.FIRST):
         lesson = lessons.FIRST  # whoever brings a manifest has come for that
+    from lab.tui.app import CgilabApp  # before the engine runs: beside it, this takes twice as long
+
     with _running(file, port=port, name=name, read_only=read_only, told=sys.stdout) as lab:
-        return asyncio.run(_show(lab, lesson=lesson, read_only=read_only, lab_stays=False))
+        return asyncio.run(_show(CgilabApp(lab, open_lesson=lesson, read_only=read_only, lab_stays=False)))
 
 
 def run_lesson(lesson_id: str, name: str) -> int:
@@ -133,30 +138,13 @@ def attach_screen(name: str, *, read_only: bool) -> int:
     """The screen of a lab that runs in another process. Returns the exit code."""
 
     async def session() -> int:
-        async with _attached(name, read_only=read_only) as remote:
+        async with attached(name, read_only=read_only) as remote:
+            from lab.tui.app import CgilabApp
+
             read_only_here = read_only or remote.greeting.read_only
-            return await _show(remote, lesson=None, read_only=read_only_here, lab_stays=True)
+            return await _show(CgilabApp(remote, read_only=read_only_here))
 
     return asyncio.run(session())
-
-
-def speak(name: str, talk: Callable[[RemoteLab], Awaitable[int | None]]) -> int:
-    """Run `talk` with the lab called `name` that runs in another process. Returns the exit code."""
-
-    async def conversation() -> int:
-        async with _attached(name) as remote:
-            return await talk(remote) or 0
-
-    return asyncio.run(conversation())
-
-
-@asynccontextmanager
-async def _attached(name: str, *, read_only: bool = False) -> AsyncIterator[RemoteLab]:
-    remote = await RemoteLab.connect(paths.control_socket(name), read_only=read_only)
-    try:
-        yield remote
-    finally:
-        await remote.close()
 
 
 @contextmanager
@@ -204,11 +192,8 @@ async def _print_events(lab: LocalLab, *, as_json: bool) -> None:
         sys.stdout.flush()
 
 
-async def _show(lab: Lab, *, lesson: str | None, read_only: bool, lab_stays: bool) -> int:
+async def _show(app: "CgilabApp") -> int:
     """The screen, until the person quits or a signal says so."""
-    from lab.tui.app import CgilabApp
-
-    app = CgilabApp(lab, open_lesson=lesson, read_only=read_only, lab_stays=lab_stays)
     _on_signals(lambda code: app.exit(return_code=code))
     await app.run_async()
     return app.return_code or 0

@@ -315,9 +315,9 @@ def version() -> None:
 
 def _speak(name: str, talk: "Callable[[RemoteLab], Awaitable[int | None]]") -> NoReturn:
     """Talk with the lab called `name`, and exit."""
-    from lab import bootstrap
+    from lab import conversation
 
-    sys.exit(bootstrap.speak(name, talk))
+    sys.exit(conversation.speak(name, talk))
 
 
 def main() -> NoReturn:

@@ -9,6 +9,7 @@ anyhow, and that is also all there is on a machine that has no watches left.
 import asyncio
 import importlib
 import stat
+import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -19,6 +20,9 @@ BURST_MS = 1000
 """A burst that goes on is told after so long."""
 PATROL_MS = 2000
 """Between two looks when nothing is heard."""
+HEAD_START_S = 1.0
+"""The kernel is asked so long after the first start: importing watchfiles takes 40 ms of the interpreter's lock, which
+are better spent on the first workers and the first picture. What is edited meanwhile the first look finds."""
 POLL_S = 0.5
 """Between two looks without any help of the kernel."""
 
@@ -30,7 +34,11 @@ async def looks(
 
     `complain` is told once why the kernel does not help; then looks come by the clock. Nothing blocks the loop.
     """
-    watchfiles = await asyncio.to_thread(importlib.import_module, "watchfiles")  # takes 40 ms
+    if "watchfiles" not in sys.modules:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), HEAD_START_S)
+        yield
+    watchfiles = await asyncio.to_thread(importlib.import_module, "watchfiles")
     try:
         while not stop.is_set():
             folders = await asyncio.to_thread(_folders, files)

@@ -82,6 +82,10 @@ class CgilabApp(App[None]):
         self, lab: Lab, *, open_lesson: str | None = None, read_only: bool = False, lab_stays: bool = True
     ) -> None:
         super().__init__()
+        self.register_theme(_THEME)
+        # Without a word to watchers: they would read the whole style sheet anew, three times before the first picture.
+        self.set_reactive(CgilabApp.theme, _THEME.name)
+        self.stylesheet.set_variables(self.get_css_variables())
         self.lab = lab
         self.lab_stays = lab_stays
         """Whether the lab goes on when the screen is left, so that it has to be left as it was found."""
@@ -96,8 +100,6 @@ class CgilabApp(App[None]):
 
     def on_mount(self) -> None:
         """Open the first mode and begin to look at the lab."""
-        self.register_theme(_THEME)
-        self.theme = _THEME.name
         self.switch_mode("lessons" if self.open_lesson else "lab")
         self.run_worker(self.bridge.run(), name="bridge")
         self.call_after_refresh(gc.freeze)

@@ -38,7 +38,7 @@ def roots(modules: set[str]) -> set[str]:
     return {module.partition(".")[0] for module in modules}
 
 
-@pytest.mark.parametrize("floor", [*_FLOORS, "lab.cli", "lab.bootstrap", "lab.report"])
+@pytest.mark.parametrize("floor", [*_FLOORS, "lab.cli", "lab.bootstrap", "lab.conversation", "lab.report"])
 def test_a_floor_brings_nothing_heavy_that_is_not_its_own(floor: str) -> None:
     assert roots(brought(floor)) & _HEAVY <= _OWN.get(floor, set())
 
@@ -57,6 +57,12 @@ def test_the_command_line_is_cheap_to_import() -> None:
     brings = brought("lab.cli")
     assert roots(brings) & {"asyncio", "msgspec", "psutil", "uvloop", "rich", "platformdirs"} == set()
     assert {module for module in brings if module.startswith("lab.")} == {"lab.cli", "lab.core", "lab.core.errors"}
+
+
+def test_a_command_that_asks_a_running_lab_imports_nothing_that_makes_one() -> None:
+    brings = after("import lab.cli, lab.conversation, lab.report")
+    assert roots(brings) & {"uvloop", "watchfiles"} == set()
+    assert brings & {"lab.bootstrap", "lab.engine.engine", "lab.pool.supervisor", "lab.wire.http1"} == set()
 
 
 def test_the_version_alone_imports_nothing() -> None:
