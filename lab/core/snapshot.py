@@ -133,7 +133,7 @@ class LeadSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     """Since both are there, the lab's own included."""
     share: float | None
-    """Percent of the route's requests that it was really sent; None when there were none."""
+    """Percent of the route's requests of the last ten seconds that it was really sent; None when there were none."""
 
 
 class RouteSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,7 @@ from lab.core.model import (
     SiteSpec,
     Timeouts,
 )
-from lab.core.snapshot import BreakerSnapshot, Totals
+from lab.core.snapshot import BreakerSnapshot, RouteSnapshot, Totals
 from lab.core.states import EndpointHealth
 from lab.core.trace import Trace, Why
 
@@ -111,12 +111,12 @@ class EndpointView(msgspec.Struct, frozen=True, kw_only=True):
     """Traffic to one endpoint. Rate and latencies are over the last ten seconds."""
 
     endpoint: Endpoint
-    in_flight: int
-    answered: int
-    failed: int
-    rps: float
-    p50_ms: float | None
-    p99_ms: float | None
+    in_flight: int = 0
+    answered: int = 0
+    failed: int = 0
+    rps: float = 0.0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
     request: RequestView | None = None
     offered: bool = True
     """The balancer may choose it: it is in its upstream, and not held back for its health."""
@@ -135,18 +135,18 @@ class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):
     """Traffic to one app."""
 
     app: str
-    accepted: int
+    accepted: int = 0
     """Requests since the start, the lab's own included."""
-    queue: int
-    max_queue: int
+    queue: int = 0
+    max_queue: int = 0
     """The longest that the queue has been."""
-    max_active: int
+    max_active: int = 0
     """The most endpoints that were busy at once."""
-    rps: float
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-    endpoints: tuple[EndpointView, ...]
+    rps: float = 0.0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    p99_ms: float | None = None
+    endpoints: tuple[EndpointView, ...] = ()
     breaker: BreakerSnapshot | None = None
     """None without a circuit breaker."""
     retries: int = 0
@@ -156,36 +156,6 @@ class UpstreamView(msgspec.Struct, frozen=True, kw_only=True):
     """Requests for it that a limit refused since the start, by cause."""
 
 
-class LeadView(msgspec.Struct, frozen=True, kw_only=True):
-    """What a route sends to one of its apps."""
-
-    app: str
-    weight: int
-    accepted: int
-    """Requests since the app and the route are there."""
-    share: float | None
-    """Of the route's requests of the last ten seconds, 0 to 1; None when there were none."""
-
-
-class RouteView(msgspec.Struct, frozen=True, kw_only=True):
-    """Traffic on one route. Rate and latencies are over the last ten seconds; the lab's own requests are included."""
-
-    name: str
-    takes: str
-    """Which requests, in one line."""
-    implied: bool
-    """It is the short form: an app's own."""
-    accepted: int
-    in_flight: int
-    classes: tuple[int, ...]
-    """Requests by the first digit of their status; the first counts answers that broke off."""
-    rps: float
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-    leads: tuple[LeadView, ...]
-
-
 class ProxyView(msgspec.Struct, frozen=True, kw_only=True):
     """All traffic."""
 
@@ -193,7 +163,7 @@ class ProxyView(msgspec.Struct, frozen=True, kw_only=True):
     """Without the lab's own requests."""
     own: Totals
     upstreams: tuple[UpstreamView, ...]
-    routes: tuple[RouteView, ...]
+    routes: tuple[RouteSnapshot, ...]
     connections: int
     """Open connections of clients."""
     certificate: str | None = None

@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from lab.core.model import BreakerSpec, RouteSpec, SiteSpec
-from lab.proxy.manager import RouteView, UpstreamSpec
+from lab.core.snapshot import RouteSnapshot
+from lab.proxy.manager import UpstreamSpec
 
 TELL = """
 import json, os, sys
@@ -41,7 +42,7 @@ async def ask(world, target: str, *fields: str, method: str = "GET", host: str =
     return await client.response(to_head=method == "HEAD")
 
 
-def seen(world, name: str) -> RouteView:
+def seen(world, name: str) -> RouteSnapshot:
     return next(view for view in world.proxy.observe().routes if view.name == name)
 
 
@@ -114,13 +115,13 @@ async def test_17_weights_are_shared_out_exactly_and_counted(world):
         assert (await client.response())[0] == 200
     assert (len(first.requests), len(second.requests)) == (30, 10)
     view = seen(world, "r")
-    assert [(lead.app, lead.weight, lead.accepted, lead.share) for lead in view.leads] == [
-        ("app", 3, 30, 0.75),
-        ("b", 1, 10, 0.25),
+    assert [(lead.app, lead.weight, lead.requests, lead.share) for lead in view.leads] == [
+        ("app", 3, 30, 75.0),
+        ("b", 1, 10, 25.0),
     ]
-    assert (view.accepted, view.in_flight, view.classes[2]) == (40, 0, 40)
+    assert (view.requests, view.in_flight, view.classes[2]) == (40, 0, 40)
     assert {one.app: one.accepted for one in world.proxy.observe().upstreams} == {"app": 30, "b": 10}
-    assert seen(world, "b").accepted == 0, "nothing came by its own route"
+    assert seen(world, "b").requests == 0, "nothing came by its own route"
     assert world.proxy.latencies("b").total == 10
 
 
@@ -134,7 +135,7 @@ async def test_17_other_weights_hold_from_the_next_request_on_and_counts_stay(wo
     for _ in range(3):
         await ask(world, "/r")
     assert (len(first.requests), len(second.requests)) == (2, 5)
-    assert [lead.accepted for lead in seen(world, "r").leads] == [2, 5]
+    assert [lead.requests for lead in seen(world, "r").leads] == [2, 5]
 
 
 async def test_17_an_app_without_an_endpoint_gets_no_share_and_is_asked_to_start_one(world):
@@ -221,7 +222,7 @@ async def test_17_what_is_counted_by_route_adds_up_with_clients_that_leave_and_a
             assert (await client.response())[0] == 503
         await world.until(lambda: seen(world, "r").in_flight == 0)
     view = seen(world, "r")
-    assert (view.accepted, view.classes[5], sum(view.classes)) == (4, 2, 2)
+    assert (view.requests, view.classes[5], sum(view.classes)) == (4, 2, 2)
 
 
 async def test_17_a_route_that_goes_leaves_its_counts_with_the_app(world):

@@ -90,13 +90,13 @@ def test_17_shares_are_those_of_the_last_ten_seconds() -> None:
     spec = RouteSpec(name="r", apps={"one": 1, "other": 1})
     assert [lead.share for lead in view(spec, [one, other], [one, other], 0.0).leads] == [None, None]
     one.accepted, other.accepted = 90, 10
-    assert [lead.share for lead in view(spec, [one, other], [one, other], 0.0).leads] == [0.9, 0.1]
+    assert [lead.share for lead in view(spec, [one, other], [one, other], 0.0).leads] == [90.0, 10.0]
     for now in range(1, 12):
         one.mark(float(now))
         other.mark(float(now))
     other.accepted += 5
     seen = view(spec, [one, other], [one, other], 11.0)
-    assert [(lead.share, lead.accepted) for lead in seen.leads] == [(0.0, 90), (1.0, 15)]
+    assert [(lead.share, lead.requests) for lead in seen.leads] == [(0.0, 90), (100.0, 15)]
 
 
 def test_17_other_weights_begin_the_turns_anew_and_the_same_ones_do_not() -> None:

@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from lab.core.model import RouteSpec
+from lab.core.snapshot import LeadSnapshot, RouteSnapshot
 from lab.proxy.accounting import WINDOW, Tally
-from lab.proxy.manager import Figures, LeadView, RouteView, UpstreamSpec
+from lab.proxy.manager import Figures, UpstreamSpec
 from lab.proxy.routes import described, replaced
 from lab.proxy.turns import next_turn
 
@@ -132,7 +133,7 @@ class RouteState:
         exchange.route = branch = self._next()
         branch.destination.admit(exchange)
 
-    def view(self, now: float) -> RouteView:
+    def view(self, now: float) -> RouteSnapshot:
         """What is known of its traffic."""
         return view(self.spec, list(self.branches.values()), self._leads, now)
 
@@ -172,28 +173,29 @@ def branch_figures(branches: Sequence[Branch]) -> Figures:
     return tally.figures(accepted, sum(branch.in_flight for branch in branches))
 
 
-def view(spec: RouteSpec, branches: Sequence[Branch], leads: Sequence[Branch], now: float) -> RouteView:
+def view(spec: RouteSpec, branches: Sequence[Branch], leads: Sequence[Branch], now: float) -> RouteSnapshot:
     """A route's traffic: that of all its `branches`; it leads to `leads`."""
-    tallies = [tally for branch in branches for tally in branch.tallies]
-    recent = Tally.together(tallies).recent(now)
+    tally = Tally.together([tally for branch in branches for tally in branch.tallies])
+    recent, classes = tally.recent(now), tuple(tally.classes[:6])
     lately = sum(lead.recently for lead in leads)
-    return RouteView(
+    return RouteSnapshot(
         name=spec.name,
         takes=described(spec),
         implied=spec.apps.keys() == {spec.name},
-        accepted=sum(branch.accepted for branch in branches),
+        requests=sum(branch.accepted for branch in branches),
         in_flight=sum(branch.in_flight for branch in branches),
-        classes=tuple(map(sum, zip(*(tally.classes for tally in tallies), strict=True))),
+        classes=classes,
+        errors=classes[0] + classes[5],
         rps=recent.rps,
         p50_ms=recent.p50_ms,
         p95_ms=recent.p95_ms,
         p99_ms=recent.p99_ms,
         leads=tuple(
-            LeadView(
+            LeadSnapshot(
                 app=lead.app,
                 weight=lead.weight,
-                accepted=lead.accepted,
-                share=lead.recently / lately if lately else None,
+                requests=lead.accepted,
+                share=100 * lead.recently / lately if lately else None,
             )
             for lead in leads
         ),

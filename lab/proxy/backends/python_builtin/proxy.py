@@ -15,7 +15,7 @@ from lab.core.events import EventRing
 from lab.core.histogram import Histogram
 from lab.core.model import RESERVED, Endpoint, RouteSpec, Tls
 from lab.core.program import StartCgi
-from lab.core.snapshot import Totals
+from lab.core.snapshot import RouteSnapshot, Totals
 from lab.core.trace import Trace, Why
 from lab.proxy import problems
 from lab.proxy.accounting import Tally
@@ -28,7 +28,7 @@ from lab.proxy.backends.python_builtin.gateway import Gateway, ignore, no_cgi
 from lab.proxy.backends.python_builtin.listener import listen
 from lab.proxy.backends.python_builtin.pages import PageRoute
 from lab.proxy.backends.python_builtin.upstream import Upstream
-from lab.proxy.manager import AllFigures, OnStarved, Pages, ProxyManager, ProxySpec, ProxyView, RequestView, RouteView
+from lab.proxy.manager import AllFigures, OnStarved, Pages, ProxyManager, ProxySpec, ProxyView, RequestView
 from lab.proxy.routes import Routes
 
 _READERS = 4
@@ -271,7 +271,7 @@ class PythonBuiltinProxy:
         branch.destination = PageRoute(pages, self._gateway, self._disk)
         return branch
 
-    def _route_views(self, now: float) -> Iterator[RouteView]:
+    def _route_views(self, now: float) -> Iterator[RouteSnapshot]:
         """Those that were written down, then those of the apps."""
         for state in self._routes.values():
             yield state.view(now)
