@@ -109,6 +109,7 @@ async def test_a_slow_reader_holds_the_program_back_and_gets_everything(world):
     await begin(world, HEADER + "[out.write(bytes(100_000)) for _ in range(200)]")
     client = await world.client()
     await client.send(GET)
+    await world.until(lambda: bool(world.programs))
     await asyncio.sleep(0.3)
     assert alive(world)
     assert len((await client.response())[2]) == 20_000_000
@@ -221,7 +222,7 @@ async def test_a_program_that_takes_too_long_is_killed_and_a_504(world):
 
 
 async def test_an_answer_that_takes_too_long_is_broken_off(world):
-    await begin(world, HEADER + "import time; time.sleep(60)", cgi=CgiLimits(time=0.5))
+    await begin(world, HEADER + "import time; time.sleep(60)", cgi=CgiLimits(time=2))
     client = await world.client()
     await client.send(GET)
     assert await client.ended() is ConnectionResetError
@@ -292,7 +293,7 @@ async def test_a_program_that_closes_its_output_and_works_on_keeps_nobody_waitin
 
 async def test_what_works_on_after_its_answer_is_killed_when_its_time_is_up(world):
     source = HEADER + "out.flush(); os.close(1); import time; time.sleep(60)"
-    await begin(world, source, cgi=CgiLimits(time=0.5))
+    await begin(world, source, cgi=CgiLimits(time=2))
     assert (await ask(world))[0] == 200
     await world.until(lambda: not alive(world))
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.conformance.conftest import GET, OK
+from tests.conformance.conftest import GET, OK, PATIENCE
 
 LAST = b"GET /last HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -34,7 +34,7 @@ async def half_closed(world, *said: bytes):
     await world.worker(handler=slow)
     client = await world.client()
     await client.send(*said)
-    await asyncio.wait_for(slow.asked.acquire(), 5)
+    await asyncio.wait_for(slow.asked.acquire(), PATIENCE)
     client.writer.write_eof()
     return client, slow
 
@@ -54,7 +54,7 @@ async def test_28_who_would_have_asked_on_and_ends_its_half_has_left(world):
     client, slow = await half_closed(world, GET)
     await world.until(lambda: world.proxy.observe().totals.abandoned == 1)
     slow.go.set()
-    await asyncio.wait_for(slow.left.wait(), 5)
+    await asyncio.wait_for(slow.left.wait(), PATIENCE)
     assert await client.ended() is None
 
 
@@ -90,7 +90,7 @@ async def test_28_who_is_gone_altogether_is_noticed_when_it_is_answered(world):
     await client.reader.readuntil(b"still here")
     client.close()
     await world.until(lambda: world.proxy.observe().totals.abandoned == 1)
-    await asyncio.wait_for(left.wait(), 5)
+    await asyncio.wait_for(left.wait(), PATIENCE)
 
 
 async def test_08_an_idle_client_that_ends_its_half_is_hung_up_on(world):

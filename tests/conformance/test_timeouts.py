@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from lab.core.model import ClientTimeouts, ProxySettings, RetrySpec, Timeouts
+from tests.conformance.conftest import PATIENCE
 from tests.conformance.test_traffic import full_backlog
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -60,13 +61,13 @@ async def test_24_a_body_that_comes_too_slowly_is_408_though_it_never_stops(worl
 
 
 async def test_24_a_body_that_keeps_its_rate_may_take_longer_than_it_is_judged(world):
-    await world.start(timeouts=Timeouts(request_body=0.3, request_body_rate=10))
+    await world.start(timeouts=Timeouts(request_body=1, request_body_rate=10))
     worker = await world.worker()
     client = await world.client()
     await client.send(POST % 1000)
-    for _ in range(50):
+    for _ in range(50):  # the sum of these pauses is longer than what is judged
         await client.send(b"x" * 20)
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.03)
     assert (await client.response())[0] == 200
     assert len(worker.requests) == 1
 
@@ -76,11 +77,11 @@ async def test_24_a_client_is_not_to_blame_while_the_worker_takes_nothing(world)
 
     async def handler(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(1)  # several times as long as a body may be silent
+        await asyncio.sleep(2)  # several times as long as a body may be silent
         await reader.readexactly(size)
         writer.write(OK)
 
-    await world.start(timeouts=Timeouts(request_body=0.2, request_body_rate=1_000_000))
+    await world.start(timeouts=Timeouts(request_body=0.6, request_body_rate=1000))
     await world.worker(handler=handler)
     client = await world.client()
     sending = asyncio.create_task(client.send(POST % size, b"x" * size))
@@ -292,7 +293,7 @@ async def test_27_what_is_not_done_when_the_drain_ends_is_told_so_and_failed(wor
     status, detail = await problem(client)
     assert status == 503
     assert "0.2 s later" in detail
-    await asyncio.wait_for(closing, 5)
+    await asyncio.wait_for(closing, PATIENCE)
     totals = world.proxy.observe().totals
     assert (totals.failed, totals.abandoned, totals.in_flight) == (1, 0, 0)
 
@@ -327,5 +328,5 @@ async def test_27_a_request_whose_head_was_on_its_way_is_answered_and_is_the_las
     assert status == 200
     assert b"Connection: close\r\n" in head
     assert await client.ended() is None
-    await asyncio.wait_for(closing, 5)
+    await asyncio.wait_for(closing, PATIENCE)
     assert world.proxy.observe().totals.accepted == 1

@@ -192,7 +192,7 @@ async def test_tls_p15_tunnels_work_as_they_do_without_it(world):
     await client.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"))
     assert (await client.response())[0] == 101
     await client.send(b"back")
-    assert await asyncio.wait_for(client.reader.readexactly(4), 5) == b"back"
+    assert await asyncio.wait_for(client.reader.readexactly(4), 30) == b"back"
     client.writer.close()
     await asyncio.wait_for(over.wait(), 30)
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
@@ -224,7 +224,7 @@ async def test_tls_a_lab_that_closes_lets_requests_finish(world):
     go.set()
     assert (await client.response())[2] == b"ok"
     client.writer.close()
-    await asyncio.wait_for(closing, 10)
+    await asyncio.wait_for(closing, 30)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(world.address)
 

@@ -35,10 +35,27 @@ def late(seconds):
 
 
 async def test_29_a_slow_request_is_traced_with_where_its_time_went(world):
+    asked, go = asyncio.Semaphore(0), asyncio.Semaphore(0)
+
+    async def held(reader, writer):
+        while await reader.readuntil(b"\r\n\r\n"):
+            asked.release()
+            await go.acquire()
+            writer.write(OK)
+
     await world.start()
     await settings(world, slow=0.1)
-    await world.worker(handler=late(0.15), concurrency=1)
-    assert await asyncio.gather(world.get("/a?b=1"), world.get("/a?b=1")) == [200, 200]
+    await world.worker(handler=held, concurrency=1)
+    asking = [asyncio.create_task(world.get("/a?b=1"))]
+    await asked.acquire()
+    asking.append(asyncio.create_task(world.get("/a?b=1")))
+    await world.until(lambda: world.proxy.observe().upstreams[0].queue == 1)
+    await asyncio.sleep(0.15)
+    go.release()
+    await asked.acquire()
+    await asyncio.sleep(0.15)
+    go.release()
+    assert await asyncio.gather(*asking) == [200, 200]
     second, first = world.proxy.traces(why=Why.SLOW)
     assert {first.target, second.target} == {"/a?b=1"}
     assert first.queue_s == 0

@@ -187,7 +187,7 @@ async def test_20_one_that_is_refused_waits_for_the_successor_of_who_refused_it(
 
 
 async def test_20_with_every_connection_refused_it_is_a_502(world):
-    await world.start(timeouts=Timeouts(connect=0.1))
+    await world.start(timeouts=Timeouts(connect=0.5))
     ports = [free_port(), free_port()]
     for port in ports:
         world.route(port)
@@ -372,10 +372,10 @@ async def test_24_an_answer_may_take_longer_than_a_connection_may_idle(world):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(OK)
         await reader.readuntil(b"\r\n\r\n")
-        await asyncio.sleep(0.3)  # three times the idle time
+        await asyncio.sleep(1.5)  # twice the idle time
         writer.write(OK)
 
-    await world.start(timeouts=Timeouts(upstream_idle=0.1))
+    await world.start(timeouts=Timeouts(upstream_idle=0.7))
     worker = await world.worker(handler=handler)
     assert await world.get() == 200
     assert await world.get() == 200
@@ -546,7 +546,7 @@ async def test_27_a_request_of_an_app_that_is_removed_finishes_and_is_then_drain
     await gate.arrived.acquire()
     await world.proxy.apply(ProxySpec(upstreams=()))
     assert world.proxy.in_flight(endpoint) == 2
-    drained = asyncio.create_task(world.proxy.drained(endpoint, 5))
+    drained = asyncio.create_task(world.proxy.drained(endpoint, PATIENCE))
     world.proxy.release(endpoint)
     gate.go.release()
     assert (await client.response())[0] == 200
@@ -564,7 +564,7 @@ async def test_27_a_removed_endpoint_finishes_and_is_then_drained(world):
     world.proxy.remove(endpoint)
     assert world.proxy.busy_since(endpoint) is not None
     assert not await world.proxy.drained(endpoint, 0.01)
-    drained = asyncio.create_task(world.proxy.drained(endpoint, 5))
+    drained = asyncio.create_task(world.proxy.drained(endpoint, PATIENCE))
     gate.go.release()
     assert (await client.response())[0] == 200
     assert await drained

@@ -10,6 +10,7 @@ import pytest
 from lab.core.events import EventKind
 from lab.core.model import Timeouts
 from lab.core.trace import Tunnelled, Why
+from tests.conformance.conftest import PATIENCE
 
 ASK = b"GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\nX: y\r\n\r\n"
@@ -53,7 +54,7 @@ async def opened(world, switcher, **start):
 
 
 async def told(reader, size):
-    return await asyncio.wait_for(reader.readexactly(size), 5)
+    return await asyncio.wait_for(reader.readexactly(size), PATIENCE)
 
 
 async def test_15_both_sides_ask_and_bytes_pass_both_ways(world, switcher):
@@ -108,7 +109,7 @@ async def test_15_the_client_ends_its_half_and_still_hears_the_worker(world, swi
     client = await opened(world, switcher)
     client.writer.write(b"that is all")
     client.writer.write_eof()
-    assert await asyncio.wait_for(switcher.reader.read(), 5) == b"that is all"
+    assert await asyncio.wait_for(switcher.reader.read(), PATIENCE) == b"that is all"
     switcher.writer.write(b"understood")
     assert await told(client.reader, 10) == b"understood"
     switcher.writer.close()
@@ -120,11 +121,11 @@ async def test_15_the_worker_ends_its_half_and_still_hears_the_client(world, swi
     client = await opened(world, switcher)
     switcher.writer.write(b"that is all")
     switcher.writer.write_eof()
-    assert await asyncio.wait_for(client.reader.read(), 5) == b"that is all"
+    assert await asyncio.wait_for(client.reader.read(), PATIENCE) == b"that is all"
     client.writer.write(b"understood")
     assert await told(switcher.reader, 10) == b"understood"
     client.writer.write_eof()
-    assert await asyncio.wait_for(switcher.reader.read(), 5) == b""
+    assert await asyncio.wait_for(switcher.reader.read(), PATIENCE) == b""
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
 
 
@@ -147,7 +148,7 @@ async def test_15_a_slow_reader_pauses_the_other_side_and_loses_nothing(world, s
     assert world.proxy.observe().totals.tunnel_bytes < size // 2
     received = 0
     while received < size:
-        received += len(await asyncio.wait_for(reader.read(1 << 20), 10))
+        received += len(await asyncio.wait_for(reader.read(1 << 20), PATIENCE))
     await writing
 
 
@@ -158,9 +159,9 @@ async def _write(writer, size):
 
 
 async def test_15_a_tunnel_in_which_nothing_moves_is_closed(world, switcher):
-    client = await opened(world, switcher, timeouts=Timeouts(tunnel_idle=0.2))
+    client = await opened(world, switcher, timeouts=Timeouts(tunnel_idle=1))
     assert await client.ended() is None
-    assert await asyncio.wait_for(switcher.reader.read(), 5) == b""
+    assert await asyncio.wait_for(switcher.reader.read(), PATIENCE) == b""
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
 
 
@@ -170,23 +171,23 @@ async def test_15_who_is_silent_after_the_other_has_said_everything_is_not_waite
     ends = [(client.writer, switcher.reader), (switcher.writer, client.reader)]
     writer, reader = ends[first == "worker"]
     writer.write_eof()
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
 
 
 async def test_15_a_worker_that_leaves_gives_its_tunnels_a_while_and_no_more(world, switcher):
-    client = await opened(world, switcher, timeouts=Timeouts(drain=0.5))
+    client = await opened(world, switcher, timeouts=Timeouts(drain=1.5))
     (endpoint,) = world.endpoints
     world.proxy.remove(endpoint)
     assert not await world.proxy.drained(endpoint, 0.05)
     await client.send(b"still")
     assert await told(switcher.reader, 5) == b"still"
-    assert await world.proxy.drained(endpoint, 5)
+    assert await world.proxy.drained(endpoint, PATIENCE)
     assert await client.ended() is None
 
 
 async def test_15_a_tunnel_of_a_lab_that_ends_is_given_its_while_too(world, switcher):
-    client = await opened(world, switcher, timeouts=Timeouts(drain=0.5))
+    client = await opened(world, switcher, timeouts=Timeouts(drain=1.5))
     closing = asyncio.ensure_future(world.proxy.close())
     await client.send(b"still")
     assert await told(switcher.reader, 5) == b"still"
@@ -195,7 +196,7 @@ async def test_15_a_tunnel_of_a_lab_that_ends_is_given_its_while_too(world, swit
 
 
 async def test_15_who_never_reads_cannot_keep_a_closed_tunnel_alive(world, switcher):
-    client = await opened(world, switcher, timeouts=Timeouts(tunnel_idle=0.5, drain=0.3))
+    client = await opened(world, switcher, timeouts=Timeouts(tunnel_idle=1, drain=0.3))
     writing = asyncio.ensure_future(_write(switcher.writer, 64 * 1024 * 1024))
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
     with pytest.raises(ConnectionError):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import uvloop
 
@@ -45,6 +46,12 @@ class Routes:
     def remove(self, endpoint: Endpoint) -> None:
         if self.routed.pop(endpoint.worker, None) is not None:
             self.log.append(("out", endpoint.worker))
+
+    async def occupy(self, endpoint: Endpoint) -> None:
+        """Take a place of a worker, now or as soon as no probe has it."""
+        while not self.acquire(endpoint):
+            self.idle.clear()
+            await self.idle.wait()
 
     async def drained(self, endpoint: Endpoint, timeout: float) -> bool:
         try:
@@ -123,7 +130,7 @@ while True:
         return str(path)
 
     def app(self, text: str = PROGRAM, *, name: str = "app", language: str = "python", **pool: Any) -> AppSpec:
-        """An app of one worker that is judged quickly."""
+        """An app of one worker. That is asked often how it is, and not found unwell because the machine is busy."""
         suffix = {"python": "py"}.get(language, language)
         settings = {"max_workers": 1, "stop_timeout": 1.0, "drain_timeout": 1.0, "backoff_initial": 0.02} | pool
         return AppSpec(
@@ -132,8 +139,14 @@ while True:
             language=language,
             source=self.source(text, f"{name}.{suffix}"),
             pool=PoolSettings(**settings),
-            liveness=Liveness(interval=0.05, timeout=0.1, fall=2, rise=1, hang_timeout=0.2, replace_after=0.0),
+            liveness=Liveness(interval=0.05, timeout=10.0, fall=2, rise=1, hang_timeout=PATIENCE, replace_after=0.0),
         )
+
+    @staticmethod
+    def strict(app: AppSpec, replace_after: float = 0.0) -> AppSpec:
+        """The app, its workers found unwell soon: for tests in which they are."""
+        soon = Liveness(interval=0.05, timeout=0.3, fall=2, rise=1, hang_timeout=0.3, replace_after=replace_after)
+        return msgspec.structs.replace(app, liveness=soon)
 
     async def seen(self, matches: Callable[[Event], bool], since: int = 1, timeout: float = PATIENCE) -> Event:
         """The first event from `since` on that matches, now or as soon as it happens."""

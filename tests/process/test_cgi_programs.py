@@ -114,7 +114,7 @@ async def test_a_run_whose_request_is_given_up_while_it_starts_leaves_no_process
     await (later := asyncio.ensure_future(bench.pool.cgi("app", ENV)))  # told of after the one that nobody wants
     await bench.until(lambda: forkserver.children(bench.spawner.pid) == [later.result().pid])
     await answer_of_nobody_after_kill(later.result())
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    await bench.until(lambda: len(list(Path("/proc/self/fd").iterdir())) == before)
 
 
 async def answer_of_nobody_after_kill(run: CgiProgram) -> None:
@@ -190,4 +190,4 @@ async def test_too_much_environment_is_refused_and_leaves_no_descriptor_open(ben
     before = len(list(Path("/proc/self/fd").iterdir()))
     with pytest.raises(UnavailableError, match="expected at most"):
         await bench.pool.cgi("app", ENV | {"HTTP_X": "x" * 200_000})
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    await bench.until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= before)

@@ -117,7 +117,7 @@ async def test_a_worker_serves_where_its_contract_says(bench, protocol, language
 
 
 async def test_a_fastcgi_worker_inherits_its_socket_as_its_input_and_is_asked_for_its_values(bench):
-    wide = msgspec.structs.replace(app(bench, "fastcgi", ANSWERS_GET_VALUES), concurrency=4)
+    wide = msgspec.structs.replace(bench.strict(app(bench, "fastcgi", ANSWERS_GET_VALUES)), concurrency=4)
     await bench.pool.apply((wide,))
     await bench.state(_S.READY)
     worker = bench.worker()
@@ -226,8 +226,7 @@ async def test_a_pool_that_shares_a_socket_keeps_it_while_all_its_workers_die(be
 
 
 async def test_a_shared_worker_that_hangs_is_not_judged_for_the_kernel_asks_another(bench):
-    await bench.pool.apply((app(bench, "http-shared", max_workers=2), app(bench, "http-port", max_workers=1)))
-    await bench.pool.apply((app(bench, "http-shared", max_workers=2),))
+    await bench.pool.apply((bench.strict(app(bench, "http-shared", max_workers=2)),))
     for slot in range(2):
         await bench.state(_S.READY, slot=slot)
     bench.pool.signal(bench.worker().worker, signal.SIGSTOP)
@@ -311,13 +310,13 @@ def _connected(endpoint: Any) -> socket.socket:
 async def test_a_frozen_worker_finds_one_question_when_it_is_thawed_and_is_well_by_answering_it(bench, protocol):
     says = "    print('asked', flush=True)\n    with connection:\n"
     counts = ANSWERS_WITH_ITS_PID.replace("    with connection:\n", says)
-    await bench.pool.apply((app(bench, protocol, FINDS_ITS_SOCKET + counts),))
+    await bench.pool.apply((bench.strict(app(bench, protocol, FINDS_ITS_SOCKET + counts)),))
     await bench.state(_S.READY)
     bench.pool.signal(bench.worker().worker, signal.SIGSTOP)
     await bench.state(_S.UNHEALTHY)
     asked = len(bench.pool.output("app", 0))
     since = bench.clock.monotonic()
-    await bench.until(lambda: bench.clock.monotonic() - since > 0.5)  # some three intervals and timeouts more
+    await bench.until(lambda: bench.clock.monotonic() - since > 1.1)  # some three intervals and timeouts more
     thawed = bench.events.next
     bench.pool.signal(bench.worker().worker, signal.SIGCONT)
     await bench.state(_S.READY, thawed)

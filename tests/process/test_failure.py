@@ -67,8 +67,7 @@ async def test_one_failing_slot_leaves_the_others_serving(bench):
     once = f"import os\ntry:\n    os.mkdir({str(flag)!r})\nexcept FileExistsError:\n    raise SystemExit(1)\n"
     await bench.pool.apply((bench.app(once + bench.PROGRAM, max_workers=2, intensity_failures=2),))
     await bench.state(_S.FAILED)
-    states = sorted(worker.state for worker in bench.view().workers)
-    assert states == [_S.FAILED, _S.READY]
+    await bench.until(lambda: sorted(worker.state for worker in bench.view().workers) == [_S.FAILED, _S.READY])
     flag.rmdir()
     assert bench.pool.heal() == 1
     await bench.until(lambda: all(worker.state is _S.READY for worker in bench.view().workers))
@@ -79,7 +78,7 @@ async def test_one_failing_slot_leaves_the_others_serving(bench):
     [(SAYS_GARBAGE, "which is not HTTP"), (NEVER_ANSWERS, "did not answer"), (ANSWERS_500, "status 500")],
 )
 async def test_a_worker_that_never_answers_rightly_is_killed_after_start_timeout(bench, program, why):
-    await bench.pool.apply((bench.app(program, start_timeout=0.5),))
+    await bench.pool.apply((bench.strict(bench.app(program, start_timeout=2.0)),))
     await bench.state(_S.STARTING)
     await bench.until(lambda: why in bench.worker().why)
     death = await bench.state(_S.EXITED)

@@ -141,7 +141,7 @@ async def test_a_program_that_exits_at_once_is_started_ever_less_often_under_eve
 
 
 async def test_one_hung_worker_among_others_is_found_and_nobody_else_is_affected(bench):
-    await bench.pool.apply((bench.app(max_workers=4),))
+    await bench.pool.apply((bench.strict(bench.app(max_workers=4)),))
     await all_ready(bench, 4)
     workers = [worker.worker for worker in bench.view().workers]
     bench.pool.signal(workers[1], signal.SIGSTOP)
@@ -149,20 +149,19 @@ async def test_one_hung_worker_among_others_is_found_and_nobody_else_is_affected
     hung = bench.events.next
     bench.pool.signal(workers[3], signal.SIGSTOP)
     await bench.state(_S.UNHEALTHY, hung, slot=3)
-    states = {worker.worker.slot: worker.state for worker in bench.view().workers}
-    assert (states[0], states[2]) == (_S.READY, _S.READY)
+    await bench.until(lambda: [one.state for one in bench.view().workers][::2] == [_S.READY, _S.READY])
     await bench.until(lambda: bench.view().breaches == () and bench.pool.heal() == 0)
     await all_ready(bench, 4)
 
 
 async def test_no_probe_counts_as_late_for_settings_that_are_changed_while_a_worker_hangs(bench):
-    await bench.pool.apply((bench.app(max_workers=4),))
+    await bench.pool.apply((bench.strict(bench.app(max_workers=4)),))
     await all_ready(bench, 4)
     bench.pool.signal(bench.worker().worker, signal.SIGSTOP)
     await bench.state(_S.UNHEALTHY)
     for number in range(3):  # in one turn of the loop, in which no probe can begin
         hold_up_the_loop(0.06)
-        await bench.pool.apply((bench.app(max_workers=4, idle_timeout=1.0 + number),))
+        await bench.pool.apply((bench.strict(bench.app(max_workers=4, idle_timeout=1.0 + number)),))
     assert bench.view().breaches == ()
 
 
@@ -241,7 +240,7 @@ class Mischief:
         contracts = [Contract.HTTP_PORT, Contract.HTTP_UNIX, Contract.HTTP_FD, Contract.HTTP_SHARED, Contract.CGI]
         slow = {"SLOW": self._rng.choice(("0", "0", "0.1"))}
         app = msgspec.structs.replace(app, protocol=self._rng.choice(contracts), env=slow)
-        await self._bench.pool.apply((app,))
+        await self._bench.pool.apply((self._bench.strict(app),))
 
     async def _remove(self, _: tuple[WorkerId, ...]) -> None:
         if self._rng.random() < 0.3:

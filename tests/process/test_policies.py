@@ -135,10 +135,12 @@ async def test_ondemand_starts_nobody_while_one_is_idle(bench):
 
 
 async def test_a_busy_worker_is_not_stopped_for_being_idle_and_its_request_is_finished(bench):
-    await bench.pool.apply((ondemand(bench, idle_timeout=0.1, drain_timeout=30.0),))
+    app = ondemand(bench, drain_timeout=30.0)
+    await bench.pool.apply((app,))
     bench.pool.starved("app")
     await bench.state(_S.READY)
     occupy(bench)
+    await bench.pool.apply((with_pool(app, idle_timeout=0.1),))
     await ticks(bench, 3)
     assert bench.count(_S.DRAINING) == 0
     bench.routes.places.clear()

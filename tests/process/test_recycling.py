@@ -122,7 +122,7 @@ async def test_a_frozen_worker_gets_its_turn_though_others_are_due_all_the_time(
 
     bench.events.watch(spend)
     app = bench.app(max_workers=3, max_requests=1)
-    patient = msgspec.structs.replace(app.liveness, replace_after=2.0, interval=0.2)
+    patient = msgspec.structs.replace(bench.strict(app).liveness, replace_after=2.0, interval=0.2)
     await bench.pool.apply((msgspec.structs.replace(app, liveness=patient),))
     await bench.state(_S.READY, slot=0)
     bench.pool.signal(bench.worker().worker, signal.SIGSTOP)

@@ -34,7 +34,7 @@ if os.fork() == 0:
         time.sleep(1000)
     os._exit(0)
 os.wait()
-while not os.path.exists(sys.argv[0] + ".daemons"):
+while not os.path.exists(sys.argv[0] + ".daemons") or not os.path.getsize(sys.argv[0] + ".daemons"):
     time.sleep(0.001)
 """
 CHANGES_ITS_GROUP = "import os\nif os.fork() == 0:\n    os.setpgid(0, 0)\n    import time\n    time.sleep(1000)\n"
@@ -100,7 +100,7 @@ async def test_a_group_of_its_own_saves_no_child_of_a_dead_worker(bench):
 
 
 async def test_a_server_that_left_the_workers_session_is_not_the_worker(bench):
-    spec = bench.app(SERVES_IN_ANOTHER_SESSION + bench.PROGRAM, start_timeout=0.5, intensity_failures=1)
+    spec = bench.app(SERVES_IN_ANOTHER_SESSION + bench.PROGRAM, start_timeout=2.0, intensity_failures=1)
     await bench.pool.apply((spec,))
     await bench.until(lambda: "belongs to another process" in bench.worker().why)
     death = await bench.state(_S.EXITED)
@@ -115,8 +115,8 @@ async def test_a_worker_that_closes_all_its_descriptors_still_serves_what_it_ope
 
 @pytest.mark.parametrize("protocol", [Contract.HTTP_FD, Contract.HTTP_SHARED])
 async def test_a_worker_that_closes_the_socket_it_inherited_is_told_to_have_none(bench, protocol):
-    spec = bench.app(CLOSES_EVERYTHING + "import time\ntime.sleep(1000)\n", start_timeout=0.5, intensity_failures=1)
-    await bench.pool.apply((msgspec.structs.replace(spec, protocol=protocol),))
+    spec = bench.app(CLOSES_EVERYTHING + "import time\ntime.sleep(1000)\n", start_timeout=2.0, intensity_failures=1)
+    await bench.pool.apply((msgspec.structs.replace(bench.strict(spec), protocol=protocol),))
     await bench.until(lambda: "it does not hold it" in bench.worker().why)
     assert (await bench.state(_S.EXITED)).cause is Cause.UNHEALTHY
 
@@ -172,7 +172,7 @@ async def test_a_port_taken_by_another_worker_is_no_crash_and_the_thief_is_not_r
 async def test_one_that_listens_where_it_was_not_told_to_is_never_ready(bench):
     elsewhere = sockdiag.free_port()
     program = f"import sys\nsys.argv[1] = '{elsewhere}'\n" + bench.PROGRAM
-    await bench.pool.apply((bench.app(program, start_timeout=0.5, intensity_failures=1),))
+    await bench.pool.apply((bench.app(program, start_timeout=2.0, intensity_failures=1),))
     await bench.until(lambda: sockdiag.listener(elsewhere) is not None)
     death = await bench.state(_S.EXITED)
     assert death.cause is Cause.UNHEALTHY

@@ -224,7 +224,8 @@ async def test_a_check_that_hangs_is_over_in_time_and_leaves_nothing(beside: Bes
     pids = tmp_path / "pids"
     hang = by(HealthMethod.COMMAND, command=("sh", "-c", f"echo $$ >>{pids}; sleep 999; :"), timeout=0.3)
     beside.apply(service("p", health=hang))
-    await beside.bench.until(lambda: "did not answer within 0.3 s" in beside.now("p").why)
+    await beside.bench.until(lambda: "did not answer within 0.3 s" in beside.now("p").why and pids.exists())
+    await beside.bench.until(lambda: pids.read_text().endswith("\n"))
     first = int(pids.read_text().split()[0])
     await beside.bench.until(lambda: gone(first))
 
@@ -250,10 +251,10 @@ async def test_nobody_listening_is_told_with_the_reason(beside: Beside) -> None:
 
 
 async def test_one_that_is_not_healthy_in_time_is_stopped_and_tried_again(beside: Beside, tmp_path: Path) -> None:
-    health = by(HealthMethod.FILE, path=str(tmp_path / "none"), start_timeout=0.2)
+    health = by(HealthMethod.FILE, path=str(tmp_path / "none"), start_timeout=0.5)
     beside.apply(service("p", health=health))
     told = await beside.state("p", S.BACKOFF)
-    assert "was not healthy within 0.2 s: it has not made the file" in told.text
+    assert "was not healthy within 0.5 s: it has not made the file" in told.text
     since = beside.bench.events.next
     await beside.state("p", S.STARTING, since)
     assert beside.now("p").restarts == 1

@@ -103,7 +103,7 @@ async def test_a_standby_that_gets_ready_while_a_slot_is_down_serves_in_its_plac
 
 
 async def test_a_standby_that_recovers_stays_a_standby(bench):
-    await start(bench, bench.app(standby=1), 2)
+    await start(bench, bench.strict(bench.app(standby=1)), 2)
     spare = bench.view().workers[1]
     bench.pool.signal(spare.worker, signal.SIGSTOP)
     unhealthy = await bench.state(_S.UNHEALTHY, slot=1)
@@ -123,7 +123,7 @@ async def test_a_frozen_standby_takes_nobody_s_place(bench):
 
 async def test_a_standby_that_is_well_again_while_a_slot_is_down_serves_in_its_place(bench, monkeypatch):
     monkeypatch.setattr(python_builtin, "_TICK", 0.1)
-    await start(bench, bench.app(standby=1, backoff_initial=30.0, stable_after=60.0), 2)
+    await start(bench, bench.strict(bench.app(standby=1, backoff_initial=30.0, stable_after=60.0)), 2)
     old, spare = bench.view().workers
     bench.pool.signal(spare.worker, signal.SIGSTOP)
     await bench.state(_S.UNHEALTHY, slot=1)

@@ -124,7 +124,7 @@ async def test_after_sigkill_of_the_fork_server_nothing_is_left_of_it_and_the_po
     killed = bench.spawner.pid
     os.kill(killed, signal.SIGKILL)
     replaced = await bench.kind(EventKind.FORKSERVER)
-    assert alive_after(before, 1.0) == []
+    assert alive_after(before, PATIENCE) == []
     for slot in range(2):
         await bench.state(_S.READY, replaced.seq, slot=slot)
     assert bench.spawner.pid not in (0, killed)
@@ -157,7 +157,7 @@ async def test_members_of_a_dead_workers_group_are_killed_and_reaped(bench):
     await bench.until(lambda: procfs.session_members(worker.pid) == [])  # the one that left the group may be told first
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_200_kills_leave_no_zombie_and_no_descriptor(bench):
     await bench.pool.apply((bench.app(),))
     since = (await bench.state(_S.READY)).seq
@@ -166,10 +166,10 @@ async def test_200_kills_leave_no_zombie_and_no_descriptor(bench):
         bench.pool.signal(bench.worker().worker, signal.SIGKILL)
         since = (await bench.state(_S.READY, since + 1)).seq
     await bench.until(lambda: _descriptors(os.getpid()) <= before[0])
-    assert _descriptors(bench.spawner.pid) == before[1]
+    await bench.until(lambda: _descriptors(bench.spawner.pid) == before[1])
     assert _entries("/proc/self/task") == before[2]
-    assert forkserver.children(bench.spawner.pid) == [bench.worker().pid]
-    assert bench.pool.observe().zombies == 0
+    await bench.until(lambda: forkserver.children(bench.spawner.pid) == [bench.worker().pid])
+    await bench.until(lambda: bench.pool.observe().zombies == 0)
 
 
 async def test_every_process_leads_a_session_of_its_own_and_inherits_three_descriptors(bench):
