@@ -137,6 +137,10 @@ class Engine:
         finally:
             self.farewell = roll.again()
 
+    def held_up(self) -> str:
+        """What keeps the lab from answering, as far as that is known. May be called by any thread."""
+        return self._proxy.held_up()
+
     def defect(self, error: BaseException) -> None:
         """Keep and tell what failed by surprise."""
         self._defects.found(error)

@@ -165,7 +165,7 @@ class LocalLab:
             async with asyncio.timeout(deadline):
                 return await asyncio.wrap_future(call)
         except TimeoutError as error:
-            raise DeadlineError(f"The lab did not answer within {deadline:g} s.") from error
+            raise DeadlineError(f"The lab did not answer within {deadline:g} s.", self._engine.held_up()) from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():

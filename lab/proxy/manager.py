@@ -289,6 +289,12 @@ class ProxyManager(Protocol):
         """Everything that was counted since the start, as copies."""
         ...
 
+    def held_up(self) -> str:
+        """What keeps the proxy from doing anything at all, as a sentence; empty where nothing does.
+
+        For whoever gets no answer, so it alone may be called by another thread."""
+        ...
+
     def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
         """The newest traces that were kept, newest first: all, the one called `identity`, or those kept for `why`."""
         ...

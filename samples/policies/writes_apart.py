@@ -17,7 +17,8 @@ it is loaded anew. A mistake is told in an event with its line, and requests go 
     .ewma       seconds that its answers took lately; 0.0 before the first
 `request` has .method, .path, .client (the address), .header(name) and .cookie(name); the last two may give None.
 A request that found no place waits in the queue, and goes to whoever is free first: nobody is asked then.
-Be quick: every request of the lab waits while `choose` thinks, and what takes more than a millisecond is told.
+Be quick: every request of the lab waits while `choose` thinks. What takes more than a millisecond is told, and what has
+not returned after a second is stopped, as far as it can be: a `time.sleep` of your own cannot.
 """
 
 READS = ("GET", "HEAD", "OPTIONS")

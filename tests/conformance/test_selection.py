@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from itertools import pairwise
 
 import msgspec
@@ -436,3 +437,96 @@ async def test_18_a_slow_choice_is_told_and_counts(world, tmp_path):
         r"app: mine\.py, line 4: choose took [\d.]+ ms, and everybody waited; expected 1 ms at most", text
     )
     assert counts(workers) == [0, 1, 0]
+
+
+NEVER = {
+    "a loop": ("while True:\n            pass", {4, 5}),
+    "a loop that catches errors": (
+        "while True:\n            try:\n                int('x')\n            except Exception:\n                pass",
+        {4, 5, 6, 7, 8},
+    ),
+    "a loop that catches everything once": (
+        "try:\n            while True:\n                pass\n        except BaseException:\n            pass\n"
+        "        while True:\n            pass",
+        {9, 10},
+    ),
+    "a comparison without an end": ("return min(endpoints, key=lambda one: [0 for _ in iter(int, 1)])", {4}),
+}
+
+
+@pytest.mark.parametrize(("body", "lines"), NEVER.values(), ids=NEVER)
+async def test_18_a_choice_that_never_comes_is_ended_and_its_client_notices_only_the_wait(world, tmp_path, body, lines):
+    file = tmp_path / "mine.py"
+    file.write_text(f"\nclass Policy:\n    def choose(self, endpoints, request):\n        {body}\n")
+    await world.start(selection=str(file))
+    workers = [await world.worker() for _ in range(3)]
+    await told(world, 1)
+    for _ in range(6):
+        assert (await ask(world))[0] == 200
+    assert counts(workers) == [2, 2, 2]
+    event = await told(world, 2)
+    assert re.search(r"choose did not return, everybody waited for [\d.]+ s, and then it was stopped; exp", event.text)
+    assert event.text.endswith("Requests go on by round robin until the file is saved again")
+    assert event.data["file"] == str(file)
+    assert event.data["line"] in lines
+    assert len(mistakes(world)) == 2, "it is asked once and no more"
+    file.write_text(LAST)
+    await setting(world, edition=1)
+    assert "is loaded" in (await told(world, 3)).text
+    before = counts(workers)
+    await ask(world)
+    assert counts(workers) == [*before[:2], before[2] + 1]
+    assert world.conserved()
+
+
+async def test_18_a_choice_that_waits_in_c_is_told_when_it_comes_back(world, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import time\n\nclass Policy:\n    def choose(self, endpoints, request):\n"
+        "        time.sleep(2.5)\n        return endpoints[-1]\n"
+    )
+    await world.start(selection=str(file))
+    workers = [await world.worker() for _ in range(3)]
+    await told(world, 1)
+    heard, over = [], threading.Event()
+
+    def look():
+        while not over.wait(0.05):
+            heard.append(world.proxy.held_up())
+
+    watching = threading.Thread(target=look)
+    watching.start()
+    try:
+        for _ in range(3):
+            assert (await ask(world))[0] == 200
+    finally:
+        over.set()
+        watching.join()
+    assert counts(workers) == [1, 1, 1]
+    told_by_others = "Everybody waits for choose at mine.py, line 5: it is in code that cannot be interrupted."
+    assert set(heard) == {"", told_by_others}
+    assert world.proxy.held_up() == ""
+    event = await told(world, 2)
+    assert event.data["line"] == 5
+    assert float(re.search(r"waited for ([\d.]+) s", event.text)[1]) >= 2.5
+
+
+async def test_18_nobody_watches_a_policy_that_is_no_longer_there(world, tmp_path):
+    def watchdogs():
+        return sum(thread.name == "watchdog" for thread in threading.enumerate())
+
+    file = tmp_path / "mine.py"
+    file.write_text(LAST)
+    await world.start(selection=str(file))
+    await told(world, 1)
+    assert watchdogs() == 1
+    file.write_text(LAST.replace("-1", "0"))
+    await setting(world, edition=1)
+    await told(world, 2)
+    await world.until(lambda: watchdogs() == 1)
+    await setting(world, selection="round_robin")
+    await world.until(lambda: watchdogs() == 0)
+    await setting(world, selection=str(file))
+    await told(world, 3)
+    await world.proxy.close()
+    await world.until(lambda: watchdogs() == 0)

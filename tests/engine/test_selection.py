@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from lab import bootstrap, paths
-from lab.core.errors import ConfigError, NotPossibleError
+from lab.core.errors import ConfigError, DeadlineError, NotPossibleError
 from lab.core.events import Event, EventKind
 from lab.engine.local import LocalLab
 
@@ -144,3 +144,22 @@ def test_18_a_manifest_that_names_a_policy_that_is_not_there_is_refused(tmp_path
     file.write_text(json.dumps({"version": 1, "apps": [app]}))
     with pytest.raises(ConfigError, match=r"apps\[0\]\.selection: found no file .*/policies/none\.py, expected one"):
         bootstrap.lab_spec(file, port=0, name=None)
+
+
+async def test_18_who_gets_no_answer_is_told_which_policy_everybody_waits_for(lab: LocalLab, tmp_path: Path) -> None:
+    since = (await lab.snapshot()).events_next
+    slow = FIRST.replace("        return", "        import time\n        time.sleep(4)\n        return")
+    (tmp_path / "policies" / "mine.py").write_text(slow)
+    assert "mine.py is loaded" in (await until(lab, EventKind.SELECTION, since)).text
+    address = (await lab.snapshot()).listener
+    async with httpx.AsyncClient(timeout=30) as client:
+        asking = asyncio.create_task(client.get(address + "/search?q=a"))
+        told = ""
+        while "choose at mine.py, line 4" not in told and not asking.done():
+            try:
+                await lab._call(lab._engine.snapshot(), 0.5)
+            except DeadlineError as error:
+                told = str(error)
+        assert "choose at mine.py, line 4: it is in code that cannot be interrupted" in told
+        assert (await asking).status_code == 200
+    assert "until the file is saved again" in (await until(lab, EventKind.SELECTION, since, times=2)).text

@@ -1,9 +1,10 @@
 """A policy that somebody wrote: a Python file with a class `Policy` that has `choose(self, endpoints, request)`.
 
 It is there to be tried out, so it may be wrong in every way, and the lab has to survive each of them: a file that does
-not load, a `choose` that raises, returns what it was not offered, or takes its time. Every mistake is told in an event
-with file, line and what was expected; the request goes on by round robin, and its client notices nothing. What cannot
-be survived is a `choose` that never returns: it runs where all requests run.
+not load, a `choose` that raises, returns what it was not offered, takes its time, or never returns. Every mistake is
+told in an event with file, line and what was expected; the request goes on by round robin, and its client notices
+nothing. Only a `choose` that does not come back keeps everybody waiting, for it runs where all requests run: after a
+second it is stopped (watchdog.py), and asked no more until the file is saved again.
 
 The file sees endpoints through `Shown`, so that it cannot change by accident what the lab counts with.
 """
@@ -22,6 +23,7 @@ from lab.core.tasks import background
 from lab.proxy.seldom import Seldom
 from lab.proxy.selection import C, Request
 from lab.proxy.selection.round_robin import RoundRobin
+from lab.proxy.selection.watchdog import OverdueError, Watchdog
 
 SLOW = 0.001
 """Seconds that a choice may take before it is told: every request of the lab waits for it."""
@@ -119,6 +121,7 @@ class WrittenPolicy(Generic[C]):
         self._text: bytes | None = None
         self._line = RoundRobin[C]()
         self._wrong, self._slow = Seldom(), Seldom()
+        self._dog = Watchdog(file)
         self.offered = self._line.offered
         self.withdrawn = self._line.withdrawn
 
@@ -128,19 +131,41 @@ class WrittenPolicy(Generic[C]):
 
     def close(self) -> None:
         """Another policy has taken over: what is still being read is of no use."""
+        self._loaded = None
+        self._dog.stop()
         if self._reading is not None:
             self._reading.cancel()
+
+    @property
+    def stuck_at(self) -> str:
+        """File and line where `choose` stays although it was to be ended; empty while it does not. From any thread."""
+        return f"{self._file.name}, line {self._dog.where()}" if self._dog.stuck else ""
 
     def choose(self, endpoints: Sequence[C], request: Request[C]) -> C:
         instead, loaded = self._line.choose(endpoints, request), self._loaded
         if loaded is None:
             return instead
         ordered = sorted(endpoints, key=_slot)
-        shown = tuple(map(Shown, ordered))
+        shown, asked = tuple(map(Shown, ordered)), _RequestShown(request)
+        dog = self._dog
+        error = None
         begin = self._now()
         try:
-            answer = loaded.choose(shown, _RequestShown(request))
-        except (Exception, SystemExit) as error:
+            dog.turn = shown
+            try:
+                answer = loaded.choose(shown, asked)
+            except OverdueError:
+                raise
+            except BaseException as raised:
+                error = raised
+            dog.turn = None
+            if dog.aimed is not None:
+                dog.settle()
+        except OverdueError:
+            dog.settle()
+            self._give_up(self._now() - begin)
+            return instead
+        if error is not None:
             said = f"choose raised {_named(error)}; expected one of the endpoints"
             self._blame(Mistake(said, _line_in(self._file, error)), self._wrong)
             return instead
@@ -173,7 +198,18 @@ class WrittenPolicy(Generic[C]):
             self._news(loaded)
         else:
             self._loaded = loaded
+            self._dog.stop()
+            self._dog = Watchdog(str(self._file))
+            self._dog.start()
             self._tell(f"{self._file.name} is loaded, and chooses from now on", {"file": str(self._file)})
+
+    def _give_up(self, seconds: float) -> None:
+        """It was stopped after `seconds`: ask it no more, for the next request would be kept waiting as long."""
+        self._loaded = self._text = None
+        self._dog.stop()
+        said = f"choose did not return, everybody waited for {seconds:.1f} s, and then it was stopped"
+        mistake = Mistake(f"{said}; expected {SLOW * 1000:g} ms at most", self._dog.line)
+        self._news(mistake, _INSTEAD + " until the file is saved again")
 
     def _blame(self, mistake: Mistake, seldom: Seldom, then: str = _INSTEAD) -> None:
         """Tell a mistake that was made with a request, unless one of its kind was told just now."""

@@ -53,8 +53,7 @@ class Balancer(Timed):
         """Follow a new spec: another policy begins anew, the same one goes on with what it knows."""
         before, self._spec = self._spec, spec
         if spec.selection != before.selection:
-            if isinstance(self._policy, WrittenPolicy):
-                self._policy.close()
+            self.close()
             self._follow(self._load(spec.selection))
         elif isinstance(self._policy, WrittenPolicy) and spec.edition != before.edition:
             self._policy.read()
@@ -62,6 +61,16 @@ class Balancer(Timed):
             self._configure(spec)
         if (spec.weights, spec.slow_start) != (before.weights, before.slow_start):
             self._weigh()
+
+    def close(self) -> None:
+        """Its policy is asked no more."""
+        if isinstance(self._policy, WrittenPolicy):
+            self._policy.close()
+
+    @property
+    def stuck_at(self) -> str:
+        """Where a policy of one's own keeps everybody waiting; empty while it does not. From any thread."""
+        return self._policy.stuck_at if isinstance(self._policy, WrittenPolicy) else ""
 
     def join(self, state: "EndpointState") -> None:
         """An endpoint is routed to from now on. Whether it has a place is said by `offer`."""

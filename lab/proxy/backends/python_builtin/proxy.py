@@ -208,6 +208,11 @@ class PythonBuiltinProxy:
             workers={endpoint: state.figures() for endpoint, state in self._endpoints.items()},
         )
 
+    def held_up(self) -> str:
+        places = (upstream.stuck_at for upstream in tuple(self._upstreams.values()))
+        found = next(filter(None, places), "")
+        return f"Everybody waits for choose at {found}: it is in code that cannot be interrupted." if found else ""
+
     def traces(self, identity: str | None = None, why: Why | None = None, limit: int = 20) -> tuple[Trace, ...]:
         return self._gateway.recorder.traces.read(identity, why, limit)
 
@@ -234,7 +239,7 @@ class PythonBuiltinProxy:
         await asyncio.sleep(0)
         self._disk.shutdown(wait=False)
         for upstream in self._upstreams.values():
-            upstream.guard.close()
+            upstream.dissolve()
         self._gateway.wheel.stop()
         if (log := self._gateway.recorder.close()) is not None:
             await asyncio.to_thread(log.join, _LAST_LINES)
@@ -300,7 +305,7 @@ class PythonBuiltinProxy:
         """Forget an app, but for the endpoints that still have something in flight: `drained` waits for it."""
         upstream = self._upstreams.pop(app)
         upstream.close(problems.unavailable(app, "it was removed."))
-        upstream.guard.close()
+        upstream.dissolve()
         for gone, tally in zip(self._gone, upstream.latencies, strict=True):
             gone.absorb(tally)
         for endpoint, state in self._endpoints.items():

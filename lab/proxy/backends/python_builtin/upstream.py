@@ -108,6 +108,16 @@ class Upstream:
         """There is an endpoint that may be chosen, if not at this moment."""
         return self.spec.unavailable is None and any(state.eligible for state in self.routed)
 
+    @property
+    def stuck_at(self) -> str:
+        """Where its policy, if it is one of one's own, keeps everybody waiting. From any thread."""
+        return self._balancer.stuck_at
+
+    def dissolve(self) -> None:
+        """The app is gone, or the proxy ends."""
+        self._balancer.close()
+        self.guard.close()
+
     def close(self, problem: problems.Problem) -> None:
         """Answer everybody who waits with `problem`."""
         for exchange in list(self._queue):
