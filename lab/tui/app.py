@@ -144,10 +144,12 @@ class CgilabApp(App[None]):
             self._loud[subject] = text
         self._draw_banner()
 
-    def toggle_traffic(self, rate: float) -> None:
-        """Stop the lab's own requests, which come at `rate`/s now, or let them come again as they did before."""
-        self._paused_rate = rate or self._paused_rate
-        self.order(f"traffic {0 if rate else self._paused_rate:g}")
+    def action_traffic(self) -> None:
+        """Pause the lab's own requests, or let them come again as they did before."""
+        if (latest := self.bridge.latest) is not None:
+            rate = latest.own.rate
+            self._paused_rate = rate or self._paused_rate
+            self.order(f"traffic {0 if rate else self._paused_rate:g}")
 
     def action_mode(self, mode: str) -> None:
         """Switch to a mode; what another mode was loud about is not taken along."""

@@ -39,6 +39,8 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
         return error.partial
+    except ConnectionError:
+        return b""
     lowered = head.lower()
     if b"transfer-encoding: chunked" in lowered:
         body = b""
@@ -49,6 +51,24 @@ async def read_request(reader: asyncio.StreamReader) -> bytes:
         return head + body
     _, found, length = lowered.partition(b"content-length:")
     return head + (await reader.readexactly(int(length.split(b"\r\n")[0])) if found else b"")
+
+
+class Gate:
+    """A worker's handler that answers each request when it is told to."""
+
+    def __init__(self) -> None:
+        self.arrived = asyncio.Semaphore(0)
+        self.go = asyncio.Semaphore(0)
+        self.at_once = self.most = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await read_request(reader):
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+            self.arrived.release()
+            await self.go.acquire()
+            self.at_once -= 1
+            writer.write(OK)
 
 
 @dataclass

@@ -17,7 +17,6 @@ COMBINED = re.compile(
     r'(?P<client>\S+) - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d \+0000\] "(?P<asked>(?:[^"\\]|\\.)*)" (?P<status>\d{3})'
     r' (?P<sent>\d+|-) "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<agent>(?:[^"\\]|\\.)*)"'
 )
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 async def logging(world, form, file, **more):

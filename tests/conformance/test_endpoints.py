@@ -6,23 +6,9 @@ import socket
 import pytest
 
 from lab.core.model import Endpoint, Queue, Wire, WorkerId
+from tests.conformance.conftest import OK, Gate
 
 REQUEST = b"POST /some/path?q HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-class Gate:
-    """A worker's handler that answers the one request of each connection when it is told to."""
-
-    def __init__(self) -> None:
-        self.arrived = asyncio.Semaphore(0)
-        self.go = asyncio.Semaphore(0)
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\nhi")
-        self.arrived.release()
-        await self.go.acquire()
-        writer.write(OK)
 
 
 async def post(world):

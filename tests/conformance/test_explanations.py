@@ -9,9 +9,8 @@ import pytest
 from lab.core.model import Explain, Timeouts
 from lab.proxy import explain
 from lab.proxy.problems import Problem
+from tests.conformance.conftest import GET, OK
 
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 STRING = r'"(?:[\x20-\x21\x23-\x5b\x5d-\x7e]|\\["\\])*"'
 PROXY_STATUS = re.compile(rf"cgilab(?:; [a-z][a-z-]*=(?:[a-z_]+|\d+|{STRING}))*")
 """An Item of RFC 8941 with parameters, as RFC 9209 2 has it."""

@@ -10,28 +10,7 @@ import pytest
 
 from lab.core.model import Limits, RateLimit, RouteSpec, Shedding, SiteSpec, Timeouts
 from lab.proxy.manager import Page, UpstreamSpec
-from tests.conformance.conftest import World
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-class Held:
-    """A worker's handler that answers when it is told to."""
-
-    def __init__(self) -> None:
-        self.arrived = asyncio.Semaphore(0)
-        self.go = asyncio.Semaphore(0)
-
-    async def __call__(self, reader, writer):
-        while True:
-            try:
-                await reader.readuntil(b"\r\n\r\n")
-            except (asyncio.IncompleteReadError, ConnectionError):
-                return
-            self.arrived.release()
-            await self.go.acquire()
-            writer.write(OK)
+from tests.conformance.conftest import GET, OK, Gate, World
 
 
 async def ask(world: World) -> tuple[int, bytes, str]:
@@ -135,20 +114,20 @@ async def test_25_a_sites_files_are_limited_as_its_scripts_are(world, tmp_path):
 
 async def test_24_too_many_requests_in_flight_are_503_and_the_next_one_passes(world):
     await world.start(limits=Limits(requests=2))
-    held = Held()
-    await world.worker(handler=held)
+    gate = Gate()
+    await world.worker(handler=gate)
     clients = [await world.client() for _ in range(2)]
     for client in clients:
         await client.send(GET)
-        await held.arrived.acquire()
+        await gate.arrived.acquire()
     status, head, detail = await ask(world)
     assert status == 503
     assert retry_after(head) == 1
     assert "2 requests are in flight" in detail
     for client in clients:
-        held.go.release()
+        gate.go.release()
         assert (await client.response())[0] == 200
-    held.go.release()
+    gate.go.release()
     assert (await ask(world))[0] == 200
     assert world.proxy.observe().shed == {"requests": 1}
 
@@ -181,15 +160,15 @@ async def test_24_in_a_queue_that_never_empties_newcomers_wait_briefly(world):
 
 async def test_24_who_has_waited_too_long_when_a_place_is_freed_gets_none(world):
     await world.start(shedding=Shedding(target=0.005, interval=0.005))
-    held = Held()
-    await world.worker(handler=held, concurrency=1)
+    gate = Gate()
+    await world.worker(handler=gate, concurrency=1)
     first, second = await world.client(), await world.client()
     await first.send(GET)
-    await held.arrived.acquire()
+    await gate.arrived.acquire()
     await second.send(GET)
     await world.until(lambda: world.proxy.observe().pending == 1 or world.proxy.observe().shed != {})
     await asyncio.sleep(0.01)  # too long for the request, too short for the wheel, more often than not
-    held.go.release()
+    gate.go.release()
     assert (await first.response())[0] == 200
     assert (await second.response())[0] == 503
     assert world.proxy.observe().pending == 0
@@ -198,14 +177,14 @@ async def test_24_who_has_waited_too_long_when_a_place_is_freed_gets_none(world)
 
 async def test_24_a_burst_is_no_overload(world):
     await world.start(shedding=Shedding(target=0.001, interval=30))
-    held = Held()
-    await world.worker(handler=held, concurrency=1)
+    gate = Gate()
+    await world.worker(handler=gate, concurrency=1)
     clients = [await world.client() for _ in range(20)]
     for client in clients:
         await client.send(GET)
     await asyncio.sleep(0.1)  # far above the target
     for client in clients:
-        held.go.release()
+        gate.go.release()
         assert (await client.response())[0] == 200
     assert world.proxy.observe().shed == {}
 
@@ -228,12 +207,12 @@ async def test_24_with_too_many_connections_the_idle_one_goes_first(world):
 async def test_24_with_all_connections_busy_a_new_one_is_told_503_but_the_lab_still_says_how_it_is(world):
     world.proxy.pages = lambda path, query: Page("text/plain", b"well")
     await world.start(limits=Limits(connections=2))
-    held = Held()
-    await world.worker(handler=held)
+    gate = Gate()
+    await world.worker(handler=gate)
     busy = [await world.client() for _ in range(2)]
     for client in busy:
         await client.send(GET)
-        await held.arrived.acquire()
+        await gate.arrived.acquire()
     refused = await world.client()
     await refused.send(GET)
     status, head, _ = await refused.response()
@@ -248,17 +227,17 @@ async def test_24_with_all_connections_busy_a_new_one_is_told_503_but_the_lab_st
     assert b"Connection: close\r\n" in head
     assert world.proxy.observe().shed == {"connections": 1}
     for client in busy:
-        held.go.release()
+        gate.go.release()
         assert (await client.response())[0] == 200
 
 
 async def test_24_of_a_flood_of_connections_most_are_answered_without_being_asked(world):
     await world.start(limits=Limits(connections=1))
-    held = Held()
-    await world.worker(handler=held)
+    gate = Gate()
+    await world.worker(handler=gate)
     busy = await world.client()
     await busy.send(GET)
-    await held.arrived.acquire()
+    await gate.arrived.acquire()
     flood = [await world.client() for _ in range(100)]
     await world.until(lambda: world.proxy.observe().shed.get("connections", 0) == 100 - 64)
     assert (await flood[-1].response())[0] == 503
@@ -266,7 +245,7 @@ async def test_24_of_a_flood_of_connections_most_are_answered_without_being_aske
         client.close()
     await world.until(lambda: world.proxy.observe().connections == 1)
     assert (await world.get()) == 503  # the busy one is still there
-    held.go.release()
+    gate.go.release()
     assert (await busy.response())[0] == 200
     assert world.conserved()
 

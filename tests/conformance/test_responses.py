@@ -6,8 +6,7 @@ import pytest
 
 from lab.core.clock import ManualClock
 from lab.proxy.backends.python_builtin.forwarding import DateField
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+from tests.conformance.conftest import GET
 
 
 @pytest.mark.parametrize("version", [b"1.1", b"1.0"])

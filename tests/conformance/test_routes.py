@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from lab.core.model import BreakerSpec, RouteSpec, SiteSpec
 from lab.core.snapshot import RouteSnapshot
 from lab.proxy.manager import UpstreamSpec
+from tests.conformance.conftest import OK
 
 TELL = """
 import json, os, sys
@@ -19,7 +20,6 @@ told = {name: os.environ.get(name) for name in ("SCRIPT_NAME", "PATH_INFO", "REQ
 sys.stdout.write("Content-Type: application/json\\n\\n" + json.dumps(told))
 """
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BROKEN = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n"
 
 

@@ -11,9 +11,7 @@ import pytest
 from lab import plugins
 from lab.core.events import EventKind
 from lab.core.model import HashSpec, Queue, Timeouts
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+from tests.conformance.conftest import GET, OK, Gate
 
 
 async def setting(world, **changes):
@@ -36,20 +34,6 @@ async def ask(world, cookie="", path="/"):
 
 def counts(workers):
     return [len(worker.requests) for worker in workers]
-
-
-class Gate:
-    """A worker's handler that answers when it is told to."""
-
-    def __init__(self):
-        self.arrived = asyncio.Semaphore(0)
-        self.go = asyncio.Semaphore(0)
-
-    async def __call__(self, reader, writer):
-        while await reader.readuntil(b"\r\n\r\n"):
-            self.arrived.release()
-            await self.go.acquire()
-            writer.write(OK)
 
 
 @pytest.mark.parametrize("name", plugins.names("cgilab.selection"))

@@ -8,11 +8,9 @@ import msgspec
 import pytest
 
 from lab.core.model import ClientTimeouts, ProxySettings, RetrySpec, Timeouts
-from tests.conformance.conftest import PATIENCE
+from tests.conformance.conftest import GET, OK, PATIENCE
 from tests.conformance.test_traffic import full_backlog
 
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 POST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
 
 

@@ -9,10 +9,8 @@ import msgspec
 from lab.core.events import EventKind
 from lab.core.model import Timeouts
 from lab.core.trace import Why
+from tests.conformance.conftest import GET, OK
 from tests.conformance.test_traffic import full_backlog
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 async def settings(world, **changed):

@@ -13,47 +13,10 @@ from lab.core.clock import SystemClock
 from lab.core.errors import PortInUseError
 from lab.core.events import EventRing
 from lab.core.model import ClientTimeouts, ListenerSpec, Queue, Timeouts
+from lab.pool.sockdiag import free_port
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
 from lab.proxy.manager import Page, ProxySpec, UpstreamSpec
-from tests.conformance.conftest import PATIENCE
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-class Gate:
-    """A worker's handler that answers each request when it is told to."""
-
-    def __init__(self) -> None:
-        self.arrived = asyncio.Semaphore(0)
-        self.go = asyncio.Semaphore(0)
-        self.at_once = self.most = 0
-
-    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            if not await read_to_empty_line(reader):
-                return
-            self.at_once += 1
-            self.most = max(self.most, self.at_once)
-            self.arrived.release()
-            await self.go.acquire()
-            self.at_once -= 1
-            writer.write(OK)
-
-
-async def read_to_empty_line(reader: asyncio.StreamReader) -> bytes:
-    """A request's head; nothing when its sender has gone."""
-    try:
-        return await reader.readuntil(b"\r\n\r\n")
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return b""
-
-
-def free_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+from tests.conformance.conftest import GET, OK, PATIENCE, Gate, read_request
 
 
 @contextlib.contextmanager
@@ -691,7 +654,7 @@ async def test_28_every_request_has_one_outcome_whatever_clients_and_workers_do(
     rng = random.Random(seed)
 
     async def moody(reader, writer):
-        while await read_to_empty_line(reader):
+        while await read_request(reader):
             mood = rng.random()
             if mood < 0.1:
                 return

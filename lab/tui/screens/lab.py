@@ -66,7 +66,7 @@ class LabScreen(Screen[None]):
         Binding("H", "heal", "Heal all", tooltip="Thaw what is frozen, end back-off, try failed slots again"),
         Binding("a", "arm", "Arm", tooltip="The next kill, term or freeze hits the whole app"),
         Binding("r", "request", "Request", tooltip="Send one request to the app under the cursor"),
-        Binding("p", "traffic", "Own traffic", tooltip="Pause or resume the requests that the lab sends itself"),
+        Binding("p", "app.traffic", "Own traffic", tooltip="Pause or resume the requests that the lab sends itself"),
         Binding("w", "pane('workers')", "Workers", tooltip="Show the table of workers"),
         Binding("f", "pane('flow')", "Flow", tooltip="Show the way of a request"),
         Binding("c", "pane('charts')", "Charts", tooltip="Show the last minute"),
@@ -164,11 +164,6 @@ class LabScreen(Screen[None]):
         chosen = self._chosen()
         if chosen is not None:
             self.app.order(f"request {chosen.app.name}")
-
-    def action_traffic(self) -> None:
-        """Pause or resume the lab's own requests."""
-        if self.app.bridge.latest is not None:
-            self.app.toggle_traffic(self.app.bridge.latest.own.rate)
 
     def action_pane(self, name: str) -> None:
         """Bring a pane to the front and focus it. Where all fit, only the focus moves."""

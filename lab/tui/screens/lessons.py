@@ -75,7 +75,7 @@ class LessonsScreen(Screen[None]):
         Binding("y", "copy", "Copy", tooltip="Copy the command or the card of this page"),
         Binding("g", "do('again')", "Play again", tooltip="Run a timed step once more"),
         Binding("s", "do('skip')", "Go on without it", tooltip="Leave a step undone"),
-        Binding("p", "traffic", "Own traffic", tooltip="Pause or resume the requests that the lab sends itself"),
+        Binding("p", "app.traffic", "Own traffic", tooltip="Pause or resume the requests that the lab sends itself"),
         Binding("enter,space", "enter", "Continue", tooltip="Choose what is under the cursor, or go on"),
         Binding("up", "move(-1)", "Up", show=False),
         Binding("down", "move(1)", "Down", show=False),
@@ -174,11 +174,6 @@ class LessonsScreen(Screen[None]):
             self.query_one(LessonPage).move(by)
         else:
             self.query_one("#reading").scroll_relative(y=by, animate=False)
-
-    def action_traffic(self) -> None:
-        """Pause or resume the lab's own requests."""
-        if self.app.bridge.latest is not None:
-            self.app.toggle_traffic(self.app.bridge.latest.own.rate)
 
     def action_leave(self) -> None:
         """Leave the lesson, and go to the lab."""
