@@ -135,6 +135,6 @@ def test_apps_that_cannot_work_have_a_place_on_the_screen_and_the_lab_goes_on(tm
     with terminal(tmp_path, 170, 50, "--manifest", str(manifest)) as opened:
         opened.until(r"broken\s+■ not available: broken\.c does not compile")
         opened.until(r"quits/\d.+(waits|failed)")
-        opened.until(r"silent/\d.+starting: It did not answer")
+        opened.until(r"silent/\d.+starting: It hung up")
         opened.press("q")
         opened.until(r"workers? stopped, 0 left\.\s+exit=0")
