@@ -237,8 +237,10 @@ def _head(fields: bytes, special: dict[bytes, bytes]) -> ResponseHead | LocalRed
         raise BadMessageError(502, "It sent no Content-Type; expected one before a body (RFC 3875 6.3.1).")
     if not special.keys().isdisjoint(_CUT):
         fields = without(fields, _CUT)
-    lines = fields.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-    return ResponseHead(code, length, True, b"HTTP/1.1 %d %b\r\n" % (code, reason) + lines, 0)
+    lines = b"HTTP/1.1 %d %b\r\n" % (code, reason) + fields.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    small = lines.lower()
+    dated, named = small.find(b"\ndate:") >= 0, small.find(b"\nx-request-id:") >= 0
+    return ResponseHead(code, length, True, lines, 0, b"", dated, named)
 
 
 def _status(value: bytes | None) -> tuple[int, bytes]:

@@ -3,7 +3,12 @@
 A gateway that understands a message otherwise than the server behind it can be made to smuggle requests. So this parser
 fails closed: what RFC 9112 does not allow is a `BadMessageError`, never a guess. Possessive quantifiers keep it linear.
 It does no I/O and decides nothing but framing. Measured in a loop, Python 3.11: 2.1 us for wrk's request, 5.5 us for a
-browser's eight fields, 2.1 us for a small response.
+browser's eight fields.
+
+Two things are common enough to have a way of their own. A client that keeps its connection asks for other targets with
+the same field lines, byte for byte: then only the request line is new (`repeated`), which takes 0.8 us however many
+fields there are. And most answers have no field that a gateway has to look at but Content-Length: one expression knows
+them and takes their status and length along, 1.0 us instead of 2.1.
 """
 
 import ipaddress
@@ -25,6 +30,8 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 """Methods whose request may be sent again when its fate is unknown (RFC 9110 9.2.2)."""
 
 _RESPONSE_HEAD_LIMIT = 64 * 1024
+_LONGEST_SECTION = 2048
+"""Bytes of field lines that are remembered of a client."""
 _LARGEST_BODY = (1 << 63) - 1
 _MOST_HOPS = 9
 """Digits of Max-Forwards."""
@@ -37,14 +44,35 @@ _TAKES_TRAILERS = b"TE: trailers\r\nConnection: TE\r\n"
 _REQUEST_LINE = rb"(" + TOKEN + rb") ([\x21\x22\x24-\x7e]++) HTTP/1\.([01])\r\n"
 _REQUEST = re.compile(rb"(?:\r\n)?" + _REQUEST_LINE + rb"(?:" + FIELD + rb")*+\r\n")
 _REQUEST_LINE_ALONE = re.compile(_REQUEST_LINE)
+_ASKED = re.compile(rb"(" + TOKEN + rb") (/[\x21\x22\x24-\x7e]*+) HTTP/1\.")
+"""The part of a request that differs from that of the one before, as a rule."""
 _OTHER_VERSION = re.compile(TOKEN + rb" [\x21-\x7e]++ HTTP/(?!1\.[01]\r)[0-9]\.[0-9]\r\n")
-_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])( [\t\x20-\x7e\x80-\xff]*+)?\r\n(?:" + FIELD + rb")*+\r\n")
+_REASON = rb"(?: [\t\x20-\x7e\x80-\xff]*+)?\r\n"
+_RESPONSE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(" + _REASON + rb")(?:" + FIELD + rb")*+\r\n")
 
 _SPECIAL = b"|".join(HOP_BY_HOP)
-_NOTABLE_IN_REQUEST = re.compile(
-    rb"(?i)\n(" + _SPECIAL + rb"|host|content-length|expect|proxy|forwarded|x-forwarded-[^:]++):[ \t]*+([^\r]*+)\r"
+_ORDINARY = (
+    rb"(?:(?:[!#$%&'*+\-.^_`|~0-9ABE-JL-OQ-SVWYZabe-jl-oq-svwyz]|[Dd](?=(?i:(ate):)?)|(?!(?i:"
+    + _SPECIAL
+    + rb"|content-length|x-request-id):)[CKPTUXckptux])[!#$%&'*+\-.^_`|~0-9A-Za-z]*+:[\t\x20-\x7e\x80-\xff]*+\r\n)*+"
 )
-_NOTABLE_IN_RESPONSE = re.compile(rb"(?i)\n(" + _SPECIAL + rb"|content-length):[ \t]*+([^\r]*+)\r")
+"""Field lines of a response that pass as they are, and whether Date is among them. To look at the first letter before
+the whole name halves the time."""
+_SIMPLE_RESPONSE = re.compile(
+    rb"HTTP/1\.1 (200|201|202|203|206|[345][0-9][0-9])"
+    + _REASON
+    + _ORDINARY
+    + rb"(?i:content-length):[ \t]*+([0-9]{1,18})[ \t]*+\r\n"
+    + _ORDINARY
+    + rb"\r\n"
+)
+"""With a length, and nothing else that speaks to the gateway."""
+_NOTABLE_IN_REQUEST = re.compile(
+    rb"(?i)\n("
+    + _SPECIAL
+    + rb"|host|content-length|expect|proxy|forwarded|x-forwarded-[^:]++|x-request-id):[ \t]*+([^\r]*+)\r"
+)
+_NOTABLE_IN_RESPONSE = re.compile(rb"(?i)\n(" + _SPECIAL + rb"|content-length|date|x-request-id):[ \t]*+([^\r]*+)\r")
 
 _COMMON: dict[tuple[bytes, ...], tuple[bool, bool, tuple[bytes, ...]]] = {
     (b"close",): (True, False, ()),
@@ -93,6 +121,8 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     in HTTP/1.1, with `Connection: upgrade`; and without a body, so that the request ends with its head."""
     last: bool = False
     """It has to be answered here: TRACE or OPTIONS whose Max-Forwards is 0 (RFC 9110 7.6.2)."""
+    named: bool = False
+    """The client has given it a name of its own, in X-Request-Id."""
 
 
 class ResponseHead(msgspec.Struct, frozen=True, gc=False):
@@ -108,6 +138,10 @@ class ResponseHead(msgspec.Struct, frozen=True, gc=False):
     end: int
     upgrade: bytes = b""
     """Of a 101: what the server has switched to."""
+    dated: bool = False
+    """It says in Date when it was made."""
+    named: bool = False
+    """It has a field X-Request-Id."""
 
 
 def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
@@ -128,7 +162,7 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     modern = digit == b"1"
     host = length = None
     coding = options = upgrade = b""
-    trailers = False
+    trailers = named = False
     cuts = []
     for field in _NOTABLE_IN_REQUEST.finditer(data, fields - 1, end - 2):
         name, value = field[1].lower(), field[2].rstrip(b" \t")
@@ -136,6 +170,8 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
             host = _host(value, host)
         elif name == b"content-length":
             length = content_length(value, length)
+        elif name == b"x-request-id":
+            named = True
         elif name != b"expect" or not modern:  # HTTP/1.0 knows no interim response (RFC 9110 10.1.1)
             cuts.append((field.start() + 1, field.end() + 1))
             if name == b"connection":
@@ -153,9 +189,9 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     lines = cut(data, start, end - 2, cuts) if cuts else data[start : end - 2]
     keep_alive = modern
     if options:
-        close, stays, named = _connection(options)
+        close, stays, others = _connection(options)
         keep_alive = not close and (modern or stays)
-        lines = without(lines, named) if named else lines
+        lines = without(lines, others) if others else lines
     if not modern:
         lines = lines.replace(b" HTTP/1.0\r\n", b" HTTP/1.1\r\n", 1)
     if upgrade and (length or not modern or b"upgrade" not in listed(options)):
@@ -166,7 +202,49 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     if target[0] != 0x2F or method in _PECULIAR:
         target, host, lines = _other_form(method, target, host, lines)
         lines, last = _one_hop_less(method, length, lines)
-    return RequestHead(method, target, modern, host, length or 0, keep_alive, lines, end, upgrade, last)
+    return RequestHead(method, target, modern, host, length or 0, keep_alive, lines, end, upgrade, last, named)
+
+
+class Section(msgspec.Struct, frozen=True, gc=False):
+    """The field lines of an HTTP/1.1 request, and what they mean for one that has the same."""
+
+    raw: bytes
+    """As they came, from the last digit of the version to the empty line."""
+    lines: bytes
+    """The same, of those that may travel on."""
+    head: RequestHead
+    """The request that had them."""
+    limits: Limits
+    """It kept to these."""
+    most: int
+    """Bytes that a request may have before them."""
+
+
+def section_of(data: bytes, head: RequestHead, limits: Limits) -> Section | None:
+    """What is known of the next request from `head`, parsed from `data`; None if more depends on its request line."""
+    asked = _ASKED.match(data)
+    if asked is None or not head.modern or head.method in _PECULIAR or head.end > _LONGEST_SECTION:
+        return None
+    begin = asked.end()
+    most = min(limits.request_line, limits.head) - (head.end - begin)
+    return Section(data[begin : head.end], head.lines[begin:], head, limits, most)
+
+
+def repeated(data: bytes, known: Section, limits: Limits) -> RequestHead | None:
+    """The head at the beginning of `data`, if its fields are those of `known`. It is what `parse_request` says, too."""
+    asked = _ASKED.match(data)
+    if asked is None:
+        return None
+    begin = asked.end()
+    if not data.startswith(known.raw, begin) or known.limits is not limits or begin > known.most:
+        return None
+    method, target = asked.groups()
+    if method in _PECULIAR:
+        return None
+    lines, end, same = data[:begin] + known.lines, begin + len(known.raw), known.head
+    return RequestHead(
+        method, target, True, same.host, same.length, same.keep_alive, lines, end, same.upgrade, False, same.named
+    )
 
 
 def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
@@ -174,19 +252,29 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
 
     Raises `BadMessageError` with status 502.
     """
+    match = _SIMPLE_RESPONSE.match(data)
+    if match is not None:
+        code, before, digits, behind = match.groups()
+        end, bodiless = match.end(), to_head or code == b"304"
+        dated = (before or behind) is not None
+        return ResponseHead(int(code), 0 if bodiless else int(digits), True, data[: end - 2], end, b"", dated)
     match = _RESPONSE.match(data)
     if match is None:
         return _mended_response(data, to_head)
-    digit, code, reason = match.groups()
-    fields, end = match.end(2) + len(reason or b"") + 2, match.end()
+    digit, code, _ = match.groups()
+    fields, end = match.end(3), match.end()
     modern, status = digit == b"1", int(code)
     length = None
     coding = options = upgrade = b""
+    dated = named = False
     cuts = []
     for field in _NOTABLE_IN_RESPONSE.finditer(data, fields - 1, end - 2):
         name, value = field[1].lower(), field[2].rstrip(b" \t")
         if name == b"content-length":
             length = content_length(value, length, 502)
+            continue
+        if name == b"date" or name == b"x-request-id":
+            dated, named = dated or name == b"date", named or name == b"x-request-id"
             continue
         cuts.append((field.start() + 1, field.end() + 1))
         if name == b"connection":
@@ -200,9 +288,9 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
     lines = cut(data, 0, end - 2, cuts) if cuts else data[: end - 2]
     keep_alive = modern
     if options:
-        close, stays, named = _connection(options, 502)
+        close, stays, others = _connection(options, 502)
         keep_alive = not close and (modern or stays)
-        lines = without(lines, named) if named else lines
+        lines = without(lines, others) if others else lines
     if not modern:
         lines = b"HTTP/1.1" + lines[8:]
     if status < 200 or status == 204:
@@ -214,7 +302,8 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
         length = UNTIL_CLOSE
     if upgrade and (status != 101 or not modern or b"upgrade" not in listed(options)):
         upgrade = b""
-    return ResponseHead(status, length, keep_alive and length != UNTIL_CLOSE, lines, end, upgrade)
+    keep_alive = keep_alive and length != UNTIL_CLOSE
+    return ResponseHead(status, length, keep_alive, lines, end, upgrade, dated, named)
 
 
 def retargeted(request: RequestHead, target: bytes) -> RequestHead:

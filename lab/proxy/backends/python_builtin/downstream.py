@@ -17,7 +17,7 @@ from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.outbox import reset
 from lab.proxy.backends.python_builtin.tunnel import Tunnel
 from lab.proxy.timeouts import NEVER, Timed
-from lab.wire.http1 import CHUNKED, BadMessageError, RequestHead, parse_request
+from lab.wire.http1 import CHUNKED, BadMessageError, RequestHead, Section, parse_request, repeated, section_of
 
 _UNREAD_LIMIT: Final = 64 * 1024
 """Bytes of later requests that are kept while one is served; reading pauses beyond."""
@@ -78,6 +78,8 @@ class Downstream(asyncio.Protocol, Timed):
         self._serving = False
         self._reading = True
         self._end = b""
+        self._section: Section | None = None
+        """The field lines of its last request, which the next one nearly always has, too."""
         self._introduced: Introduction | None = None
         self._claims = NO_CLAIMS
 
@@ -178,16 +180,17 @@ class Downstream(asyncio.Protocol, Timed):
         """Whether the client of the present request speaks TLS, here or to a proxy in front that is trusted."""
         return (self._claims.proto or self._gateway.proto) == b"https"
 
-    def finished(self, keep: bool) -> None:
+    def finished(self, keep: bool, now: float) -> None:
         """The exchange has ended and its answer is written. `keep`: the client may send another request."""
         if not keep or self._gateway.draining:
             self._close()
             return
         self._state = _READY
-        self._arm(self._gateway.spec.settings.timeouts.idle)
+        self._gateway.wheel.arm(self, now + self._gateway.spec.settings.timeouts.idle)
         if self._gateway.crowd is not None:
             self._gateway.crowd.rests(self)
-        self.resume_reading()
+        if not self._reading:
+            self.resume_reading()
         if self._unread and not self._serving:
             self._serve()
 
@@ -243,14 +246,18 @@ class Downstream(asyncio.Protocol, Timed):
         """Begin every request that is complete and whose turn it is."""
         self._serving = True
         while self._unread and self._state is _READY and not self.blocked:
-            try:
-                request = parse_request(self._unread, self._gateway.spec.settings.limits)
-            except BadMessageError as bad:
-                self._refuse(problems.bad_message(bad.status, bad.detail))
-                break
+            limits = self._gateway.spec.settings.limits
+            request = repeated(self._unread, self._section, limits) if self._section is not None else None
             if request is None:
-                self._await_head()
-                break
+                try:
+                    request = parse_request(self._unread, limits)
+                except BadMessageError as bad:
+                    self._refuse(problems.bad_message(bad.status, bad.detail))
+                    break
+                if request is None:
+                    self._await_head()
+                    break
+                self._section = section_of(self._unread, request, limits) if request.keep_alive else None
             if self._gateway.trust is not None or self._claims is not NO_CLAIMS:
                 self._hear(self._unread[: request.end])
             if self._gateway.crowd is not None and self._is_turned_away(request):
@@ -297,7 +304,7 @@ class Downstream(asyncio.Protocol, Timed):
         if self._gateway.recorder.log is not None:
             self._gateway.recorder.write_refused(self, problem)
         self._gateway.refused(problem)
-        end = self._gateway.date() + RESPONSE_END[False, True, False]
+        end = self._gateway.date(self._gateway.now()) + RESPONSE_END[False, True, False]
         if self._gateway.recorder.explains_problems:
             end = problem.proxy_status("") + end
         self.write(problem.response(end, with_body=True))

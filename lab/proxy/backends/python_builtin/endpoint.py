@@ -130,7 +130,7 @@ class EndpointState:
                 return connection
         return None
 
-    def keep(self, connection: WorkerConnection) -> None:
+    def keep(self, connection: WorkerConnection, now: float) -> None:
         """Put a connection into the pool, or hang up when there are more of them than places.
 
         A worker that serves one connection at a time must not be kept waiting on an idle one.
@@ -138,7 +138,7 @@ class EndpointState:
         if self.routed and self.kept and len(self._idle) + self.in_flight <= self.places:
             connection.reused = True
             self._idle.append(connection)
-            self._gateway.wheel.arm(connection, self._gateway.now() + self.upstream.spec.timeouts.upstream_idle)
+            self._gateway.wheel.arm(connection, now + self.upstream.spec.timeouts.upstream_idle)
         else:
             connection.discard()
 

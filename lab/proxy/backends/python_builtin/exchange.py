@@ -22,7 +22,7 @@ from lab.proxy.backends.python_builtin import tunnel
 from lab.proxy.backends.python_builtin.branch import NOWHERE
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects import Answer
-from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, VIA, in_a_loop, is_dated, last_hop
+from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, VIA, in_a_loop, last_hop
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.breaker import Breaker
 from lab.proxy.problems import Problem
@@ -85,6 +85,7 @@ class Exchange(Timed):
         "_download",
         "_endless",
         "_enough",
+        "_eventful",
         "_gateway",
         "_interims",
         "_judged_from",
@@ -95,7 +96,6 @@ class Exchange(Timed):
         "_repeatable",
         "_reusable",
         "_since",
-        "_staged",
         "added",
         "asked",
         "attempts",
@@ -196,8 +196,8 @@ class Exchange(Timed):
         """When its present wait for a place or a connection began."""
         self._patience = 0.0
         """How long it waits for a place, in seconds."""
-        self._staged = False
-        """It waited, or is answered in pieces."""
+        self._eventful = False
+        """Something happened to it that happens to few: what begins with zero below, or as empty, may not be so now."""
         self._repeatable = True
         self._continued = False
         """The client was told to send its body."""
@@ -224,8 +224,6 @@ class Exchange(Timed):
         self.started = gateway.now()
         self.phase = _ACCEPTED
         self.request = request
-        self._continued = False
-        self._interims = self._redirects = 0
         self.number = gateway.counters[self.downstream.own].begin()
         self.latency = None
         if self.noted:
@@ -238,13 +236,13 @@ class Exchange(Timed):
             self.name = b""
         self.asked = 0.0
         self.route = NOWHERE
-        self.original = b""
         self.status = self.uploaded = self.sent = 0
-        if self._staged:
-            self._staged = False
+        if self._eventful:
+            self._eventful = self._continued = False
             self.queued = self.connecting = self.first = 0.0
-        if self.until < NEVER:
             self.until = NEVER
+            self.original = b""
+            self._interims = self._redirects = 0
         if request.length:
             data = self._begin_upload(request.length, data)
         if self.phase is _ACCEPTED:
@@ -278,6 +276,7 @@ class Exchange(Timed):
             seconds = asked
         self.request = deadlines.unasked(self.request)
         self.until = min(self.until, self.started + seconds)
+        self._eventful = True
 
     def is_late(self, impatient: bool) -> bool:
         """Whether it has waited too long for the place that it is offered, as it has been told if so.
@@ -363,13 +362,14 @@ class Exchange(Timed):
 
     def rewrite(self, target: bytes) -> None:
         """Go on as though the client had asked for `target`."""
+        self._eventful = True
         self.original = self.original or self.request.target
         self.request = retargeted(self.request, target)
 
     def wait(self, now: float, patience: float) -> None:
         """There is no place: it stands in the queue now, for so many seconds at most."""
         self.phase = _QUEUED
-        self._staged = True
+        self._eventful = True
         self._since = now
         self._patience = patience if self._refused is None else self.upstream.spec.timeouts.connect
         due = now + self._patience
@@ -486,7 +486,7 @@ class Exchange(Timed):
         if self.phase is _RELAYING:
             if self._endless and error is None:
                 self.downstream.write(LAST_CHUNK + b"\r\n" if self._chunks else b"")
-                self._complete(reusable=False)
+                self._complete(reusable=False, now=self._gateway.now())
             else:
                 if not self._download.whole:
                     self.endpoint.broke()
@@ -505,12 +505,13 @@ class Exchange(Timed):
     def answer(self, head: bytes, body: bytes) -> None:
         """End with an answer of the gateway's own. `head` lacks the empty line."""
         keep = self._may_keep()
-        end = self._gateway.date() + RESPONSE_END[keep, self.request.modern, False]
+        now = self._gateway.now()
+        end = self._gateway.date(now) + RESPONSE_END[keep, self.request.modern, False]
         body = b"" if self.request.method == b"HEAD" else body
         self.status, self.sent = int(head[9:12]), len(body)
-        self._end(ANSWERED)
+        self._end(ANSWERED, now)
         self.downstream.write(head + self.name + end + body)
-        self.downstream.finished(keep)
+        self.downstream.finished(keep, now)
 
     def fail(self, problem: Problem) -> None:
         """End with a problem, or by breaking off if the worker's response has begun. It holds nothing afterwards."""
@@ -520,13 +521,14 @@ class Exchange(Timed):
         self._give_up()
         keep = self._may_keep() and not problem.close
         self.status, self.problem, self.noted = problem.status, problem, True
-        self._end(problem.outcome)
+        now = self._gateway.now()
+        self._end(problem.outcome, now)
         self._gateway.refused(problem, self.route.app)
-        end = self._gateway.date() + RESPONSE_END[keep, self.request.modern, False]
+        end = self._gateway.date(now) + RESPONSE_END[keep, self.request.modern, False]
         if self._gateway.recorder.explains_problems:
             end = self._gateway.recorder.explained_problem(self, problem) + end
         self.downstream.write(problem.response(end, self.request.method != b"HEAD"))
-        self.downstream.finished(keep)
+        self.downstream.finished(keep, now)
 
     def fail_at_worker(self, problem: Problem, again: bool = False) -> None:
         """As `fail`, for what the worker is to blame for. `again`: it is sent once more, if it may be."""
@@ -541,7 +543,7 @@ class Exchange(Timed):
             self._give_up()
             if self.latency is not None:
                 self.route.unanswered += 1
-            self._end(ABANDONED)
+            self._end(ABANDONED, self._gateway.now())
 
     def expired(self) -> None:
         timeouts = self.upstream.spec.timeouts
@@ -657,7 +659,7 @@ class Exchange(Timed):
     def _continue(self) -> None:
         """Tell a client that waits for it to send its body, in place of a worker that cannot (RFC 9110 10.1.1)."""
         if not self._continued and cgi.expects_continue(self.request):
-            self._continued = True
+            self._eventful = self._continued = True
             self.downstream.write(_CONTINUE)
 
     def _route(self) -> None:
@@ -726,7 +728,7 @@ class Exchange(Timed):
 
     def _connect(self) -> None:
         self.phase = _CONNECTING
-        self._staged = True
+        self._eventful = True
         self._connecting = asyncio.get_running_loop().create_task(self.endpoint.connect(self))
         self._wait(self.upstream.spec.timeouts.connect)
 
@@ -742,6 +744,7 @@ class Exchange(Timed):
 
     def _interim(self, head: ResponseHead, rest: bytes) -> None:
         """Relay a 1xx response, and look at what follows it."""
+        self._eventful = True
         self._interims += 1
         if head.status == 101:
             self._switch(head, rest)
@@ -764,9 +767,10 @@ class Exchange(Timed):
         if (watch := self.upstream.watch) is not None:
             watch.answered(self, head.status)
         self.status = head.status
-        took = self._end(ANSWERED, endpoint.latency)
+        now = self._gateway.now()
+        self._end(ANSWERED, now, endpoint.latency)
         endpoint.answered += 1
-        endpoint.ended(self, self.started + took, answered=self.started + took)
+        endpoint.ended(self, now, answered=now)
         connection.exchange = None
         downstream.write(head.lines + tunnel.switch(listed(head.upgrade)) + VIA + b"\r\n")
         tunnel.Tunnel(downstream, connection, self._gateway).open(rest)
@@ -783,25 +787,27 @@ class Exchange(Timed):
         watch = self.upstream.watch
         if watch is not None and watch.answered(self, head.status) and self._ask_elsewhere(head.status):
             return
-        modern = self.request.modern
-        self._keep = self._may_keep() and (modern or head.length >= 0)
-        self._chunks = modern and head.length < 0
+        gateway, modern = self._gateway, self.request.modern
+        now = gateway.now()
+        keep = self._keep = self._may_keep() and (modern or head.length >= 0)
+        chunks = modern and head.length < 0
         self.status = head.status
         lines = head.lines
-        if not is_dated(lines):
-            lines += self._gateway.date()
+        if not head.dated:
+            lines += gateway.date(now)
         if self.name:
-            lines = self._gateway.recorder.explained(self, lines)
+            lines = gateway.recorder.explained(self, head, lines, now)
         if self.added:
             lines += self.added
-        start = lines + RESPONSE_END[self._keep, modern, self._chunks]
+        start = lines + RESPONSE_END[keep, modern, chunks]
         if download is None:
             self.sent = len(payload)
-            self._gateway.outbox.send(self.downstream.transport, start + payload)
-            self._complete(head.keep_alive)
+            gateway.outbox.send(self.downstream.transport, start + payload)
+            self._complete(head.keep_alive, now)
         else:
-            self._staged = True
-            self.first = self._gateway.now()
+            self._eventful = True
+            self.first = now
+            self._chunks = chunks
             self._endless = head.length == UNTIL_CLOSE
             self._reusable = head.keep_alive
             self._download = download
@@ -824,17 +830,17 @@ class Exchange(Timed):
             out += LAST_CHUNK + download.trailers + b"\r\n"
         self.downstream.write(out)
         if download.done:
-            self._complete(self._reusable and not download.rest)
+            self._complete(self._reusable and not download.rest, self._gateway.now())
         elif out:
             self._arm_transfer()
 
-    def _complete(self, reusable: bool) -> None:
+    def _complete(self, reusable: bool, now: float) -> None:
         """The whole response has gone to the client. If the request has not all come, nobody wants the rest."""
         endpoint = self.endpoint
-        took = self._end(ANSWERED, endpoint.latency)
-        self._leave(reusable, self.started + took)
+        self._end(ANSWERED, now, endpoint.latency)
+        self._leave(reusable, now)
         endpoint.release()
-        self.downstream.finished(self._keep)
+        self.downstream.finished(self._keep, now)
 
     def _leave(self, reusable: bool, now: float) -> None:
         """The worker has answered: part with its connection. Its place is still to be released."""
@@ -848,7 +854,7 @@ class Exchange(Timed):
         if reusable and self.upload is None and not connection.blocked:
             if self.downstream.blocked:
                 connection.transport.resume_reading()  # the next client may take its answer
-            endpoint.keep(connection)
+            endpoint.keep(connection, now)
         else:
             connection.discard()
 
@@ -861,6 +867,7 @@ class Exchange(Timed):
         self._leave(reusable=False, now=self._gateway.now())
         self.phase, self.deadline = _ACCEPTED, NEVER
         endpoint.release()
+        self._eventful = True
         self._redirects += 1
         if unread:
             self.fail(problems.redirected_early(self.upstream.spec.app))
@@ -888,12 +895,12 @@ class Exchange(Timed):
         One that the client has all of, while its program goes on, is complete: the program alone is given up.
         """
         if self._download.whole:
-            self._complete(reusable=False)
+            self._complete(reusable=False, now=self._gateway.now())
             return
         self._blame("Its answer broke off.")
         self.noted = True
         self._give_up()
-        self._end(FAILED)
+        self._end(FAILED, self._gateway.now())
         self.downstream.reset()
 
     def _give_up(self) -> None:
@@ -915,33 +922,31 @@ class Exchange(Timed):
             self.endpoint.ended(self, now, answered=self.first if phase is _RELAYING else None)
             self.endpoint.release()
 
-    def _end(self, outcome: Outcome, answerer: Tally | None = None) -> float:
-        """Count how it ended, at the worker that answered, too; return how long it took, in seconds."""
+    def _end(self, outcome: Outcome, now: float, answerer: Tally | None = None) -> None:
+        """Count how it ended, at the worker that answered, too."""
         self.phase = _IDLE
         self.deadline = NEVER
         self.held = self.trailers = b""
         self._gateway.counters[self.downstream.own].end(outcome)
-        took = self._gateway.now() - self.started
-        if answerer is not None and self.latency is not None:
-            self._count(took, self.latency, answerer)
-        elif self.latency is not None and outcome is not ABANDONED:
-            self._count(took, self.latency)
+        took, latency = now - self.started, self.latency
+        if latency is not None and outcome is not ABANDONED:
+            place = bucket(took)
+            latency.count(place, took, self.status, self.uploaded, self.sent)
+            if answerer is not None:
+                answerer.count(place, took, self.status, self.uploaded, self.sent)
+            if self._eventful:
+                self._count_stages(took, (latency,) if answerer is None else (latency, answerer))
         recorder = self._gateway.recorder
         if self.noted or took >= recorder.patience:
             recorder.ended(self, outcome, took)
         if recorder.log is not None and not self.number % recorder.log.sample:
             recorder.write(self, outcome, took)
-        return took
 
-    def _count(self, took: float, *tallies: Tally) -> None:
-        """Count it where it passed."""
-        place = bucket(took)
+    def _count_stages(self, took: float, tallies: tuple[Tally, ...]) -> None:
+        """Count where it waited."""
+        first = self.first and self.first - self.started
         for tally in tallies:
-            tally.count(place, took, self.status, self.uploaded, self.sent)
-        if self._staged:
-            first = self.first and self.first - self.started
-            for tally in tallies:
-                tally.stages(self.queued, self.connecting, first, took)
+            tally.stages(self.queued, self.connecting, first, took)
 
     def _may_keep(self) -> bool:
         if not self.request.keep_alive or self.upload is not None:

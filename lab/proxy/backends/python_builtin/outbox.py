@@ -34,13 +34,14 @@ class Outbox:
         """Send `data` soon, behind what was sent before."""
         waiting = self._waiting
         if len(data) >= _LONG:
-            before = waiting.pop(transport, b"")
+            earlier = waiting.pop(transport, b"")
             if not transport.is_closing():
-                transport.writelines((before, data)) if before else transport.write(data)
+                transport.writelines((earlier, data)) if earlier else transport.write(data)
             return
         if not waiting:
             asyncio.get_running_loop().call_soon(self.flush)
-        waiting[transport] = waiting[transport] + data if transport in waiting else data
+        before = waiting.get(transport)
+        waiting[transport] = data if before is None else before + data
 
     def holds(self, transport: asyncio.Transport) -> bool:
         """Whether something for it was not sent yet."""

@@ -23,6 +23,7 @@ from lab.proxy.accounting import FAILED, SHED, Outcome
 from lab.proxy.problems import Problem
 from lab.proxy.trace import Traces
 from lab.wire.headers import without
+from lab.wire.http1 import ResponseHead
 
 if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.downstream import Downstream
@@ -144,7 +145,7 @@ class Recorder:
     def baptise(self, exchange: "Exchange") -> None:
         """Give a request the field line that says what it is called, in place of one that the client made up."""
         exchange.name = self._names[exchange.downstream.own] % exchange.number
-        if explain.FOREIGN_ID.search(exchange.request.lines):
+        if exchange.request.named:
             exchange.name = _named(self.identity(exchange))
             lines = without(exchange.request.lines, (explain.REQUEST_ID,))
             exchange.request = msgspec.structs.replace(exchange.request, lines=lines)
@@ -157,11 +158,11 @@ class Recorder:
                 return str(foreign[0], "ascii")
         return self.traces.identity(exchange.number, exchange.downstream.own)
 
-    def explained(self, exchange: "Exchange", lines: bytes) -> bytes:
-        """The head of a worker's answer, with the fields that say what happened until now."""
-        if explain.FOREIGN_ID.search(lines):
+    def explained(self, exchange: "Exchange", head: ResponseHead, lines: bytes, now: float) -> bytes:
+        """The lines of a worker's answer, with the fields that say what happened until now."""
+        if head.named:
             lines = without(lines, (explain.REQUEST_ID,))
-        endpoint, taken = exchange.endpoint, (self._now() - exchange.asked) * 1000
+        endpoint, taken = exchange.endpoint, (now - exchange.asked) * 1000
         told = explain.relayed(endpoint.hop, endpoint.who, exchange.status)
         timing = f"{taken:.3f}".encode()
         if exchange.queued or exchange.connecting:

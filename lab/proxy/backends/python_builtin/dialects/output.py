@@ -85,10 +85,10 @@ class Output:
         self._promised = head.length
         payload = self.body(rest, ended)
         if self._silent:
-            head = ResponseHead(head.status, 0, head.keep_alive, head.lines, 0)
+            head = ResponseHead(head.status, 0, head.keep_alive, head.lines, 0, b"", head.dated, head.named)
         elif ended and head.length == CHUNKED:
             lines = head.lines + b"Content-Length: %d\r\n" % len(payload)
-            head = ResponseHead(head.status, len(payload), head.keep_alive, lines, 0)
+            head = ResponseHead(head.status, len(payload), head.keep_alive, lines, 0, b"", head.dated, head.named)
         return head, payload
 
 
