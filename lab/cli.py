@@ -20,7 +20,24 @@ if TYPE_CHECKING:
 FAILED, USAGE, NO_LAB, INTERRUPTED = 1, 2, 3, 130
 _USAGE_ERRORS = (UnknownTargetError, NotPossibleError, ReadOnlyError)
 
-_name = click.option("--name", default="lab", show_default=True, help="The lab to speak to.")
+
+def _checked(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """The name of a lab is part of the path of its socket, so it is held to what a manifest may say."""
+    if value not in (None, "lab"):
+        import msgspec
+
+        from lab.core.model import Name
+
+        try:
+            msgspec.convert(value, Name)
+        except msgspec.ValidationError:
+            expected = "up to 32 lower-case letters, digits and hyphens, a letter first"
+            raise click.BadParameter(f"found {value!r}, expected {expected}.") from None
+    return value
+
+
+_name = click.option("--name", default="lab", show_default=True, callback=_checked, help="The lab to speak to.")
+_own_name = click.option("--name", callback=_checked, help="Name of this lab. [default: the manifest's]")
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document, and nothing else, on standard output.")
 _manifest = click.option("--manifest", type=click.Path(path_type=Path), help="Apps to run, in JSON or TOML.")
 _port = click.option("--port", type=click.IntRange(0, 65535), help="Listen here or fail; 0 takes any free port.")
@@ -29,7 +46,7 @@ _port = click.option("--port", type=click.IntRange(0, 65535), help="Listen here 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @_manifest
 @_port
-@click.option("--name", help="Name of this lab. [default: the manifest's]")
+@_own_name
 @click.option("--lesson", metavar="ID", help="Open this lesson.")
 @click.option("--read-only", is_flag=True, help="Look, but change nothing.")
 @click.pass_context
@@ -49,12 +66,17 @@ def cgilab(
         from lab import bootstrap
 
         sys.exit(bootstrap.open_screen(manifest, port=port, name=name, lesson=lesson, read_only=read_only))
+    for word, given in context.params.items():
+        if given not in (None, False):
+            option = f"--{word.replace('_', '-')}"
+            behind = f"cgilab {context.invoked_subcommand} {option} ..."
+            raise click.UsageError(f"Found {option} before the command; expected it behind: {behind}")
 
 
 @cgilab.command()
 @_manifest
 @_port
-@click.option("--name", help="Name of this lab. [default: the manifest's]")
+@_own_name
 @click.option("--plain", is_flag=True, help="One line an event (the default).")
 @_json
 @click.option("--for", "seconds", type=click.FloatRange(min=0), help="Stop by itself after this many seconds.")
@@ -117,7 +139,9 @@ def events(name: str, as_json: bool, follow: bool, since: int) -> None:
 @_json
 @click.option("--slow", is_flag=True, help="Only those that took long.")
 def trace(identity: str | None, name: str, as_json: bool, slow: bool) -> None:
-    """What happened to one request, and where its time went; without ID, the newest that were kept, one a line.
+    """Where the time of a request went, and who was tried.
+
+    Without ID, the newest requests that were kept, one a line.
 
     Slow, failed, refused and retried requests are kept, those that opened a tunnel, and as many of the others as
     `trace_sample` says: `cgilab set proxy trace_sample=1` keeps all.
@@ -136,10 +160,10 @@ def trace(identity: str | None, name: str, as_json: bool, slow: bool) -> None:
 @_name
 @_json
 def endpoints(app: str | None, name: str, as_json: bool) -> None:
-    """What the balancer believes of each worker of APP, or of all, beside what the kernel says of it.
+    """What the balancer believes, beside what the kernel knows.
 
-    Where the two differ, a line says so: a frozen process that would still be chosen, connections that the kernel has
-    accepted and the process has not.
+    Of each worker of APP, or of all. Where the two differ, a line says so: a frozen process that would still be
+    chosen, connections that the kernel has accepted and the process has not.
     """
     from lab import report
 
@@ -165,7 +189,10 @@ def _short(name: str, *words: str) -> None:
 @click.option("--signal", default="SIGKILL", show_default=True, help="Name or number of the signal.")
 @_name
 def kill(target: str, signal: str, name: str) -> None:
-    """Send a signal to TARGET: a PID, APP, APP/SLOT or `random`. Only the lab's own workers can be hit."""
+    """Send a signal to a worker, or to all of an app.
+
+    TARGET is a PID, APP, APP/SLOT or `random`. Only the lab's own workers can be hit.
+    """
     _short(name, "kill", target, signal)
 
 
@@ -173,7 +200,7 @@ def kill(target: str, signal: str, name: str) -> None:
 @click.argument("target")
 @_name
 def freeze(target: str, name: str) -> None:
-    """Stop TARGET with SIGSTOP: it exists, and does not answer."""
+    """Stop TARGET: it exists, and does not answer (SIGSTOP)."""
     _short(name, "freeze", target)
 
 
@@ -181,7 +208,7 @@ def freeze(target: str, name: str) -> None:
 @click.argument("target")
 @_name
 def thaw(target: str, name: str) -> None:
-    """Let a frozen TARGET go on, with SIGCONT."""
+    """Let a frozen TARGET go on (SIGCONT)."""
     _short(name, "thaw", target)
 
 
@@ -199,10 +226,11 @@ def scale(app: str, workers: int, name: str) -> None:
 @click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1)
 @_name
 def set_(app: str, changes: tuple[str, ...], name: str) -> None:
-    """Change settings of APP, or of the proxy itself, while it runs, all of them or none; without any, list them.
+    """Change settings of APP or of the proxy, or list them.
 
-    KEY is a setting of the pool (max_workers, policy, max_requests), of the app (selection, concurrency), or of a part
-    of it (liveness.interval, resources.files, php.ini.memory_limit). With `proxy` for APP: limits.body, timeouts.idle.
+    They hold at once, all of them or none. KEY is a setting of the pool (max_workers, policy, max_requests), of the
+    app (selection, concurrency), or of a part of it (liveness.interval, resources.files, php.ini.memory_limit). With
+    `proxy` for APP: limits.body, timeouts.idle.
     """
     _short(name, "set", app, *changes)
 
@@ -212,7 +240,10 @@ def set_(app: str, changes: tuple[str, ...], name: str) -> None:
 @click.argument("weights", metavar="APP=WEIGHT...", nargs=-1, required=True)
 @_name
 def shift(route: str, weights: tuple[str, ...], name: str) -> None:
-    """Share the requests of ROUTE out anew, from the next one on; apps that are not named keep their weight."""
+    """Share the requests of ROUTE out anew among its apps.
+
+    It holds from the next request on. Apps that are not named keep their weight.
+    """
     _short(name, "shift", route, *weights)
 
 
@@ -220,14 +251,14 @@ def shift(route: str, weights: tuple[str, ...], name: str) -> None:
 @click.argument("app")
 @_name
 def reload(app: str, name: str) -> None:
-    """Replace every worker of APP, one after the other, without failing a request."""
+    """Replace every worker of APP; no request fails."""
     _short(name, "reload", app)
 
 
 @cgilab.command()
 @_name
 def heal(name: str) -> None:
-    """Undo every fault: thaw, end back-off, try failed slots again."""
+    """Thaw, end back-off, and try failed slots again."""
     _short(name, "heal")
 
 
@@ -254,7 +285,10 @@ def load(
     html: Path | None,
     as_json: bool,
 ) -> None:
-    """Run locust against the running lab and show the figures. SCENARIO is an app, or a path of its listener."""
+    """Run locust against the lab, and show the figures.
+
+    SCENARIO is an app, or a path of the lab's listener.
+    """
     from lab import report
     from lab.load.profiles import Profile, Shape
 
@@ -264,7 +298,7 @@ def load(
 
 @cgilab.group()
 def lesson() -> None:
-    """Lessons: list them, do one in this terminal line by line, verify them."""
+    """List lessons, do one line by line, verify them."""
 
 
 @lesson.command("list")
@@ -281,7 +315,10 @@ def lesson_list() -> None:
 @click.argument("lesson_id", metavar="ID")
 @_name
 def lesson_run(lesson_id: str, name: str) -> None:
-    """Do a lesson, one fact a line, on the lab that runs, or on one of its own."""
+    """Do a lesson in this terminal, one fact a line.
+
+    On the lab that runs, else on one of its own.
+    """
     from lab import bootstrap
 
     sys.exit(bootstrap.run_lesson(lesson_id, name))
@@ -290,7 +327,10 @@ def lesson_run(lesson_id: str, name: str) -> None:
 @lesson.command("verify")
 @click.argument("lesson_id", metavar="[ID]", required=False)
 def lesson_verify(lesson_id: str | None) -> None:
-    """Walk a lesson, or all of them, on a fresh lab: each check must fail before its step and pass after it."""
+    """Walk a lesson, or all of them, on a fresh lab.
+
+    Each check must fail before its step and pass after it.
+    """
     from lab import bootstrap
 
     sys.exit(bootstrap.verify_lessons(lesson_id))
@@ -299,7 +339,7 @@ def lesson_verify(lesson_id: str | None) -> None:
 @cgilab.command()
 @_json
 def doctor(as_json: bool) -> None:
-    """What this machine can run, what is missing, and how to install it."""
+    """What this machine can run, and how to install the rest."""
     from lab.config import languages
     from lab.engine import doctor as examination
 

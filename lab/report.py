@@ -147,9 +147,9 @@ def _worker(worker: WorkerSnapshot) -> str:
         left = f" for {worker.ejected_for_s:.1f} s" if worker.ejected_for_s is not None else ""
         why += f"  {worker.health} to the proxy{left}: it {worker.health_why}"
     return (
-        f"  {worker.slot}  pid {worker.pid or '-'}  {state}  {_count(worker.requests)} requests"
+        f"  {worker.slot}  pid {worker.pid or '-'}  {state}  {_counted(worker.requests, 'request')}"
         f"  {_count(worker.in_flight)} in flight{f' ({worker.tunnels} of them tunnels)' if worker.tunnels else ''}"
-        f"  {worker.restarts} restarts  p50 {_ms(worker.p50_ms)}{why}"
+        f"  {_counted(worker.restarts, 'restart')}  p50 {_ms(worker.p50_ms)}{why}"
     )
 
 
@@ -162,7 +162,7 @@ def _route(route: RouteSnapshot) -> str:
     return (
         f"route {route.name}  {route.takes}  to {', '.join(leads)}"
         f"  {route.rps:.1f} req/s  p50 {_ms(route.p50_ms)}  p99 {_ms(route.p99_ms)}"
-        f"  {route.errors} errors of {route.requests}"
+        f"  {_counted(route.errors, 'error')} of {route.requests}"
     )
 
 
@@ -171,7 +171,7 @@ def _process(process: ServiceSnapshot) -> str:
     why = f"  {process.why}" if process.why else ""
     return (
         f"{process.name}  pid {process.pid or '-'}  {process.state} (asked by {process.health})"
-        f"  {process.restarts} restarts{needs}{why}"
+        f"  {_counted(process.restarts, 'restart')}{needs}{why}"
     )
 
 
@@ -220,18 +220,25 @@ def _refused(what: str, shed: Mapping[str, int]) -> Iterator[str]:
 
 def _own(snapshot: LabSnapshot) -> str:
     own = snapshot.own
-    return f"the lab's own requests, counted apart: {own.totals.answered} of {own.totals.accepted} ({own.rate:g}/s)"
+    answered = f"{own.totals.answered} of {own.totals.accepted} answered"
+    return f"the lab's own requests, counted apart: {answered} ({own.rate:g}/s)"
 
 
 def _invariants(snapshot: LabSnapshot) -> str:
-    return "  ".join(
-        f"{'holds' if holds else 'BROKEN'}: {name}"
-        for name, holds in msgspec.structs.asdict(snapshot.invariants).items()
+    lamps = msgspec.structs.asdict(snapshot.invariants)
+    told = (
+        ("BROKEN", [name for name, holds in lamps.items() if not holds]),
+        ("holds", [name for name, holds in lamps.items() if holds]),
     )
+    return "  ".join(f"{word}: {', '.join(names)}" for word, names in told if names)
 
 
 def _count(value: int | None) -> str:
     return "-" if value is None else str(value)
+
+
+def _counted(number: int | None, noun: str) -> str:
+    return f"{_count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def _ms(value: float | None) -> str:

@@ -212,7 +212,11 @@ def words(expected: inspect.Type) -> str:
             return "an object"
 
 
+_ENDLESS = 10**15
+"""A bound that is there for machines only."""
+
+
 def _range(low: float | None, high: float | None) -> str:
-    if high is None:
+    if high is None or high >= _ENDLESS:
         return "" if low is None else f", at least {low:g}"
     return f" from {low or 0:g} to {high:.15g}"

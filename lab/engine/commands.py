@@ -13,8 +13,8 @@ USAGE = {
     "freeze": "freeze TARGET",
     "thaw": "thaw TARGET",
     "scale": "scale APP N",
-    "set": "set APP|proxy KEY=VALUE ...",
-    "shift": "shift ROUTE APP=WEIGHT ...",
+    "set": "set APP|proxy KEY=VALUE [KEY=VALUE ...]",
+    "shift": "shift ROUTE APP=WEIGHT [APP=WEIGHT ...]",
     "reload": "reload APP",
     "heal": "heal",
     "request": "request APP",
@@ -31,6 +31,8 @@ async def execute(lab: Lab, line: str) -> str:
         words = shlex.split(line)
     except ValueError as error:
         raise NotPossibleError(f"Cannot read {line!r}: {error}.") from error
+    if words[:1] == ["cgilab"]:  # copied from a page
+        del words[0]
     match words:
         case ["kill", target]:
             return _told(await lab.signal(target, "SIGKILL"))
@@ -56,7 +58,7 @@ async def execute(lab: Lab, line: str) -> str:
             await lab.reload(app)
             return f"{app} is being reloaded, worker by worker"
         case ["heal"]:
-            return f"healed {await lab.heal()}"
+            return _healed(await lab.heal())
         case ["request", app]:
             answer = await lab.request(app)
             return f"{answer.status}  pid {answer.pid or '-'}  {answer.ms:.1f} ms"
@@ -99,6 +101,12 @@ def _told(signalled: tuple[Signalled, ...]) -> str:
         pids = ", ".join(str(one.pid) for one in signalled)
         return f"{signalled[0].signal} to {len(signalled)} workers of {signalled[0].app}: {pids}"
     return "".join(f"{one.signal} to {one.app}/{one.slot} (pid {one.pid})" for one in signalled)
+
+
+def _healed(helped: int) -> str:
+    if not helped:
+        return "Nothing to heal: nothing is frozen, failed or in back-off."
+    return f"Healed {helped} {'process' if helped == 1 else 'processes'}."
 
 
 def _usage(words: list[str]) -> LabError:

@@ -178,7 +178,7 @@ def _claim(path: Path, name: str) -> socket.socket:
         _bind(sock, path, name)
     except OSError as error:
         sock.close()
-        raise NameInUseError(f"The control socket {path} cannot be made: {error.strerror}.") from error
+        raise NameInUseError(f"The control socket {path} cannot be made: {error.strerror or error}.") from error
     except BaseException:
         sock.close()
         raise

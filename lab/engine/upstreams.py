@@ -37,7 +37,7 @@ def askable(
         for app in apps
         if (view := views.get(app.name)) is not None
         and app.pool.max_workers
-        and (any(worker.pid for worker in view.workers) or not (view.building or waits_for(app)))
+        and (any(worker.pid for worker in view.workers) or not (view.building or view.changing or waits_for(app)))
     ]
 
 

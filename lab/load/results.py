@@ -160,7 +160,7 @@ class Tally:
     def result(self, profile: Profile, url: str, ending: Ending, report: str) -> Result:
         """Everything that was counted."""
         last = self.latest or Report(at=0.0, users=0, sent=0, answered=0, failed=0, latencies={})
-        p50, p90, p95, p99 = _milliseconds(self._latencies, 0.5, 0.9, 0.95, 0.99)
+        p50, p90, p95, p99 = _milliseconds(self._latencies, self._slowest_us, 0.5, 0.9, 0.95, 0.99)
         return Result(
             url=url,
             users=profile.users,
@@ -186,7 +186,8 @@ class Tally:
         recent = Histogram()
         for one in later:
             _count(recent, one.latencies)
-        p50, p95, p99 = _milliseconds(recent, 0.5, 0.95, 0.99)
+        slowest = max((us for one in later for us in one.latencies), default=0)
+        p50, p95, p99 = _milliseconds(recent, slowest, 0.5, 0.95, 0.99)
         ended = report.answered + report.failed - first.answered - first.failed
         return Sample(
             elapsed_s=self.seconds,
@@ -211,16 +212,18 @@ def line(sample: Sample) -> str:
         f"{name} {_ms(value)}"
         for name, value in (("p50", sample.p50_ms), ("p95", sample.p95_ms), ("p99", sample.p99_ms))
     )
-    text = f"{sample.elapsed_s:6.1f} s  {sample.users:4} users  {sample.rps:6.0f} req/s  {latencies} ms"
+    users = f"{sample.users:4} {'user ' if sample.users == 1 else 'users'}"
+    text = f"{sample.elapsed_s:6.1f} s  {users}  {sample.rps:6.0f} req/s  {latencies} ms"
     return f"{text}  {sample.failed} failed{'  !' if sample.warning else ''}"
 
 
 def table(result: Result) -> str:
     """A result as plain lines: a name, two spaces or more, a value."""
     spread = ("p50", result.p50_ms), ("p90", result.p90_ms), ("p95", result.p95_ms), ("p99", result.p99_ms)
+    users = f"{result.users} user{'' if result.users == 1 else 's'}"
     rows = [
         ("target", result.url),
-        ("run", f"{result.ending}, {result.users} users, {result.shape}, {result.seconds:.1f} s"),
+        ("run", f"{result.ending}, {users}, {result.shape}, {result.seconds:.1f} s"),
         ("requests", f"{result.sent} sent = {result.answered} answered + {result.failed} failed{_open(result)}"),
         ("rate", f"{result.rps:.1f} requests/s"),
         ("latency", "  ".join(f"{name} {_ms(value)}" for name, value in (*spread, ("max", result.max_ms))) + " ms"),
@@ -260,8 +263,10 @@ def _count(histogram: Histogram, latencies: dict[int, int]) -> None:
             histogram.record(us / 1e6)
 
 
-def _milliseconds(histogram: Histogram, *qs: float) -> list[float | None]:
-    return [None if value is None else round(value * 1000, 4) for value in histogram.quantiles(*qs)]
+def _milliseconds(histogram: Histogram, slowest_us: int, *qs: float) -> list[float | None]:
+    """Quantiles; a histogram knows them within 2 %, and none of them is above the slowest of all."""
+    most = slowest_us / 1000
+    return [None if value is None else min(most, round(value * 1000, 4)) for value in histogram.quantiles(*qs)]
 
 
 if __name__ == "__main__":

@@ -258,7 +258,7 @@ def test_a_wrong_command_says_what_was_found_and_what_to_do(run: Run, args: list
 
 
 @pytest.mark.parametrize(
-    ("weight", "told"), [("search=1", "an app's own route"), ("search=half", "shift ROUTE APP=WEIGHT ...")]
+    ("weight", "told"), [("search=1", "an app's own route"), ("search=half", "shift ROUTE APP=WEIGHT [APP=WEIGHT ...]")]
 )
 def test_weights_that_make_no_sense_are_wrong_usage(run: Run, up: object, weight: str, told: str) -> None:
     done = run("shift", "search", weight, "--name", "cli")

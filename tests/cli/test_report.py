@@ -97,7 +97,7 @@ async def test_17_status_tells_each_route_that_was_written_down_with_the_shares_
     own = replace(canary, name="search", implied=True, leads=leads[:1])
     told = await report.status(cast("Lab", None), replace(snapshot(), routes=(canary, own)), full=False)
     leading = "to search 9 of 10 (got 90.0 %), next 1 of 10"
-    assert f"route canary  GET /s  {leading}  2.0 req/s  p50 1.0 ms  p99 3.0 ms  1 errors of 20" in told.splitlines()
+    assert f"route canary  GET /s  {leading}  2.0 req/s  p50 1.0 ms  p99 3.0 ms  1 error of 20" in told.splitlines()
     assert told.count("route ") == 1
 
 

@@ -122,7 +122,7 @@ WRONG_VALUES: dict[str, tuple[dict[str, Any], str]] = {
     "too many workers": ({"pool": {"max_workers": 10**9}}, "found 1000000000, expected a whole number from 0 to 1000"),
     "half a request": (
         {"concurrency": 1.5},
-        "apps[0].concurrency: found 1.5, expected a whole number from 1 to 1e+15.",
+        "apps[0].concurrency: found 1.5, expected a whole number, at least 1.",
     ),
     "for ever": ({"pool": {"stop_timeout": 1e300}}, "stop_timeout: found 1e+300, expected a number from 0 to 31536000"),
     "unknown policy": (

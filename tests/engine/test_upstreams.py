@@ -29,6 +29,7 @@ def test_an_app_without_a_process_is_asked_unless_it_is_known_that_none_can_come
     assert asked() == [("a", "/a")]  # on demand: the request brings the first one
     assert asked(workers=(worker(None),)) == [("a", "/a")]
     assert asked(workers=(worker(None),), building=True) == []
+    assert asked(workers=(worker(None),), changing=True) == []  # it is being looked at whether it has to be built
     assert asked(needs=("redis",)) == []
     assert asked(unavailable="no compiler") == []
     assert asked(replace(APP, pool=PoolSettings(max_workers=0))) == []

@@ -193,7 +193,7 @@ async def test_heal_all_mends_what_was_broken() -> None:
     async with opened() as screen:
         screen.lab.back_off("search", 2, 30, "three deaths in 4 s")
         await screen.press("z", "H")
-        assert screen.read(Said) == "healed 2"
+        assert screen.read(Said) == "Healed 2 processes."
 
 
 async def test_a_request_shows_who_answered_and_how_fast() -> None:

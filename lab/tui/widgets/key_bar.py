@@ -35,13 +35,14 @@ class KeyBar(Painted):
     def rows(self, width: int) -> Sequence[Row]:
         row: Row = ((self._shown_title(width), "head"),)
         for key in self._keys:
-            if length(row) + length(_shown(key)) <= width:
+            if length(row) + length(_shown(key)) <= width + _BLANK:
                 row = (*row, *_shown(key))
         return (row,)
 
     def _shown_title(self, width: int) -> str:
         """The title, where there is room for it beside all the keys."""
-        return self._title if len(self._title) + sum(length(_shown(key)) for key in self._keys) <= width else ""
+        wanted = len(self._title) + sum(length(_shown(key)) for key in self._keys)
+        return self._title if wanted <= width + _BLANK else ""
 
     async def on_click(self, event: Click) -> None:
         """Do what the key under the mouse does."""
@@ -50,6 +51,10 @@ class KeyBar(Painted):
             start, end = end, end + length(_shown(key))
             if start <= event.x < end:
                 await self.run_action(key.action)
+
+
+_BLANK = 1
+"""The blank behind the last key needs no room."""
 
 
 def _shown(key: Key) -> Row:
