@@ -225,6 +225,8 @@ class Engine:
                 gone = error
             else:
                 sent.append(Signalled(worker.app, worker.slot, worker.generation, pid, number.name))
+                if target == targets.RANDOM:
+                    break
         if gone is not None and not sent:
             raise gone
         self._latest = None

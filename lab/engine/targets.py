@@ -8,12 +8,15 @@ from lab.core.errors import NotPossibleError, UnknownTargetError
 from lab.core.states import LIVE
 from lab.pool.manager import PoolView, WorkerView
 
+RANDOM = "random"
+
 
 def resolve(target: str, pool: PoolView, rng: random.Random) -> tuple[WorkerView, ...]:
-    """The live workers that `target` names. Raises `UnknownTargetError` that lists what there is."""
+    """The live workers that `target` names; for `RANDOM`, all of them in a random order: the first one that can be hit
+    is meant. Raises `UnknownTargetError` that lists what there is."""
     live = [worker for app in pool.apps for worker in app.workers if worker.pid is not None and worker.state in LIVE]
-    if target == "random":
-        found = [rng.choice(live)] if live else []
+    if target == RANDOM:
+        found = rng.sample(live, len(live))
     elif target.isdecimal():
         found = [worker for worker in live if str(worker.pid) == target]
     elif "/" in target:

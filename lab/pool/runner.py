@@ -1,7 +1,6 @@
 """One worker and what belongs to its process: does what its state machine says, and tells it in events."""
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -159,19 +158,16 @@ class Runner:
 
     def signal(self, number: int) -> int:
         """Send a signal on a person's order; returns the PID. Raises `UnknownTargetError` when it is gone."""
-        if self._child is None:
+        child = self._child
+        if child is None:
             raise UnknownTargetError(f"{self.worker.id} has no process now.", "Wait for its successor.")
-        self.worker.ordered(number, self._with.clock.monotonic())
-        self._send(number, By.PERSON)
-        return self._child.pid
+        if not self._send(child, number):
+            raise UnknownTargetError(f"{self.worker.id} has ended just now.", "Wait for its successor.")
+        return child.pid
 
     def thaw(self) -> bool:
         """Let it continue if it is stopped; returns whether it was."""
-        if self._child is None or not self.worker.stopped:
-            return False
-        with contextlib.suppress(UnknownTargetError):  # it was killed while it was frozen
-            self._send(signal.SIGCONT, By.PERSON)
-        return True
+        return self._child is not None and self.worker.stopped and self._send(self._child, signal.SIGCONT)
 
     def measure(self) -> None:
         """Read CPU time and memory from the kernel."""
@@ -397,15 +393,21 @@ class Runner:
         worker = self.worker
         return f"{worker.id} pid {worker.pid}" if worker.pid is not None else str(worker.id)
 
-    def _send(self, number: int, by: By) -> None:
-        assert self._child is not None
-        self._tell_signal(number, by)
-        if not self._child.signal(number):
-            raise UnknownTargetError(f"{self.worker.id} has ended just now.", "Wait for its successor.")
+    def _send(self, child: Child, number: int) -> bool:
+        """Send a signal on a person's order; False when the process ended before. What it did is known once it is done,
+        and told before the end that may follow from it."""
+        at = self._with.clock.monotonic()
+        if not child.signal(number):
+            return False
+        self.worker.ordered(number, at)
+        self._tell_signal(number, By.PERSON, at)
+        return True
 
     def _send_group(self, number: int) -> None:
+        """The lab's own, to all who are left of the group. One that is too late for the worker is not told as sent."""
         assert self._child is not None
-        self._tell_signal(number, By.LAB)
+        if not self._child.is_over:
+            self._tell_signal(number, By.LAB)
         self._child.signal_group(number)
 
     def _in_flight(self) -> int:
@@ -425,10 +427,10 @@ class Runner:
             self._pulse.stop()
         self._timer = self._task = self._pulse = None
 
-    def _tell_signal(self, number: int, by: By) -> None:
+    def _tell_signal(self, number: int, by: By, at: float | None = None) -> None:
         name, sender = signal_name(number), "you" if by is By.PERSON else "the lab"
         text = f"{sender} sent {name} to {self._named}"
-        self._tell(EventKind.SIGNAL, text, data={"signal": name, "by": by})
+        self._tell(EventKind.SIGNAL, text, at, data={"signal": name, "by": by})
 
     def _tell_state(self, text: str, at: float | None = None, **fields: Any) -> None:
         before, self._told = self._told, self.worker.state

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -93,9 +94,18 @@ class Child:
         self._pidfd = pidfd
         self._send = send
 
-    def signal(self, number: int) -> bool:
-        """Send a signal to the process alone; False when it is gone."""
+    @property
+    def is_over(self) -> bool:
+        """It has ended, though its end may not have been told yet: from then on a pidfd is readable (pidfd_open(2))."""
         if self._pidfd < 0:
+            return True
+        look = select.poll()
+        look.register(self._pidfd, select.POLLIN)
+        return bool(look.poll(0))
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to the process alone; False when it has ended: to a zombie, the kernel would let it be sent."""
+        if self.is_over:
             return False
         try:
             signal.pidfd_send_signal(self._pidfd, number)

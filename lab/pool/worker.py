@@ -1,7 +1,8 @@
 """One worker's life as a pure state machine: things that happened go in, things to do come out. No I/O, no clock.
 
-Intent is recorded before anything is done about it: `stop` and `ordered` are called before the signal is sent, so that
-whatever the process does next is judged rightly. A stop that was asked for is never a crash.
+Intent is recorded before anything is heard of what comes of it: `stop` is called before the signal is sent, `ordered`
+in the turn of the loop in which it was, so that whatever the process does next is judged rightly. A stop that was asked
+for is never a crash, and an order that came too late has killed nobody.
 """
 
 import signal
@@ -189,7 +190,7 @@ class Worker:
         return (Action.KILL,)
 
     def ordered(self, number: int, at: float) -> None:
-        """A person sends it this signal now."""
+        """A person has sent it this signal."""
         if number not in _HARMLESS:
             self._orders[number] = at
 

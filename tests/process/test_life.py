@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -95,6 +96,64 @@ async def test_intent_is_recorded_before_the_signal_and_a_stop_never_respawns(be
     assert draining < signalled < death.seq
     assert [worker.worker.slot for worker in bench.view().workers] == [0]
     assert bench.count(_S.STARTING) == 2
+
+
+def kill_unheard(pid: int) -> None:
+    """Kill a process from outside, and return when it has ended. The loop stands still: nobody has heard of it."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([pidfd], [], [], PATIENCE)[0]
+    finally:
+        os.close(pidfd)
+
+
+def sent(bench) -> list[str]:
+    """The signals that were told as sent."""
+    return [event.data["signal"] for event in bench.events.read().events if event.kind is EventKind.SIGNAL]
+
+
+async def test_a_signal_that_comes_too_late_is_refused_and_neither_told_nor_blamed(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    worker = bench.worker()
+    kill_unheard(worker.pid)
+    with pytest.raises(UnknownTargetError, match="has ended just now"):
+        bench.pool.signal(worker.worker, signal.SIGKILL)
+    photo = (await bench.kind(EventKind.HEALED)).data
+    assert (photo["by"], photo["signal_at"]) == ("outside", None)
+    assert sent(bench) == []
+
+
+async def test_a_signal_is_told_before_the_end_that_it_brings(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    bench.pool.signal(bench.worker().worker, signal.SIGKILL)
+    death = await bench.state(_S.EXITED)
+    signalled = await bench.kind(EventKind.SIGNAL)
+    assert signalled.seq < death.seq
+    assert signalled.at <= death.at
+
+
+async def test_healing_helps_nobody_who_has_ended_meanwhile(bench):
+    await bench.pool.apply((bench.app(),))
+    await bench.state(_S.READY)
+    worker = bench.worker()
+    bench.pool.signal(worker.worker, signal.SIGSTOP)
+    await bench.kind(EventKind.STOPPED)
+    kill_unheard(worker.pid)
+    assert bench.pool.heal() == 0
+    await bench.kind(EventKind.HEALED)
+    assert sent(bench) == ["SIGSTOP"]
+
+
+async def test_a_worker_that_ended_before_it_was_stopped_was_sent_nothing(bench):
+    await bench.pool.apply((bench.app(NEVER_LISTENS),))
+    kill_unheard((await bench.state(_S.STARTING)).pid)
+    await bench.pool.apply(())
+    death = await bench.state(_S.EXITED)
+    assert (death.cause, death.signal) == (Cause.STOPPED, "SIGKILL")
+    assert sent(bench) == []
 
 
 async def test_scaling_down_takes_idle_workers_first(bench):
@@ -244,17 +303,20 @@ async def test_a_worker_that_has_answered_is_well_however_late_the_lab_looks(ben
     counts = bench.PROGRAM + f"        open({str(answered)!r}, 'a').write('.')\n"
     acquire, strict = bench.routes.acquire, Liveness(interval=0.05, timeout=0.1, fall=1)
     readable, writable = os.pipe()
+    before = 0
 
     def answers() -> int:
         return answered.stat().st_size if answered.exists() else 0
 
     def held_up(endpoint):
         """The lab is held up as soon as it has asked, until the time for the answer is long over."""
+        nonlocal before
+        before = answers()
         os.write(writable, b".")
         return acquire(endpoint)
 
     def hold_up():
-        before, since = answers(), time.monotonic()
+        since = time.monotonic()
         os.read(readable, 1)
         while time.monotonic() - since < 2 * strict.timeout or (answers() == before and not late(since)):
             time.sleep(0.005)
