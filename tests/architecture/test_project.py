@@ -90,7 +90,7 @@ def test_every_entry_point_of_a_plug_in_can_be_loaded() -> None:
         PROJECT["project"]["scripts"].values()
     )
     statements = [f"from {module} import {name}" for module, _, name in (point.partition(":") for point in points)]
-    subprocess.run([sys.executable, "-c", "\n".join(statements)], check=True, timeout=30, cwd="/")
+    subprocess.run([sys.executable, "-c", "\n".join(statements)], check=True, timeout=100, cwd="/")
 
 
 def test_every_benchmark_of_the_readme_can_print_json() -> None:
@@ -98,7 +98,7 @@ def test_every_benchmark_of_the_readme_can_print_json() -> None:
     assert told
     for bench in told:
         done = subprocess.run(
-            [sys.executable, bench, "--help"], capture_output=True, text=True, timeout=30, check=True, cwd=ROOT
+            [sys.executable, bench, "--help"], capture_output=True, text=True, timeout=100, check=True, cwd=ROOT
         )
         assert "--json" in done.stdout, bench
         assert "--rounds" in done.stdout, bench

@@ -47,7 +47,7 @@ def home(tmp_path: Path) -> dict[str, str]:
 def run(home: dict[str, str]) -> Run:
     def run(*args: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "lab", *args]
-        return subprocess.run(command, env=home, capture_output=True, text=True, timeout=40, stdin=subprocess.DEVNULL)
+        return subprocess.run(command, env=home, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
 
     return run
 
@@ -61,7 +61,7 @@ def started(home: dict[str, str], *args: str) -> Iterator["subprocess.Popen[str]
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def until(lines: IO[str] | None, kind: str, times: int = 1, **wanted: object) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def test_status_json_has_the_published_shape(run: Run, up: object) -> None:
 def test_29_trace_shows_where_the_time_of_a_request_went(run: Run, up: object) -> None:
     assert "trace_sample=1" in run("trace", "--name", "cli").stdout
     assert run("set", "proxy", "trace_sample=1", "--name", "cli").returncode == 0
-    until_listed = time.monotonic() + 20  # the lab asks itself some times a second
+    until_listed = time.monotonic() + 60  # the lab asks itself some times a second
     while not (listed := run("trace", "--json", "--name", "cli").stdout.splitlines()):
         assert time.monotonic() < until_listed
     newest = json.loads(listed[0])
@@ -151,7 +151,7 @@ def test_status_for_people_names_each_worker(run: Run, up: object) -> None:
 
 def test_ten_requests_are_answered_by_different_pids(run: Run, up: object) -> None:
     url = json.loads(run("status", "--json", "--name", "cli").stdout)["listener"]
-    answers = [json.load(urllib.request.urlopen(f"{url}/api/search?q=test", timeout=10)) for _ in range(10)]
+    answers = [json.load(urllib.request.urlopen(f"{url}/api/search?q=test", timeout=40)) for _ in range(10)]
     assert len({answer["pid"] for answer in answers}) == 2
     assert {answer["query"] for answer in answers} == {"test"}
 
@@ -220,7 +220,7 @@ def test_events_follow_ends_with_the_lab(home: dict[str, str]) -> None:
         ) as following:
             until(following.stdout, "endpoint.in", 2)
             process.terminate()
-            assert "went away" in following.communicate(timeout=20)[1]
+            assert "went away" in following.communicate(timeout=60)[1]
             assert following.returncode == 3
 
 
@@ -231,7 +231,7 @@ def test_a_reader_that_leaves_is_no_error(home: dict[str, str], run: Run, up: ob
         assert reading.stdout
         assert reading.stdout.readline()  # and head has gone
         assert run("kill", "random", "--name", "cli").returncode == 0
-        rest, complaints = reading.communicate(timeout=20)
+        rest, complaints = reading.communicate(timeout=60)
     assert (rest, complaints) == ("", "")
     assert reading.returncode in (0, 1)  # which is head's or what click says of a pipe that nobody reads
 
@@ -312,7 +312,7 @@ def test_a_signal_stops_everything_cleanly(home: dict[str, str], number: int, co
     with started(home) as process:
         pids = [until(process.stdout, "endpoint.in")["pid"] for _ in range(2)]
         process.send_signal(number)
-        _, told = process.communicate(timeout=20)
+        _, told = process.communicate(timeout=60)
         assert process.returncode == code
         assert told == "2 workers stopped, 0 left.\n"
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
@@ -321,7 +321,7 @@ def test_a_signal_stops_everything_cleanly(home: dict[str, str], number: int, co
 def test_ctrl_c_while_it_is_still_imported_is_no_traceback(home: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "click.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     command = [sys.executable, "-m", "lab", "version"]
-    done = subprocess.run(command, env=home | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, env=home | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 

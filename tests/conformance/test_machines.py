@@ -124,7 +124,9 @@ SAID = st.sampled_from(
         b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
     ]
 )
-_FINAL = re.compile(rb"HTTP/1\.1 [2-5][0-9][0-9] [A-Z][A-Za-z ]*\r\n")
+_FINAL = re.compile(rb"HTTP/1\.1 [2-5][0-9][0-9] [A-Z][A-Za-z ]*\r\n(?:[^\r\n]+\r\n)*?(?:Via|Content-Type|Allow): ")
+"""The head of an answer, by a field that the gateway adds: what a worker says behind an answer that lasts until it
+hangs up is that answer's body, whatever it looks like."""
 _RESET = struct.pack("ii", 1, 0)
 
 

@@ -160,7 +160,7 @@ async def test_24_a_request_out_of_time_in_the_queue_is_504_that_says_so(world):
     await client.send(GET)
     status, detail = await problem(client)
     assert status == 504
-    assert re.search(r"0\.2 s, is over: \d\.\d\d s in the queue of app\.", detail)
+    assert re.search(r"0\.2 s, is over: .*\d\.\d\d s in the queue of app\.", detail)
     totals = world.proxy.observe().totals
     assert (totals.failed, totals.shed) == (1, 0)
 
@@ -195,7 +195,7 @@ async def test_24_retries_do_not_outlive_the_deadline(world):
     await client.send(GET)
     status, detail = await problem(client)
     assert status == 504
-    assert re.search(r"1 s, is over: \d\.\d\d s at workers that failed it, \d\.\d\d s at 127", detail)
+    assert re.search(r"1 s, is over: .*\d\.\d\d s at workers that failed it, \d\.\d\d s at 127", detail)
     assert all(worker.connections for worker in workers)
 
 

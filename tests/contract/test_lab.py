@@ -382,7 +382,7 @@ async def test_apply_refuses_a_spec_that_no_running_lab_can_become_and_changes_n
 async def test_traffic_sends_own_requests_at_a_rate(lab: Lab) -> None:
     await until_ready(lab)
     assert await lab.traffic(100) == 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while (answered := (await lab.snapshot()).own.totals.answered) < 20:
             await asyncio.sleep((20 - answered) / 100)
     assert await lab.traffic(0) == 100

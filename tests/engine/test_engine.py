@@ -35,7 +35,7 @@ async def test_a_worker_that_has_ended_just_now_does_not_keep_a_signal_from_the_
 
 async def until_ready(lab: bootstrap.LocalLab) -> list[int]:
     """The PIDs of all workers once they serve."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             snapshot = await lab.snapshot()
             workers = snapshot.apps[0].workers

@@ -36,7 +36,7 @@ async def ask(lab: Lab, path: str) -> tuple[int, str, str]:
 
     def get() -> tuple[int, str, str]:
         try:
-            with urllib.request.urlopen(url, timeout=20) as answer:
+            with urllib.request.urlopen(url, timeout=40) as answer:
                 return answer.status, answer.headers["Content-Type"], answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -87,7 +87,7 @@ async def test_under_every_policy_it_waits_and_then_begins_as_the_policy_has_it(
         assert (await lab.snapshot()).apps[0].workers == ()
         flag.touch()
         await until(lab, lambda snapshot: not snapshot.apps[0].waits_for)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             while (await lab.request("search")).status != 200:
                 await asyncio.sleep(0.02)
         assert not any(event.kind is EventKind.LIMIT for event in (await lab.events()).events)

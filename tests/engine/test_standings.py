@@ -82,7 +82,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[LocalLab]:
 
 
 async def until(lab: LocalLab, holds: Callable[[Standing], bool]) -> Standing:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         while True:
             found = await lab.standings("app")
             if found and holds(found[0]):

@@ -34,7 +34,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[LocalLab]:
 
 async def page(lab: LocalLab, query: str = "") -> str:
     url = (await lab.snapshot()).listener + "/pool-status" + query
-    return await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=10).read().decode())
+    return await asyncio.to_thread(lambda: urllib.request.urlopen(url, timeout=40).read().decode())
 
 
 async def test_the_page_shows_every_pool_in_the_words_of_php_fpm(lab: LocalLab) -> None:

@@ -117,14 +117,14 @@ async def test_20_kills_fail_no_idempotent_request_when_resets_are_tried_again(l
 
 
 async def test_22_a_frozen_worker_is_ready_to_the_pool_and_unhealthy_to_the_proxy(lab: LocalLab) -> None:
-    changes = {"health_check.interval": "0.05", "health_check.timeout": "0.2", "health_check.fall": "2"}
+    changes = {"health_check.interval": "0.05", "health_check.timeout": "1", "health_check.fall": "2"}
     await lab.set("app", changes)
     await lab.signal("app/1", "SIGSTOP")
     app = await seen(lab, lambda app: app.workers[1].health is EndpointHealth.UNHEALTHY)
     worker = app.workers[1]
     assert worker.state is WorkerState.READY
     assert not worker.routed
-    assert worker.health_why == "did not answer GET /health within 0.2 s"
+    assert worker.health_why == "did not answer GET /health within 1 s"
     assert await statuses(lab, "/app/", lambda number: number < 12) == [200] * 12
     await lab.signal("app/1", "SIGCONT")
     await seen(lab, all_routed)

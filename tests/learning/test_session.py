@@ -25,7 +25,7 @@ from lab.learning.session import LessonSession
 Write = Callable[..., Path]
 
 
-async def until(session: LessonSession, phase: Phase, seconds: float = 10.0) -> None:
+async def until(session: LessonSession, phase: Phase, seconds: float = 40.0) -> None:
     """Poll until the session has reached `phase`."""
     clock = SystemClock()
     deadline = clock.monotonic() + seconds

@@ -55,7 +55,7 @@ async def test_a_short_lesson_that_holds_is_ok(make_lab: MakeLab, write_lesson: 
 async def test_a_wrong_lesson_turns_the_verification_red(
     make_lab: MakeLab, write_lesson: Write, old: str, new: str, found: str
 ) -> None:
-    report = await verify.verify(make_lab, folder=write_lesson(old, new), patience=1.0)
+    report = await verify.verify(make_lab, folder=write_lesson(old, new), patience=3.0)
     assert not report.ok
     assert found in verify.render(report)
     assert "FAILED" in verify.render(report)

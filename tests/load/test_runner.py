@@ -46,7 +46,7 @@ async def test_locust_and_the_proxy_count_the_same_requests(lab: Lab, workers: i
     while (totals := (await lab.snapshot()).totals).in_flight:
         await asyncio.sleep(0.05)
     assert samples[0] == Sample(elapsed_s=0.0)
-    assert len(samples) >= 5
+    assert len(samples) >= 3
     assert (result.ending, result.failed) == (Ending.FINISHED, 0)
     assert result.answered <= totals.answered <= totals.accepted <= result.sent
     assert result.sent - result.answered <= 20, "the end of the run cuts off at most one request of each user"
@@ -185,7 +185,7 @@ def test_a_generator_that_nobody_reads_from_ends_by_itself(tmp_path: Path) -> No
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     os.close(write)

@@ -51,7 +51,7 @@ async def test_tls_everybody_who_asks_a_lab_is_answered(lab) -> None:
     assert snapshot.certificate is not None
     context = ssl.create_default_context(cafile=snapshot.certificate)
     url = f"{snapshot.listener}/api/search"
-    page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, context=context, timeout=10).read())
+    page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, context=context, timeout=40).read())
     assert page
 
     result = await (await runner.start(lab, Profile(target="search", users=5, seconds=1))).result()

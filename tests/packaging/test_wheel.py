@@ -115,9 +115,9 @@ def test_the_installed_lab_serves_the_apps_that_it_brings_along(installed: Path,
             if url and ready == {"auth", "search"}:
                 break
         assert ready == {"auth", "search"}, "the lab ended early"
-        with urllib.request.urlopen(f"{url}/api/search?q=test", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}/api/search?q=test", timeout=40) as answer:
             assert json.load(answer)["pid"] > 0
     finally:
         lab.terminate()
-        lab.communicate(timeout=20)
+        lab.communicate(timeout=60)
     assert lab.returncode == 0

@@ -18,7 +18,7 @@ Start = Callable[..., Awaitable[World]]
 
 SCRIPTS = {
     "index.php": "<?php echo getmypid();",
-    "slow.php": "<?php usleep(300000); echo getmypid();",
+    "slow.php": "<?php usleep(1000000); echo getmypid();",
     "hangs.php": "<?php sleep(60);",
     "env.php": "<?php echo getenv('GREETING'), ' ', php_sapi_name();",
 }
@@ -89,7 +89,7 @@ async def test_as_many_requests_run_at_once_as_it_has_children(start: Start, tmp
 
 
 async def test_ondemand_has_children_only_while_they_are_asked(start: Start, tmp_path: Path) -> None:
-    pool = PoolSettings(policy=Policy.ONDEMAND, max_workers=3, idle_timeout=1.0)
+    pool = PoolSettings(policy=Policy.ONDEMAND, max_workers=3, idle_timeout=3.0)
     world = await start(fpm(tmp_path, pool=pool, timeouts=Timeouts(upstream_idle=0.2)))
     pid = master(await world.until(lambda now: any(worker.routed for worker in now.apps[0].workers)))
     answers = await asyncio.gather(*(world.client.get("/php/slow.php") for _ in range(3)))

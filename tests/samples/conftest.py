@@ -96,7 +96,7 @@ class Worker:
 
     def connect(self) -> Client:
         client = Client(socket.AF_UNIX if isinstance(self.address, str) else socket.AF_INET)
-        client.settimeout(10)
+        client.settimeout(PATIENCE)
         try:
             client.connect(self.address)
         except OSError:

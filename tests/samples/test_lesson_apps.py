@@ -72,7 +72,7 @@ def test_sigterm_lets_sleepy_finish_its_request_and_answer_those_who_wait(app: S
         worker.process.send_signal(signal.SIGTERM)
         assert b'"slept_ms": 300' in first.rest()
         assert b'"slept_ms": 0' in second.rest()
-    assert worker.process.wait(10) == 0
+    assert worker.process.wait(30) == 0
 
 
 def test_flaky_answers_500_when_it_is_to_fail_by_status(app: Start) -> None:
@@ -84,7 +84,7 @@ def test_flaky_answers_500_when_it_is_to_fail_by_status(app: Start) -> None:
 def test_flaky_crashes_without_an_answer(app: Start) -> None:
     worker = app("flaky")
     assert worker.send(b"GET /x?fail=crash HTTP/1.0\r\n\r\n") == b""
-    assert worker.process.wait(10) == 1
+    assert worker.process.wait(30) == 1
 
 
 def test_flaky_hangs_until_it_is_killed(app: Start) -> None:
@@ -98,7 +98,7 @@ def test_flaky_hangs_until_it_is_killed(app: Start) -> None:
         with pytest.raises(TimeoutError):
             client.recv(1)
         worker.process.kill()
-    assert worker.process.wait(10) == -signal.SIGKILL
+    assert worker.process.wait(30) == -signal.SIGKILL
 
 
 def test_flaky_sends_a_slow_body_whole_but_in_pieces(app: Start) -> None:
@@ -143,8 +143,8 @@ def test_a_lesson_app_answers_one_request_at_a_time(app: Start) -> None:
     worker = app("sleepy")
     order: list[str] = []
     with worker.connect() as slow:
-        slow.sendall(b"GET /x?ms=400 HTTP/1.0\r\n\r\n")
-        behind = threading.Thread(target=lambda: (ask(worker, "ms=0"), order.append("second")))
+        slow.sendall(b"GET /x?ms=1000 HTTP/1.0\r\n\r\n")
+        behind = threading.Thread(target=lambda: (ask(worker, "ms=500"), order.append("second")))
         slow_reader = threading.Thread(target=lambda: (slow.rest(), order.append("first")))
         slow_reader.start()
         behind.start()

@@ -25,7 +25,7 @@ from wsproto.utilities import LocalProtocolError
 from lab import bootstrap, paths
 from lab.core.snapshot import LabSnapshot
 
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Talker:

@@ -55,7 +55,7 @@ class Learner:
                 await work.wait()
             await self.pilot.pause()
 
-    async def until(self, text: str, seconds: float = 10.0) -> None:
+    async def until(self, text: str, seconds: float = 40.0) -> None:
         """Look until the page shows `text`."""
         clock = SystemClock()
         deadline = clock.monotonic() + seconds

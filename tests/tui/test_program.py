@@ -1,5 +1,7 @@
 """The real program in a real terminal: `cgilab` with real workers, from its first line to its last."""
 
+import codecs
+import contextlib
 import fcntl
 import json
 import os
@@ -20,7 +22,8 @@ from lab import paths
 from lab.learning.progress import Progress
 
 CGILAB = Path(sys.executable).with_name("cgilab")
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
+ESCAPE = re.compile(r"\x1b(\[[0-9;?<>=]*[a-zA-Z]|\][^\a]*\a|[PX^_].*?\x1b\\|[=>\\])")
 
 
 class Terminal:
@@ -32,6 +35,9 @@ class Terminal:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
             os.execve(CGILAB, [str(CGILAB), *arguments], env)
         self.text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._begun = ""
+        """The end of what came, if an escape sequence may go on there."""
 
     def press(self, keys: str) -> None:
         os.write(self.descriptor, keys.encode())
@@ -52,6 +58,7 @@ class Terminal:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.pid = 0
+                self._read_rest()
                 return os.waitstatus_to_exitcode(status)
             assert time.monotonic() < deadline, "it did not end"
             try:
@@ -59,10 +66,22 @@ class Terminal:
             except OSError:  # closed, from this side or from the other
                 time.sleep(0.05)
 
+    def _read_rest(self) -> None:
+        """What it had written before it ended."""
+        with contextlib.suppress(OSError):  # which is how the end is told
+            while select.select([self.descriptor], [], [], 0.0)[0]:
+                self.text += self._read(0.0)
+        self.text += self._begun
+
     def _read(self, deadline: float) -> str:
         ready, _, _ = select.select([self.descriptor], [], [], max(0.0, deadline - time.monotonic()))
-        raw = os.read(self.descriptor, 65536).decode(errors="replace") if ready else ""
-        return re.sub(r"\x1b(\[[0-9;?<>=]*[a-zA-Z]|\][^\a]*\a|[PX^_].*?\x1b\\|[=>])", "", raw)
+        if not ready:
+            return ""
+        text = self._begun + self._decoder.decode(os.read(self.descriptor, 65536))
+        last = text.rfind("\x1b")
+        whole = len(text) if last < 0 or ESCAPE.match(text, last) else last
+        self._begun = text[whole:]
+        return ESCAPE.sub("", text[:whole])
 
 
 @pytest.fixture

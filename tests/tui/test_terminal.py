@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
     shutil.which("tmux") is None, reason="drives the program in tmux, which is not installed"
 )
 
-_PATIENCE = 20.0
+_PATIENCE = 60.0
 
 
 class Terminal:
@@ -26,7 +26,7 @@ class Terminal:
         self._socket = str(folder / "tmux.sock")
         folders = [f"{name}={folder / name}" for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME")]
         command = ["env", *folders, "TERM=xterm-256color", sys.executable, "-m", "lab", "--port", "0", *args]
-        shell = " ".join(command) + "; echo exit=$?; exec sleep 60"
+        shell = " ".join(command) + "; echo exit=$?; exec sleep 120"
         self._tmux("-f", "/dev/null", "new-session", "-d", "-x", str(width), "-y", str(height), shell)
 
     def screen(self) -> str:
@@ -62,7 +62,7 @@ class Terminal:
     def _tmux(self, *args: str) -> str:
         command = ["tmux", "-u", "-S", self._socket, *args]
         env = {**os.environ, "LC_ALL": "C.UTF-8"}
-        return subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=20).stdout
+        return subprocess.run(command, env=env, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 @contextlib.contextmanager
