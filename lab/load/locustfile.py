@@ -18,7 +18,7 @@ import locust.stats
 import msgspec
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_INIT, MasterRunner, WorkerRunner
 
 from lab.load.profiles import Profile
 from lab.load.results import Report
@@ -26,6 +26,8 @@ from lab.load.results import Report
 PROFILE = msgspec.json.decode(os.environ["CGILAB_LOAD_PROFILE"], type=Profile)
 INTERVAL = 0.5
 """Seconds between reports."""
+LAST_WORDS = 5.0
+"""The most seconds that the processes of a run may take to end: two for answers that are awaited, and some to leave."""
 
 
 def three_digits(milliseconds: float) -> float:
@@ -78,9 +80,12 @@ class Visitor(locust.FastHttpUser):
 class Curve(locust.LoadTestShape):
     """The profile's number of users, second by second."""
 
+    over = False
+    """Somebody stopped the run. It ends as it would have ended later: any other way, locust waits for nobody."""
+
     def tick(self) -> tuple[int, float] | None:
         """How many users now, and a spawn rate that brings all of them at once."""
-        users = PROFILE.users_at(self.get_run_time())
+        users = None if self.over else PROFILE.users_at(self.get_run_time())
         return None if users is None else (users, float(PROFILE.users))
 
 
@@ -148,6 +153,14 @@ def tell(client_id: str, data: dict[str, Any]) -> None:
     data["lab"] = _myself()
 
 
+def leave(environment: Environment, **_: Any) -> None:
+    """Let a process that is told to end wait for its answers, and tell what it counted before it says good-bye."""
+    environment.runner.stop()
+    data: dict[str, Any] = {}
+    environment.events.report_to_master.fire(client_id=environment.runner.client_id, data=data)
+    environment.runner.send_message("stats", data)
+
+
 @locust.events.init_command_line_parser.add_listener
 def add_arguments(parser: LocustArgumentParser) -> None:
     """Where reports go."""
@@ -159,23 +172,38 @@ def begin(environment: Environment, **_: Any) -> None:
     """Start reporting. A worker of a distributed run tells its master, and the master reports."""
     if isinstance(environment.runner, WorkerRunner):
         environment.events.report_to_master.add_listener(tell)
+        environment.events.quitting.add_listener(leave)  # called before locust's own, which says good-bye
         return
     reporter = Reporter(environment, environment.parsed_options.report_fd)
     greenlet = gevent.spawn(reporter.run)
 
     def end(**_: Any) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if isinstance(environment.runner, MasterRunner):
+            gather(environment.runner)
         greenlet.kill()
         reporter.report()
+
+    def interrupt(*_: object) -> None:
+        """The first interrupt ends the run; one that comes later would cut the HTML report short."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if environment.runner.state == STATE_INIT:
+            raise KeyboardInterrupt
+        Curve.over = True
 
     environment.events.test_stop.add_listener(end)
     if isinstance(environment.runner, MasterRunner):
         environment.events.worker_report.add_listener(reporter.heard)
-        environment.events.quit.add_listener(lambda **_: reporter.report())  # the last words of the workers are in
-    signal.signal(signal.SIGINT, interrupt_once)
+    signal.signal(signal.SIGINT, interrupt)
 
 
-def interrupt_once(*_: object) -> None:
-    """The first interrupt ends the run; one that comes later would cut the HTML report short."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    raise KeyboardInterrupt
+def gather(master: MasterRunner) -> None:
+    """Have the other processes of a run end, and wait for what they counted last, which they send before they leave.
+
+    Locust itself waits half a second for it: less than a user may wait for an answer, or a busy machine may take.
+    """
+    for client in master.clients.all:
+        master.send_message("quit", client_id=client.id)
+    with gevent.Timeout(LAST_WORDS, exception=False):
+        while master.clients:
+            gevent.sleep(0.02)

@@ -148,6 +148,7 @@ def _process(name: str, listener: str, path: str, profile: Profile, report: Path
         # Not where the lab or the report is: locust takes settings from a pyproject.toml that it finds beside it.
         cwd=str(_reports()),
         stop_signal="SIGINT",  # SIGTERM skips the report
+        stop_timeout=_GRACE,
         max_seconds=profile.seconds + _GRACE,
     )
 

@@ -1,6 +1,7 @@
-"""A worker for load tests: 200, but 503 at `.../broken`, and a redirect away at `.../away`."""
+"""A worker for load tests: 200, but 503 at `.../broken`, a redirect away at `.../away`, late at `.../late`."""
 
 import os
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -12,6 +13,8 @@ class Answering(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
+        if path.endswith("/late"):
+            time.sleep(1.2)  # what is served takes so long
         self.send_response(503 if path.endswith("/broken") else 302 if path.endswith("/away") else 200)
         if path.endswith("/away"):
             self.send_header("Location", "/api/search/elsewhere")

@@ -62,6 +62,18 @@ async def test_a_run_of_several_processes_is_stopped_with_its_figures(lab: Lab) 
     assert result.answered == (await lab.snapshot()).totals.answered > 0
 
 
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_what_the_processes_of_a_run_count_last_is_waited_for(lab: Lab, stopped: bool) -> None:
+    seconds = 60 if stopped else 2
+    run = await runner.start(lab, Profile(target="/api/search/late", users=4, seconds=seconds, workers=2))
+    await until_measuring(run)
+    if stopped:
+        await run.stop()
+    result = await run.result()
+    assert result.answered == (await lab.snapshot()).totals.answered > 0
+    assert f'"num_requests": {result.answered},' in Path(result.report).read_text()
+
+
 async def test_a_report_is_left_in_the_users_state_folder(lab: Lab) -> None:
     result = await whole(lab, Profile(target="search", seconds=1))
     assert Path(result.report).parent == paths.state() / "reports"
