@@ -193,9 +193,11 @@ async def _print_events(lab: LocalLab, *, as_json: bool) -> None:
 
 
 async def _show(app: "CgilabApp") -> int:
-    """The screen, until the person quits or a signal says so."""
+    """The screen, until the person quits or a signal says so. Raises what it failed of by surprise."""
     _on_signals(lambda code: app.exit(return_code=code))
     await app.run_async()
+    if app.defect is not None:
+        raise app.defect
     return app.return_code or 0
 
 

@@ -67,10 +67,12 @@ def cgilab(
 
         sys.exit(bootstrap.open_screen(manifest, port=port, name=name, lesson=lesson, read_only=read_only))
     for word, given in context.params.items():
-        if given not in (None, False):
+        if given is not None and given is not False:
             option = f"--{word.replace('_', '-')}"
-            behind = f"cgilab {context.invoked_subcommand} {option} ..."
-            raise click.UsageError(f"Found {option} before the command; expected it behind: {behind}")
+            command = context.invoked_subcommand
+            raise click.UsageError(
+                f"Found {option} before {command}; a command's options stand behind it: cgilab {command} --help"
+            )
 
 
 @cgilab.command()

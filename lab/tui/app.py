@@ -6,6 +6,7 @@ shown, so that the first picture comes soon.
 
 import asyncio
 import gc
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar
@@ -91,6 +92,8 @@ class CgilabApp(App[None]):
         """Whether the lab goes on when the screen is left, so that it has to be left as it was found."""
         self.open_lesson = open_lesson
         """The lesson to open on; None opens on the lab."""
+        self.defect: BaseException | None = None
+        """What ended the screen by surprise. Whoever runs the app raises it again once the terminal is a person's."""
         self.bridge = Bridge(lab, self._deliver, self._lose)
         self._lost: LabError | None = None
         self._scaling = asyncio.Lock()
@@ -199,6 +202,11 @@ class CgilabApp(App[None]):
                 explained = binding.tooltip or binding.description
                 yield SystemCommand(binding.description, f"{explained} ({self.get_key_display(binding)})", run)
         yield SystemCommand("Theme", "Choose other colours", self.action_change_theme)
+
+    def _fatal_error(self) -> None:
+        """End without a word where Textual would print a traceback, with the values of all variables."""
+        self.defect = sys.exception()
+        self.panic()
 
     @property
     def _base(self) -> Screen[object] | None:

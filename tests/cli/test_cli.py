@@ -247,6 +247,9 @@ def test_a_reader_that_leaves_is_no_error(home: dict[str, str], run: Run, up: ob
         (["up", "--port", "99999"], 2, "99999"),
         (["up", "--plain", "--json"], 2, "--plain"),
         (["up", "--manifest", "nowhere.json"], 3, "nowhere.json"),
+        (["--port", "0", "up"], 2, "cgilab up --help"),
+        (["up", "--name", "../x"], 2, "'../x'"),
+        (["status", "--name", "x" * 33], 2, "up to 32"),
     ],
 )
 def test_a_wrong_command_says_what_was_found_and_what_to_do(run: Run, args: list[str], code: int, told: str) -> None:

@@ -33,6 +33,14 @@ def test_old_latencies_leave_the_sample_after_two_seconds_but_stay_in_the_result
     assert result.max_ms == 90.0
 
 
+def test_no_percentile_is_above_the_slowest_request() -> None:
+    tally = Tally()
+    tally.add(report(0.0, 0, {}))
+    sample = tally.add(report(0.5, 1, {17_500: 1}))  # its bucket reaches further up
+    result = finish(tally)
+    assert sample.p99_ms == result.p50_ms == result.p99_ms == result.max_ms == 17.5
+
+
 def test_time_spent_warming_up_does_not_count() -> None:
     tally = Tally()
     for at in (0.0, 0.5, 1.0):

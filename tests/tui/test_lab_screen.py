@@ -295,6 +295,19 @@ async def test_where_there_is_room_everything_shows() -> None:
             assert screen.app.screen.query_one(kind).size.height > 0
 
 
+async def test_in_ten_rows_there_is_a_worker_and_what_came_last() -> None:
+    async with opened(size=(40, 10)) as screen:
+        assert "search/0" in screen.read(WorkerTable)
+        assert screen.app.screen.query_one(EventLog).size.height == 2
+
+
+async def test_arming_leaves_every_key_its_place() -> None:
+    async with opened() as screen:
+        await screen.press("a")
+        assert "Disarm" in screen.read(KeyBar)
+        assert "p Own off" in screen.read(KeyBar)
+
+
 async def test_the_question_mark_explains_the_part_under_the_focus() -> None:
     async with opened() as screen:
         await screen.pilot.press("f", "question_mark")

@@ -99,6 +99,12 @@ async def real() -> AsyncIterator[LocalLab]:
     await lab.close()
 
 
+async def test_in_ten_rows_the_text_goes_before_the_picture(real: LocalLab) -> None:
+    async with learning(real, (40, 10)) as learner:
+        await learner.until("3 real processes")
+        assert learner.app.screen.query_one("#reading").size.height >= 3
+
+
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_the_first_page_names_the_workers_that_the_flow_shows(real: LocalLab, size: tuple[int, int]) -> None:
     async with learning(real, size) as learner:

@@ -85,8 +85,10 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    """An open lab with two Python workers, of a person who has done the first lesson."""
+def terminal(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Terminal]:
+    """An open lab with two Python workers, of a person who has done the first lesson. A parameter is a program that its
+    interpreter runs first."""
+    (tmp_path / "sitecustomize.py").write_text(getattr(request, "param", ""))
     source = paths.content("samples") / "search" / "python" / "search.py"
     app = {"name": "search", "route": "/api/search", "language": "python", "source": str(source)}
     manifest = tmp_path / "manifest.json"
@@ -94,6 +96,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
     Progress(tmp_path / "state" / "cgilab" / "progress.json").finish("first-look", 0.0)
     places = {f"XDG_{name.upper()}_HOME": str(tmp_path / name) for name in ("state", "cache")}
     env = {**os.environ, **places, "XDG_RUNTIME_DIR": str(tmp_path), "TERM": "xterm-256color", "LANG": "C.UTF-8"}
+    env["PYTHONPATH"] = str(tmp_path)
     opened = Terminal("--port", "0", "--manifest", str(manifest), env=env)
     yield opened
     if opened.pid:
@@ -132,4 +135,20 @@ def test_a_signal_ends_it_cleanly(terminal: Terminal, number: signal.Signals, co
     os.kill(terminal.pid, number)
     assert terminal.wait() == code
     assert "2 workers stopped, 0 left." in terminal.text
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+_DEFECT = "from lab.tui.widgets.said import Said\nSaid.show = lambda *said: 1 / 0\n"
+
+
+@pytest.mark.parametrize("terminal", [_DEFECT], indirect=True)
+def test_a_defect_of_the_screen_is_one_sentence_and_every_worker_ends(terminal: Terminal, tmp_path: Path) -> None:
+    pids = workers(terminal)
+    terminal.press("r")
+    assert terminal.wait() == 1
+    assert "2 workers stopped, 0 left." in terminal.text
+    assert "this is a defect of cgilab" in terminal.text
+    assert "Traceback" not in terminal.text
+    assert "ZeroDivisionError" not in terminal.text
+    assert "ZeroDivisionError" in (tmp_path / "state" / "cgilab" / "defect.log").read_text()
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]

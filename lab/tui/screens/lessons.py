@@ -55,16 +55,16 @@ class LessonsScreen(Screen[None]):
     LessonsScreen.-open #lesson { display: block; }
     LessonsScreen.-open LessonList { display: none; }
     LessonsScreen LessonList { height: 1fr; padding: 1 2; }
-    LessonsScreen #reading { height: 1fr; padding: 1 2 0 2; scrollbar-size-vertical: 1; }
+    LessonsScreen #reading { height: 1fr; min-height: 5; padding: 1 2 0 2; scrollbar-size-vertical: 1; }
     LessonsScreen LessonPage { height: auto; }
-    LessonsScreen #picture { height: auto; max-height: 55vh; padding: 0 2; }
+    LessonsScreen #picture { height: auto; padding: 0 2; }
     LessonsScreen EventLog { display: none; }
     LessonsScreen LessonTitle { height: 1; padding: 0 2; background: $panel 60%; }
     LessonsScreen Said { padding: 0 2; }
     LessonsScreen #keys { padding: 0 1; }
     LessonsScreen.-wide #lesson { layout: horizontal; }
     LessonsScreen.-wide #reading { width: 5fr; height: 100%; }
-    LessonsScreen.-wide #picture { width: 6fr; height: 100%; max-height: 100%; padding: 1 2; }
+    LessonsScreen.-wide #picture { width: 6fr; height: 100%; padding: 1 2; }
     LessonsScreen.-wide PhotoFinish { margin-top: 1; }
     LessonsScreen.-wide EventLog { display: block; height: 1fr; margin-top: 1; }
     """
