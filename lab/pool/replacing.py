@@ -1,14 +1,37 @@
-"""Replacing one worker by another without a gap: one at a time, and none for a while after one that failed."""
+"""Replacing one worker by another without a gap: one at a time, and none for a while after one that failed; and those
+that wait for it because they are not well."""
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from lab.core.backoff import Backoff
 from lab.core.model import PoolSettings
-from lab.core.states import Cause
+from lab.core.states import Cause, WorkerState
 from lab.pool.place import Place
 from lab.pool.runner import Runner
+
+
+class Unwell:
+    """Those that are to be replaced for being UNHEALTHY, as soon as it is their turn."""
+
+    def __init__(self, places: Mapping[int, Place]) -> None:
+        self._places = places
+        self._runners: list[Runner] = []
+
+    def add(self, runner: Runner) -> None:
+        """It has been UNHEALTHY for long enough. May be said again and again, also of one that has a successor."""
+        if self._places[runner.worker.id.slot].newest is runner and runner not in self._runners:
+            self._runners.append(runner)
+
+    def next(self) -> Place | None:
+        """The place whose worker is to be replaced next: of those that still carry their slot on and are not well."""
+        while self._runners:
+            runner = self._runners.pop(0)
+            place = self._places[runner.worker.id.slot]
+            if place.is_replaceable and place.newest is runner and runner.worker.state is WorkerState.UNHEALTHY:
+                return place
+        return None
 
 
 class Replacing:

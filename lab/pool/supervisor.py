@@ -10,7 +10,6 @@ Nothing here looks at every worker on each event: a pool may have a thousand of 
 import asyncio
 import itertools
 import math
-import os
 import random
 from collections.abc import Callable
 from typing import Any
@@ -27,19 +26,17 @@ from lab.pool.place import Place
 from lab.pool.policies import Decision
 from lab.pool.programs import Programs
 from lab.pool.recycling import Recycling
-from lab.pool.replacing import Replacing
+from lab.pool.replacing import Replacing, Unwell
 from lab.pool.rollout import Rollout, Step
 from lab.pool.runner import Runner, Surroundings
 from lab.pool.sizing import Sizing, take_census
 from lab.pool.sockets import Sockets
+from lab.pool.starts import Starts
 from lab.pool.worker import By, Death, Worker
 
 _S = WorkerState
 MOST_LOOKS = 10
 """Looks into /proc in one turn: each takes some 20 us, and hundreds of workers are not to cost hundreds a second."""
-_HEAD_START = 0.01
-"""Seconds. A standby that was called upon answers what has waited before another one is started in its place, for a
-program that starts wants a core, too: 3.4 ms to the next answer instead of 4.8 (tests/bench/restart.py, Python)."""
 _KILL_MARGIN = 2.0
 """Seconds that a process may take to be gone after SIGKILL."""
 
@@ -62,17 +59,13 @@ class Supervisor:
         self._sockets = Sockets(spec.name, surroundings.folder)
         self._sizing = Sizing(spec.pool)
         self._places: dict[int, Place] = {}
-        self._pending: dict[WorkerId, Runner] = {}
-        self._standbys_wait_until = -math.inf
-        """Those that wait for their turn to start."""
-        self._starting: set[Runner] = set()
+        self._starts = Starts(self._places, surroundings.clock, self._admit)
         self._rollout = Rollout()
         self._programs = Programs(builder, self._rollout, self._tell, self._serves, self._on_prepared)
         self._stopping = False
         self._replacing = Replacing(self._admit)
         self._recycling = Recycling(self._places, surroundings.routing, self._admit)
-        self._unwell: list[Runner] = []
-        """Those that are to be replaced for being UNHEALTHY, as soon as it is their turn."""
+        self._unwell = Unwell(self._places)
         self._invariants = PoolInvariants()
         self._gone = asyncio.Event()
 
@@ -222,7 +215,7 @@ class Supervisor:
 
     def is_ready(self, runner: Runner) -> None:
         place = self._place(runner)
-        self._starting.discard(runner)
+        self._starts.forget(runner)
         outage = place.slot.recovered()
         if outage is not None:
             self._tell_healed(runner, *outage)
@@ -235,15 +228,13 @@ class Supervisor:
         self.reconcile()
 
     def is_unwell(self, runner: Runner) -> None:
-        place = self._place(runner)
-        if place.newest is runner and runner not in self._unwell:
-            self._unwell.append(runner)
+        self._unwell.add(runner)
         self._admit()
 
     def is_gone(self, runner: Runner, death: Death) -> None:
         place = self._place(runner)
         self._invariants.gone(runner.worker.id)
-        self._starting.discard(runner)
+        self._starts.forget(runner)
         others = [other for other in place.runners if other is not runner and other.worker.intent is None]
         unlucky = death.cause is Cause.PORT_TAKEN and place.slot.lost_port()
         if self._replacing.is_successor(runner):
@@ -302,8 +293,7 @@ class Supervisor:
         settings = self.spec.pool
         grace = settings.drain_timeout + settings.stop_timeout + _KILL_MARGIN
         self._invariants.stopping(runner.worker.id, self._with.clock.monotonic() + grace)
-        self._pending.pop(runner.worker.id, None)
-        self._starting.discard(runner)
+        self._starts.forget(runner)
         runner.stop(cause, settings.stop_timeout)
         if runner.worker.state is _S.EXITED:
             self._place(runner).runners.remove(runner)
@@ -313,7 +303,7 @@ class Supervisor:
         runner = Runner(worker, self, self._with, place.output, self._sockets)
         place.runners.append(runner)
         place.luck = self._rng.random()
-        self._pending[worker.id] = runner
+        self._starts.wait(runner)
         runner.tell_pending(before)
 
     def _refill(self, place: Place) -> None:
@@ -350,20 +340,13 @@ class Supervisor:
                 self._forgive(place)
 
     def _admit(self) -> None:
-        """Start waiting workers, lowest slot first, as far as the cap on concurrent starts allows."""
+        """Begin the next replacement, and start those whose turn has come."""
         if self._rollout.current is None:
             return
         if self._replacing.may_begin:
             self._begin_replacement()
-        most = self.spec.pool.concurrent_starts or os.cpu_count() or 1
-        while len(self._starting) < most and (worker := self._next_start()) is not None:
-            self._start(self._pending.pop(worker))
-
-    def _next_start(self) -> WorkerId | None:
-        """The lowest slot whose turn it is: not a standby's while the one before it has its first answers to give."""
-        if self._with.clock.monotonic() >= self._standbys_wait_until:
-            return min(self._pending, default=None)
-        return min((worker for worker in self._pending if not self._places[worker.slot].standby), default=None)
+        while (runner := self._starts.next(self.spec.pool.concurrent_starts)) is not None:
+            self._start(runner)
 
     def _start(self, runner: Runner) -> None:
         revision = self._rollout.current
@@ -372,7 +355,6 @@ class Supervisor:
             revision = self._rollout.trial
         assert revision is not None
         runner.worker.revision = revision.number
-        self._starting.add(runner)
         self._invariants.started(runner.worker.id, self._with.clock.monotonic(), self._most_live)
         runner.start(revision.program)
 
@@ -395,8 +377,7 @@ class Supervisor:
         """They change roles: the slot that is down is a standby's now."""
         down.standby, self._place(spare).standby = True, False
         spare.promote()
-        self._standbys_wait_until = self._with.clock.monotonic() + _HEAD_START
-        asyncio.get_running_loop().call_later(_HEAD_START, self._admit)
+        self._starts.let_serve()
         outage = down.slot.relieved()
         if outage is not None:
             self._tell_healed(spare, *outage, promoted=True)
@@ -406,7 +387,7 @@ class Supervisor:
     def _begin_replacement(self) -> None:
         """Add a successor beside a worker that is not well, runs something else than it should, or has served all that
         it may. In this order: there may always be some that have."""
-        unwell = self._next_unwell()
+        unwell = self._unwell.next()
         if unwell is not None:
             self._replace(unwell, Cause.UNHEALTHY)
             return
@@ -420,14 +401,6 @@ class Supervisor:
         spent = self._recycling.next()
         if spent is not None:
             self._replace(spent, Cause.RECYCLED)
-
-    def _next_unwell(self) -> Place | None:
-        while self._unwell:
-            runner = self._unwell.pop(0)
-            place = self._place(runner)
-            if place.is_replaceable and place.newest is runner and runner.worker.state is _S.UNHEALTHY:
-                return place
-        return None
 
     def _replace(self, place: Place, cause: Cause) -> None:
         self._replacing.begin(place, cause)
