@@ -74,6 +74,8 @@ class OwnTraffic:
                 head, _, body = (await self._exchange(path)).partition(b"\r\n\r\n")
         except TimeoutError as error:
             raise DeadlineError(f"{path} was not answered within {timeout:g} s.") from error
+        except ConnectionResetError:
+            head = body = b""  # it was broken off, as when its worker was killed
         except OSError as error:
             raise NoLabError(f"The listener cannot be reached: {error}.") from error
         elapsed = (self._clock.monotonic() - started) * 1000

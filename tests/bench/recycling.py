@@ -11,6 +11,7 @@ Three times the same load (open loop, `--rate` requests/s, on four C workers):
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -66,7 +67,8 @@ async def kill(remote: RemoteLab, seconds: float) -> dict[str, int]:
         assert app is not None
         ready = [worker.pid for worker in app.workers if worker.state is WorkerState.READY and worker.pid]
         if ready:
-            os.kill(random.choice(ready), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # the one before is gone, and nobody has told so yet
+                os.kill(random.choice(ready), signal.SIGKILL)
             kills += 1
         await asyncio.sleep(max(0.0, begin + (kills + 1) * 0.2 - time.monotonic()))
     return {"kills": kills}

@@ -92,7 +92,11 @@ def descendants(root: int) -> dict[int, str]:
 
 def supervisors(lab: int) -> list[int]:
     """The lab's process and its fork server."""
-    servers = [pid for pid in descendants(lab) if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    servers = []
+    for pid in descendants(lab):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended just now
+            if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                servers.append(pid)
     return [lab, *servers]
 
 

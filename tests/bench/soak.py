@@ -32,7 +32,7 @@ from visitors import Visitors
 
 from lab import bootstrap, paths
 from lab.config import languages
-from lab.core.errors import LabError, UnknownTargetError
+from lab.core.errors import LabError, NoLabError, UnknownTargetError
 from lab.core.events import Event, EventKind
 from lab.core.model import AppSpec, Contract, ListenerSpec, Liveness, PoolSettings, Timeouts
 from lab.core.snapshot import LabSnapshot
@@ -185,7 +185,7 @@ class Soak:
             self.done[deed.__name__] += 1
             try:
                 await deed()
-            except UnknownTargetError:  # it ended in between
+            except (UnknownTargetError, ProcessLookupError):  # it ended in between
                 self.done["too late"] += 1
             await asyncio.sleep(self._rng.uniform(0, 0.15))
 
@@ -205,7 +205,7 @@ class Soak:
     async def restore(self) -> None:
         """Bring the lab back to its first state, and wait until it is there."""
         await self.lab.apply(self.before)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not _as_wanted(await self.lab.snapshot(), POOL.max_workers):
                 await self.lab.heal()
                 await asyncio.sleep(0.2)
@@ -237,7 +237,10 @@ class Soak:
         await self._change(env={"BROKEN": "1"})
 
     async def request(self) -> None:
-        await self.lab.request(self._app().name)
+        try:
+            await self.lab.request(self._app().name)
+        except NoLabError:  # its worker was killed in the middle of the answer
+            self.done["broken off"] += 1
 
     async def traffic(self) -> None:
         await self.lab.traffic(self._rng.uniform(0, 100))
@@ -280,8 +283,12 @@ class Soak:
 
 def fork_servers() -> list[int]:
     """The fork servers of this process."""
-    mine = forkserver.children(os.getpid())
-    return [pid for pid in mine if forkserver.__file__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for pid in forkserver.children(os.getpid()):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended just now
+            if forkserver.__file__.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def held() -> dict[str, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab import bootstrap
+from lab.core.errors import NoLabError
 from lab.core.events import EventKind
 from lab.core.model import AppSpec, ListenerSpec, Liveness, PoolSettings
 from lab.core.snapshot import AppSnapshot
@@ -27,8 +28,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if "die" in self.path:
             os._exit(1)
         self.send_response(200)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", "9" if "half" in self.path else "0")
         self.end_headers()
+        if "half" in self.path:
+            os._exit(1)
 
     def log_message(self, *told):
         pass
@@ -131,6 +134,11 @@ async def test_22_a_frozen_worker_is_ready_to_the_pool_and_unhealthy_to_the_prox
     told = [event for event in (await lab.events(limit=1000)).events if event.kind is EventKind.ENDPOINT_HEALTH]
     assert [event.data["to"] for event in told] == ["unhealthy", "healthy"]
     assert {event.slot for event in told} == {1}
+
+
+async def test_10_an_own_request_whose_answer_breaks_off_says_so_and_not_that_there_is_no_lab(lab: LocalLab) -> None:
+    with pytest.raises(NoLabError, match="was not answered: the connection broke after"):
+        await lab.request("app", "/app/half")
 
 
 async def test_23_an_app_that_dies_of_its_requests_opens_its_breaker(lab: LocalLab) -> None:

@@ -11,7 +11,7 @@ BENCH = Path(__file__).parents[1] / "bench"
 def measured(script: str, *given: str) -> dict:
     """What a script under tests/bench found."""
     command = [sys.executable, BENCH / script, *given, "--json"]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=55)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=110)
     assert run.returncode == 0, run.stdout + run.stderr
     return json.loads(run.stdout)
 
