@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from lab.core.model import Limits
 from lab.wire.bodies import Body, incoming
-from lab.wire.http1 import BadMessageError, RequestHead, parse_request
+from lab.wire.http1 import BadMessageError, RequestHead, ResponseHead, parse_request, parse_response
 
 Request = tuple[bytes, bytes, bytes, bytes]
 """Method, target, Host, body."""
@@ -111,8 +111,9 @@ class Reader:
     def __init__(self) -> None:
         self.found: list[Request] = []
         """Those that are sent on, whole."""
-        self.begun = 0
-        """Those that are answered: also one that is refused, or whose body has not come to its end."""
+        self.asked: list[tuple[bytes, bytes]] = []
+        """Method and target of those that are answered: also of one whose body has not come to its end. Empty for one
+        that is refused for its head."""
         self.whole = 0
         """Those of which everything has come, also one that is the gateway's own."""
         self.ended = False
@@ -128,7 +129,8 @@ class Reader:
             while data and not self.ended:
                 data = self._feed_head(data) if self._body is None else self._feed_body(self._body, data)
         except BadMessageError:
-            self.begun += self._body is None
+            if self._body is None:
+                self.asked.append((b"", b""))
             self.ended = True
 
     def _feed_head(self, data: bytes) -> bytes:
@@ -136,7 +138,7 @@ class Reader:
         head = self._head = parse_request(self._held, LIMITS)
         if head is None:
             return b""
-        self.begun += 1
+        self.asked.append((head.method, head.target))
         rest, self._held = self._held[head.end :], b""
         if head.length:
             self._body = incoming(head.length, 400)
@@ -159,6 +161,50 @@ class Reader:
             self.found.append((self._head.method, self._head.target, self._head.host or b"", self._payload))
         self._payload = b""
         self.ended = not self._head.keep_alive
+
+
+class Answers:
+    """Takes the gateway's bytes for answers as a client does, piece by piece."""
+
+    def __init__(self, asked: list[tuple[bytes, bytes]]) -> None:
+        """`asked` are method and target of each request, and grows meanwhile."""
+        self.found: list[ResponseHead] = []
+        """Heads of final answers."""
+        self.wrong = ""
+        """Why it can make nothing of them."""
+        self._asked = asked
+        self._held = b""
+        self._body: Body | None = None
+
+    def feed(self, data: bytes) -> None:
+        """More bytes."""
+        try:
+            while data and not self.wrong:
+                data = self._feed_head(data) if self._body is None else self._feed_body(self._body, data)
+        except BadMessageError as bad:
+            self.wrong = bad.detail
+
+    def _feed_head(self, data: bytes) -> bytes:
+        self._held += data
+        number = len(self.found)
+        if number >= len(self._asked):
+            self.wrong = f"Nothing was asked, and {self._held[:40]!r} came."
+            return b""
+        head = parse_response(self._held, self._asked[number][0] == b"HEAD")
+        if head is None:
+            return b""
+        rest, self._held = self._held[head.end :], b""
+        if head.status >= 200:
+            self.found.append(head)
+            self._body = incoming(head.length, 502) if head.length else None
+        return rest
+
+    def _feed_body(self, body: Body, data: bytes) -> bytes:
+        body.feed(data)
+        if not body.done:
+            return b""
+        self._body = None
+        return body.rest
 
 
 def ours(*pieces: bytes) -> list[Request]:

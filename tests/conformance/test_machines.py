@@ -1,7 +1,8 @@
 """Framing and order under everything that may happen: random segments, and clients and workers that do what they like.
 
-Points 8, 10 and 28: whatever the order of events, a request has one answer at most and one outcome, and nothing that it
-held stays held. The machine acts on a real gateway between real sockets, one event after the other.
+Points 8, 10 and 28: whatever the order of events, a request has one answer at most, its own, and one outcome; it has it
+as soon as somebody answers; workers are sent what clients have sent, and nothing that a request held stays held. The
+machine acts on a real gateway between real sockets, one event after the other.
 """
 
 import asyncio
@@ -9,7 +10,8 @@ import contextlib
 import re
 import socket
 import struct
-from itertools import pairwise
+from collections.abc import Callable
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -22,7 +24,7 @@ from lab.core.model import Timeouts
 from lab.wire.bodies import incoming
 from lab.wire.http1 import UNTIL_CLOSE, BadMessageError, parse_response
 from tests.conformance.conftest import World
-from tests.conformance.messages import BEHIND, Reader, ours, streams
+from tests.conformance.messages import BEHIND, Answers, Reader, ours, streams
 
 pytestmark = pytest.mark.timeout(300)
 CUTS = st.lists(st.integers(0, 400), max_size=12)
@@ -41,7 +43,7 @@ def test_08_requests_are_the_same_however_they_are_cut(data: bytes, cuts: list[i
     whole.feed(data + BEHIND)
     for piece in pieces(data + BEHIND, cuts):
         cut.feed(piece)
-    assert (cut.found, cut.begun, cut.ended) == (whole.found, whole.begun, whole.ended)
+    assert (cut.found, cut.asked, cut.ended) == (whole.found, whole.asked, whole.ended)
     assert ours(*(bytes([byte]) for byte in data)) == ours(data)
 
 
@@ -88,46 +90,66 @@ def test_10_answers_are_the_same_however_they_are_cut(
     assert answered(*(bytes([byte]) for byte in data)) == whole
 
 
-class Connection:
-    """A worker's end of a connection, for the machine to act on."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        self.gone = asyncio.Event()
-
-
 HEADS = st.sampled_from(
     [
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nHEAD /2 HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET / HTTP/1.0\r\n\r\n",
-        b"GET /half HTTP/1.1\r\nHo",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc",
-        b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
-        b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + bytes(100_000),
-        b"DELETE / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /# HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /# HTTP/1.1\r\nHost: x\r\n\r\nHEAD /# HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /# HTTP/1.0\r\n\r\n",
+        b"GET /# HTTP/1.1\r\nHo",
+        b"POST /# HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc",
+        b"POST /# HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
+        b"PUT /# HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + bytes(100_000),
+        b"DELETE /# HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET /# HTTP/1.1\r\nHost: x\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
     ]
 )
+"""Each `#` becomes a number of its own: what a request is known by to its worker, and its answer to its client."""
+
 BODIES = st.sampled_from([b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", bytes(200_000), b"zz\r\n", b"\r\n\r\n"])
 SAID = st.sampled_from(
     [
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no",
+        b"HTTP/1.1 200 OK\r\nX-For: #\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nX-For: #\r\nContent-Length: 2\r\n\r\no",
+        b"HTTP/1.1 200 OK\r\nX-For: #\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n",
         b"k",
         b"HTTP/1.1 103 Early Hints\r\n\r\n",
-        b"HTTP/1.1 413 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n",
+        b"HTTP/1.1 413 No\r\nX-For: #\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n",
         b"0\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n\r\nuntil the end",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 400000\r\n\r\n" + bytes(400_000),
+        b"HTTP/1.1 200 OK\r\nX-For: #\r\n\r\nuntil the end",
+        b"HTTP/1.1 200 OK\r\nX-For: #\r\nContent-Length: 400000\r\n\r\n" + bytes(400_000),
         b"garbage\r\n\r\n",
-        b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nX-For: #\r\nConnection: close\r\n\r\n",
     ]
 )
-_FINAL = re.compile(rb"HTTP/1\.1 [2-5][0-9][0-9] [A-Z][A-Za-z ]*\r\n(?:[^\r\n]+\r\n)*?(?:Via|Content-Type|Allow): ")
-"""The head of an answer, by a field that the gateway adds: what a worker says behind an answer that lasts until it
-hangs up is that answer's body, whatever it looks like."""
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+_FOR = re.compile(rb"\r\nX-For: ([^\r]*)\r\n")
 _RESET = struct.pack("ii", 1, 0)
+_SOON = 10.0
+"""Seconds in which what needs no time has come to pass, on any machine."""
+
+
+class Connection:
+    """A worker's end of a connection, for the machine to act on. What comes is read along."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.reader = Reader()
+        self.answered = 0
+        """Requests to which something was said."""
+        self.last: int | None = None
+        """How many requests there may be on it, once that has been said to be all."""
+
+    @property
+    def busy(self) -> bool:
+        """It was asked, and has said nothing."""
+        return len(self.reader.asked) > self.answered
+
+    def say(self, data: bytes) -> None:
+        asked = self.reader.asked
+        if b"Connection: close" in data:
+            self.last = len(asked)
+        self.answered = len(asked)
+        self.writer.write(data.replace(b"#", asked[-1][1] if asked else b"nobody"))
 
 
 class Visitor(asyncio.Protocol):
@@ -135,18 +157,27 @@ class Visitor(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.reader = Reader()
-        self.answers = b""
-        self.said_all = False
+        self.answers = Answers(self.reader.asked)
+        self.said_all = self.heard_all = False
         self.transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self.answers += data
+        self.answers.feed(data)
 
     def eof_received(self) -> bool:
+        self.heard_all = True
         return True  # it may still send
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.heard_all = True
+
+    @property
+    def content(self) -> bool:
+        """Everything that it has asked was answered, or it cannot be any more."""
+        return self.said_all or self.heard_all or len(self.answers.found) >= self.reader.whole
 
 
 class Traffic(RuleBasedStateMachine):
@@ -160,6 +191,9 @@ class Traffic(RuleBasedStateMachine):
         self.world = World()
         self.connections: list[Connection] = []
         self.visitors: list[Visitor] = []
+        self.numbers = count(1)
+        self.generous = False
+        """Workers answer by themselves."""
         self.run(self._open())
 
     async def _open(self) -> None:
@@ -171,16 +205,19 @@ class Traffic(RuleBasedStateMachine):
         return self.loop.run_until_complete(asyncio.wait_for(coroutine, 20))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(reader, writer)
+        connection = Connection(writer)
         self.connections.append(connection)
         with contextlib.suppress(ConnectionError):
-            while await reader.read(65536):
-                pass
+            while data := await reader.read(65536):
+                before = len(connection.reader.found)
+                connection.reader.feed(data)
+                if self.generous:
+                    writer.write(OK * (len(connection.reader.found) - before))
         self.connections.remove(connection)
 
     async def _settle(self) -> None:
-        """Let what was done be noticed by everybody."""
-        for _ in range(6):
+        """Let what was done be noticed by everybody. The kernel needs no time for it, only turns of the loop."""
+        for _ in range(20):
             await asyncio.sleep(0)
 
     # -- clients
@@ -191,9 +228,18 @@ class Traffic(RuleBasedStateMachine):
         self.visitors.append(visitor)
         return visitor
 
+    @rule(target=clients, head=HEADS, said=SAID)
+    def connect_and_be_told(self, head: bytes, said: bytes) -> Visitor:
+        visitor = self.connect()
+        self.send(visitor, head)
+        self.run(self._settle())
+        self.say(-1, said, stray=False)
+        return visitor
+
     @rule(client=clients, data=HEADS | BODIES)
     def send(self, client: Visitor, data: bytes) -> None:
         if not client.said_all and not client.transport.is_closing():
+            data = re.sub(b"#", lambda _: b"%d" % next(self.numbers), data)
             client.transport.write(data)
             client.reader.feed(data)
 
@@ -219,10 +265,11 @@ class Traffic(RuleBasedStateMachine):
 
     # -- workers
 
-    @rule(index=st.integers(0, 7), data=SAID)
-    def say(self, index: int, data: bytes) -> None:
-        if self.connections:
-            self.connections[index % len(self.connections)].writer.write(data)
+    @rule(index=st.integers(0, 7), data=SAID, stray=st.sampled_from([False, False, False, True]))
+    def say(self, index: int, data: bytes, stray: bool) -> None:
+        connections = [one for one in self.connections if stray or one.busy] or self.connections
+        if connections:
+            connections[index % len(connections)].say(data)
 
     @rule(index=st.integers(0, 7), reset=st.booleans())
     def hang_up(self, index: int, reset: bool) -> None:
@@ -248,12 +295,32 @@ class Traffic(RuleBasedStateMachine):
         view = self.world.proxy.observe()
         totals = view.totals
         assert totals.accepted == totals.answered + totals.failed + totals.shed + totals.abandoned + totals.in_flight
+        assert totals.accepted <= sum(len(visitor.reader.asked) for visitor in self.visitors)
         assert all(0 <= self.world.proxy.in_flight(endpoint) <= 2 for endpoint in self.world.endpoints)
 
     @invariant()
-    def nobody_has_more_answers_than_requests(self) -> None:
+    def nobody_waits_while_there_is_a_place(self) -> None:
+        view = self.world.proxy.observe()
+        (upstream,) = view.upstreams
+        assert view.pending == upstream.queue
+        assert not upstream.queue or [endpoint.in_flight for endpoint in upstream.endpoints] == [2, 2]
+
+    @invariant()
+    def nobody_is_told_more_than_answers_to_his_own_requests(self) -> None:
         for visitor in self.visitors:
-            assert len(_FINAL.findall(visitor.answers)) <= visitor.reader.begun
+            assert not visitor.answers.wrong
+            for head, (_, target) in zip(visitor.answers.found, visitor.reader.asked, strict=False):
+                whose = _FOR.search(head.lines)
+                assert whose is None or whose[1] == target
+
+    @invariant()
+    def workers_are_sent_what_clients_have_sent(self) -> None:
+        sent = {request[1]: request for visitor in self.visitors for request in visitor.reader.found}
+        for connection in self.connections:
+            assert not connection.reader.ended, "it was sent what is no request"
+            assert connection.last in (None, len(connection.reader.asked)), "it had said that there would be no more"
+            for method, target, _, body in connection.reader.found:
+                assert (method, body) == (sent[target][0], sent[target][3])
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
@@ -261,16 +328,29 @@ class Traffic(RuleBasedStateMachine):
             self.loop.close()
 
     async def _close(self) -> None:
+        proxy = self.world.proxy
         try:
+            self.generous = True
+            for connection in self.connections:
+                connection.writer.close()
+            for visitor in self.visitors:
+                self.read_on(visitor)
+            await self._soon(lambda: all(visitor.content for visitor in self.visitors))
             for visitor in self.visitors:
                 visitor.transport.abort()
-            await self.world.until(lambda: self.world.proxy.observe().connections == 0)
-            await self.world.until(lambda: self.world.proxy.observe().totals.in_flight == 0)
-            assert [self.world.proxy.in_flight(endpoint) for endpoint in self.world.endpoints] == [0, 0]
-            await self._settle()
-            await self.world.until(lambda: len(self.connections) <= 4)  # idle ones, one for each place at most
+            await self._soon(lambda: proxy.observe().connections == 0)
+            await self._soon(lambda: proxy.observe().totals.in_flight == 0)
+            assert proxy.observe().pending == 0
+            assert [proxy.in_flight(endpoint) for endpoint in self.world.endpoints] == [0, 0]
+            states = proxy._endpoints.values()
+            await self._soon(lambda: len(self.connections) == sum(state.connections for state in states))
         finally:
             await self.world.close()
+
+    async def _soon(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(_SOON):
+            while not condition():
+                await asyncio.sleep(0.001)
 
 
 Traffic.TestCase.settings = settings(
