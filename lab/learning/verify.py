@@ -8,6 +8,7 @@ throughout; the lab must be back where it was, no process may be left, and all o
 import asyncio
 import os
 import signal
+import ssl
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -136,9 +137,14 @@ class _Walk:
         import httpx  # takes a quarter of a second, and only a verification needs it
 
         lab = await session.lab.snapshot()
-        async with httpx.AsyncClient(trust_env=False, timeout=self._patience) as stranger:
+        trust = ssl.create_default_context(cafile=lab.certificate)
+        async with httpx.AsyncClient(verify=trust, trust_env=False, timeout=self._patience) as stranger:
             for app in lab.apps:
-                body = (await stranger.get(lab.listener + app.route)).text
+                try:
+                    body = (await stranger.get(lab.listener + app.route)).text
+                except httpx.HTTPError as error:
+                    self._complain(app.route, f"cannot be asked from outside: {error}")
+                    continue
                 if not any(f'"pid": {worker.pid}' in body for worker in app.workers):
                     self._complain(app.route, f"asked from outside, no worker of {app.name} answers: {body[:80]!r}")
 

@@ -1,10 +1,11 @@
 """A lab under load that is treated badly at random, while what must hold at every instant is looked at all along.
 
-    python tests/bench/soak.py [--seconds 600] [--seed N] [--json]
+    python tests/bench/soak.py [--seconds 600] [--seed N] [--tls] [--json]
 
 First calm (workers come, go and are reloaded, settings change, and no request may fail), then rough (kills through the
 lab and from outside, frozen workers, programs that do not start, the fork server killed). Clients of every kind come
-and go all along (visitors.py): HTTP, CGI, FastCGI where there is PHP, and WebSockets. Looked at: the bounds of each
+and go all along (visitors.py): HTTP, CGI, FastCGI where there is PHP, and WebSockets; with --tls all of it through TLS,
+and some who begin a handshake and leave, or know nothing of TLS. Looked at: the bounds of each
 pool, that only READY workers are routed to, that no zombie stays, that each request is counted once, that a stop that
 was asked for never respawns and ends within its grace, that each frozen worker is noticed, that nobody waits for ever.
 At the end the lab is brought back to where it began: nothing is in flight, and it may hold no descriptor, thread or
@@ -19,6 +20,7 @@ import os
 import random
 import re
 import signal
+import ssl
 import sys
 import tempfile
 import time
@@ -34,7 +36,7 @@ from lab import bootstrap, paths
 from lab.config import languages
 from lab.core.errors import LabError, NoLabError, UnknownTargetError
 from lab.core.events import Event, EventKind
-from lab.core.model import AppSpec, Contract, ListenerSpec, Liveness, PoolSettings, Timeouts
+from lab.core.model import AppSpec, Contract, ListenerSpec, Liveness, PoolSettings, Timeouts, Tls
 from lab.core.snapshot import LabSnapshot
 from lab.core.states import Cause, WorkerState
 from lab.engine.lab import LabSpec
@@ -342,9 +344,10 @@ async def settled(before: dict[str, int]) -> dict[str, int]:
     return now
 
 
-async def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
+async def soak(seconds: float, seed: int, folder: Path, tls: bool = False) -> dict[str, Any]:
     """Run one lab for this long; returns what was done and found."""
-    spec = LabSpec(name="soak", listener=ListenerSpec(port=0), apps=apps(folder), own_rate=0)
+    listener = ListenerSpec(port=0, tls=Tls.SELF_SIGNED if tls else Tls.OFF)
+    spec = LabSpec(name="soak", listener=listener, apps=apps(folder), own_rate=0)
     lab = bootstrap.local_lab(spec, control=folder / "lab.sock")
     await asyncio.to_thread(lab.start)
     soak = Soak(lab, await lab.spec(), random.Random(seed))
@@ -356,7 +359,8 @@ async def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     watching = asyncio.create_task(soak.watch())
     plain = [app.route for app in soak.before.apps if app.name in ("search", "fragile")]
     counting = [app.route for app in soak.before.apps if app.name in ("count", "php")]
-    visitors = Visitors(soak.before.listener.port, random.Random(seed), plain, counting, "/echo")
+    trust = ssl.create_default_context(cafile=(await lab.snapshot()).certificate) if tls else None
+    visitors = Visitors(soak.before.listener.port, random.Random(seed), plain, counting, "/echo", trust)
     clients = [asyncio.create_task(visitors.come_and_go()) for _ in range(CLIENTS)]
     await soak.act(seconds * CALM, rough=False)
     surprises = visitors.surprises.copy()
@@ -392,6 +396,7 @@ async def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     return {
         "seconds": seconds,
         "seed": seed,
+        "tls": tls,
         "looks": soak.witness.looks,
         "deeds": dict(soak.done),
         "answers": dict(visitors.statuses),
@@ -407,12 +412,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--tls", action="store_true", help="the listener speaks TLS")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         os.environ["XDG_STATE_HOME"] = folder
         try:
-            result = asyncio.run(soak(args.seconds, args.seed, Path(folder)))
+            result = asyncio.run(soak(args.seconds, args.seed, Path(folder), args.tls))
         except LabError as error:
             raise SystemExit(f"seed {args.seed}: {error}") from error
     if args.json:

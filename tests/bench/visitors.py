@@ -6,8 +6,10 @@ workers are being killed that is no fault by itself, but while nothing is broken
 
 import asyncio
 import base64
+import contextlib
 import os
 import random
+import ssl
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -19,27 +21,39 @@ PATIENCE = 200.0
 
 
 class Visitors:
-    """Clients of one gateway. `plain` are paths that answer a GET; `counting` ones say how long a body was."""
+    """Clients of one gateway. `plain` are paths that answer a GET; `counting` ones say how long a body was.
 
-    def __init__(self, port: int, rng: random.Random, plain: list[str], counting: list[str], echo: str) -> None:
+    With `tls` they speak TLS, but for those who do not know better or leave in the middle of the handshake.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        rng: random.Random,
+        plain: list[str],
+        counting: list[str],
+        echo: str,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.statuses: Counter[str] = Counter()
         self.surprises: list[str] = []
         """What behaved and got something else than it had to."""
         self.forgotten: list[str] = []
         """Who waited for ever."""
-        self._port, self._rng = port, rng
+        self._port, self._rng, self._tls = port, rng, tls
         self._plain, self._counting, self._echo = plain, counting, echo
         self._seeds = [path.read_bytes() for path in sorted(CORPORA.glob("*.bin"))]
         self._visits: list[Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]] = [
             *[self.one] * 6, self.keep_alive, self.keep_alive, self.pipelined, self.upload, self.chunked, self.tunnel,
-            self.slow, self.aborted, self.bad,
+            self.slow, self.aborted, self.bad, *([self.unknowing, self.hasty] if tls is not None else []),
         ]  # fmt: skip
 
     async def come_and_go(self) -> None:
         """One client after another, for ever, each on a connection of its own."""
         while True:
             visit = self._rng.choice(self._visits)
-            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            tls = None if visit in (self.unknowing, self.hasty) else self._tls
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port, ssl=tls)
             try:
                 async with asyncio.timeout(PATIENCE):
                     await visit(reader, writer)
@@ -139,6 +153,24 @@ class Visitors:
                 self._got("bad", data[9:12].decode("latin-1") or "end", good=True)
         except TimeoutError:
             self._got("bad", "waited for more", good=True)
+
+    async def unknowing(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Speaks plain HTTP where TLS is spoken, and is told so."""
+        writer.write(self._get())
+        status, _ = await answer(reader)
+        self._got("unknowing", str(status), good=status == 400)
+
+    async def hasty(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Begins a handshake, and leaves before it is over."""
+        assert self._tls is not None
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        handshake = self._tls.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with contextlib.suppress(ssl.SSLWantReadError):
+            handshake.do_handshake()
+        hello = outgoing.read()
+        writer.write(hello[: self._rng.randint(1, len(hello))])
+        await asyncio.sleep(self._rng.uniform(0, 0.05))
+        self._got("hasty", "left", good=True)
 
     def _get(self) -> bytes:
         return f"GET {self._rng.choice(self._plain)}?q=http HTTP/1.1\r\nHost: x\r\n\r\n".encode()

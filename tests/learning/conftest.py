@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lab import bootstrap
+from lab.core.model import Tls
 from lab.engine.local import LocalLab
 
 MakeLab = Callable[[], Awaitable[LocalLab]]
@@ -82,6 +84,20 @@ def make_lab() -> MakeLab:
 
     async def make() -> LocalLab:
         lab = bootstrap.local_lab(bootstrap.lab_spec(None, port=0, name="lesson"), control=None)
+        lab.start()
+        return lab
+
+    return make
+
+
+@pytest.fixture
+def make_tls_lab() -> MakeLab:
+    """The same, with a listener that speaks TLS."""
+
+    async def make() -> LocalLab:
+        spec = bootstrap.lab_spec(None, port=0, name="lesson")
+        listener = msgspec.structs.replace(spec.listener, tls=Tls.SELF_SIGNED)
+        lab = bootstrap.local_lab(msgspec.structs.replace(spec, listener=listener), control=None)
         lab.start()
         return lab
 

@@ -3,9 +3,11 @@
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lab.core.errors import UnknownTargetError
+from lab.core.snapshot import LabSnapshot
 from lab.engine.local import LocalLab
 from lab.learning import verify
 
@@ -20,6 +22,27 @@ async def test_the_first_lesson_holds_from_end_to_end(make_lab: MakeLab) -> None
     assert report.ok, verify.render(report)
     assert report.lessons[0].steps == 10
     assert report.lessons[0].seconds < verify.MAX_SECONDS
+
+
+async def test_the_first_lesson_holds_where_the_lab_speaks_tls(make_tls_lab: MakeLab) -> None:
+    report = await verify.verify(make_tls_lab, "first-look")
+    assert report.ok, verify.render(report)
+
+
+async def test_an_address_at_which_nobody_can_ask_is_told(make_tls_lab: MakeLab, write_lesson: Write) -> None:
+    class Distrusted(LocalLab):
+        """It does not say which certificate is to be trusted."""
+
+        async def snapshot(self) -> LabSnapshot:
+            return msgspec.structs.replace(await super().snapshot(), certificate=None)
+
+    async def make() -> LocalLab:
+        lab = await make_tls_lab()
+        lab.__class__ = Distrusted
+        return lab
+
+    report = await verify.verify(make, folder=write_lesson())
+    assert "/api/search: cannot be asked from outside: [SSL: CERTIFICATE_VERIFY_FAILED]" in verify.render(report)
 
 
 async def test_a_short_lesson_that_holds_is_ok(make_lab: MakeLab, write_lesson: Write) -> None:
