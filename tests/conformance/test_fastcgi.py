@@ -507,7 +507,7 @@ async def test_nothing_is_kept_of_a_body_that_was_answered(world, tmp_path):
     client = await world.client()
     await client.send(CHUNKED + b"\r\n5\r\nhello\r\n0\r\n\r\n")
     assert (await client.response())[2] == b"hello"
-    assert [downstream.exchange.held for downstream in world.proxy._gateway.downstreams] == [b""]
+    assert [downstream.exchange.upload for downstream in world.proxy._gateway.downstreams] == [None]
 
 
 END = fastcgi.record(Kind.END_REQUEST, 1, bytes(8))

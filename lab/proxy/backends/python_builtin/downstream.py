@@ -117,7 +117,7 @@ class Downstream(asyncio.Protocol, Timed):
         wants an answer closes when it has read it (RFC 9112 9.6). TLS cannot end one direction alone.
         """
         exchange = self.exchange
-        last = self._state is _BUSY and exchange.upload is None and not exchange.request.keep_alive
+        last = self._state is _BUSY and not exchange.uploading and not exchange.request.keep_alive
         return last and self.transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -311,7 +311,7 @@ class Downstream(asyncio.Protocol, Timed):
         self._linger()
 
     def _close(self) -> None:
-        if self._unread or self.exchange.upload is not None:
+        if self._unread or self.exchange.uploading:
             self._linger()
         else:
             self._state = _CLOSING

@@ -1,19 +1,13 @@
 """One request and its response, from admission to its one outcome. There is one per client connection, used again.
 
-    IDLE -> (COLLECTING) -> QUEUED -> CONNECTING -> WAITING -> RELAYING -> IDLE
-                 |            |           |            |           |
-                 +------------+-----------+------------+-----------+-> IDLE: failed, or the client left
-
-What a worker speaks, its connection's dialect knows; nothing here depends on it. Whatever ends an exchange first gives
-up what it holds (its turn in the queue, its connection, its place at the worker), then counts, then hands the client's
-connection back. So a request has exactly one outcome, and at most one response.
+It passes through the phases of phase.py. Its body, if it has one, is in the hands of an `Upload`. What a worker speaks,
+its connection's dialect knows; nothing here depends on it. Whatever ends an exchange first gives up what it holds (its
+turn in the queue, its connection, its place at the worker), then counts, then hands the client's connection back. So a
+request has exactly one outcome, and at most one response.
 """
 
 import asyncio
-from enum import Enum, auto
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from lab.core.histogram import bucket
 from lab.proxy import deadlines, problems
@@ -24,12 +18,22 @@ from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects import Answer
 from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, VIA, in_a_loop, last_hop
 from lab.proxy.backends.python_builtin.gateway import Gateway
+from lab.proxy.backends.python_builtin.phase import (
+    ACCEPTED,
+    COLLECTING,
+    CONNECTING,
+    IDLE,
+    QUEUED,
+    RELAYING,
+    WAITING,
+)
+from lab.proxy.backends.python_builtin.upload import Upload
 from lab.proxy.breaker import Breaker
 from lab.proxy.problems import Problem
 from lab.proxy.retries import Attempt
 from lab.proxy.timeouts import NEVER, Timed
 from lab.wire import cgi
-from lab.wire.bodies import LAST_CHUNK, Body, chunk, incoming
+from lab.wire.bodies import LAST_CHUNK, Body, chunk
 from lab.wire.headers import listed
 from lab.wire.http1 import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, BadMessageError, RequestHead, ResponseHead, retargeted
 
@@ -38,41 +42,14 @@ if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.endpoint import EndpointState
     from lab.proxy.backends.python_builtin.upstream import Upstream
 
-_HELD_LIMIT = 64 * 1024
-"""Bytes of a request that are kept while it has no connection; reading pauses beyond."""
-
 _INTERIM_LIMIT = 32
 """Interim responses before the final one. Each costs work and memory, and a broken worker may never stop."""
 
 _REDIRECT_LIMIT = 5
 """Local redirects of one request: two scripts that redirect to each other would never end (RFC 3875 6.2.2)."""
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
 _STALE_WITHIN = 0.01
 """Seconds. A reused connection that ends this soon was ending already; later, the worker died with the request."""
-
-
-class Phase(Enum):
-    """How far an exchange has come."""
-
-    IDLE = auto()
-    ACCEPTED = auto()
-    """Its head is here; nobody has charge of it yet."""
-    COLLECTING = auto()
-    """Its body comes in chunks, and has to be here before anybody can be told how long it is."""
-    QUEUED = auto()
-    """It waits for a place."""
-    CONNECTING = auto()
-    """It has a place and waits for a connection."""
-    WAITING = auto()
-    """The request is at the worker, or on its way; no byte of the final response has gone to the client."""
-    RELAYING = auto()
-    """The response goes to the client. From here on a failure can only break it off."""
-
-
-_IDLE, _ACCEPTED, _COLLECTING, _QUEUED, _CONNECTING, _WAITING, _RELAYING = Phase
-"""By name, because on Python 3.11 each look-up in an enum costs as much as a call."""
 
 
 class Exchange(Timed):
@@ -81,19 +58,15 @@ class Exchange(Timed):
     __slots__ = (
         "_chunks",
         "_connecting",
-        "_continued",
         "_download",
         "_endless",
-        "_enough",
         "_eventful",
         "_gateway",
         "_interims",
-        "_judged_from",
         "_keep",
         "_patience",
         "_redirects",
         "_refused",
-        "_repeatable",
         "_reusable",
         "_since",
         "added",
@@ -104,7 +77,6 @@ class Exchange(Timed):
         "downstream",
         "endpoint",
         "first",
-        "held",
         "home",
         "latency",
         "name",
@@ -122,11 +94,9 @@ class Exchange(Timed):
         "sent",
         "started",
         "status",
-        "trailers",
         "tried",
         "until",
         "upload",
-        "uploaded",
         "upstream",
     )
 
@@ -141,9 +111,9 @@ class Exchange(Timed):
 
     def __init__(self, downstream: "Downstream", gateway: Gateway) -> None:
         self.downstream = downstream
-        self.phase = _IDLE
-        self.upload: Body | None = None
-        """The request's body, until it has arrived to its end."""
+        self.phase = IDLE
+        self.upload: Upload | None = None
+        """The request's body; None for most, which have none."""
         self.tried: tuple[EndpointState, ...] = ()
         """Endpoints that are not to have it, because they have failed it."""
         self.attempts: tuple[Attempt, ...] = ()
@@ -158,10 +128,6 @@ class Exchange(Timed):
         """The target that the client sent, if the request goes on with another one; empty for nearly all."""
         self.latency: Tally | None = None
         """Where it is counted, once an upstream has charge of it."""
-        self.held = b""
-        """The request's body, as far as it came before there was a connection."""
-        self.trailers = b""
-        """Its trailers."""
         self.home: EndpointState | None = None
         """Where it has to go, and waits for a place, if its app's policy says so."""
         self.added = b""
@@ -187,8 +153,8 @@ class Exchange(Timed):
         """... and for a connection."""
         self.status = 0
         """What the client was sent; 0 while it was sent nothing."""
-        self.uploaded = self.sent = 0
-        """Bytes of its body, and of its answer's."""
+        self.sent = 0
+        """Bytes of the answer's body."""
         self.until = NEVER
         """Monotonic time by which it has to be done."""
         self._gateway = gateway
@@ -198,13 +164,6 @@ class Exchange(Timed):
         """How long it waits for a place, in seconds."""
         self._eventful = False
         """Something happened to it that happens to few: what begins with zero below, or as empty, may not be so now."""
-        self._repeatable = True
-        self._continued = False
-        """The client was told to send its body."""
-        self._enough = 0
-        """How much of its body is collected before a worker is chosen; 0 while all of it is."""
-        self._judged_from = -1
-        """How much of it had come when it was last begun to look how fast it comes; -1 while nobody looks."""
         self._interims = 0
         self._redirects = 0
         self._keep = False
@@ -222,7 +181,7 @@ class Exchange(Timed):
         """Accept a request; `data` came right behind its head. Returns what of `data` does not belong to it."""
         gateway = self._gateway
         self.started = gateway.now()
-        self.phase = _ACCEPTED
+        self.phase = ACCEPTED
         self.request = request
         self.number = gateway.counters[self.downstream.own].begin()
         self.latency = None
@@ -236,38 +195,23 @@ class Exchange(Timed):
             self.name = b""
         self.asked = 0.0
         self.route = NOWHERE
-        self.status = self.uploaded = self.sent = 0
+        self.status = self.sent = 0
         if self._eventful:
-            self._eventful = self._continued = False
+            self._eventful = False
             self.queued = self.connecting = self.first = 0.0
             self.until = NEVER
             self.original = b""
             self._interims = self._redirects = 0
         if request.length:
-            data = self._begin_upload(request.length, data)
-        if self.phase is _ACCEPTED:
+            self.upload = Upload(self, gateway, request.length)
+            data = self.upload.begin(data)
+        if self.phase is ACCEPTED:
             self._route()
         return data
 
     def receive(self, data: bytes) -> bytes:
-        """More of the request's body. Returns what lies behind its end."""
-        upload = self.upload
-        if upload is None:
-            return data
-        try:
-            payload = upload.feed(data)
-        except BadMessageError as bad:
-            self.fail(problems.bad_message(bad.status, bad.detail))
-            return b""
-        self.uploaded += len(payload)
-        if self.uploaded > self._gateway.spec.settings.limits.body:
-            self.fail(problems.body_too_large(self._gateway.spec.settings.limits.body))
-            return b""
-        if upload.done:
-            self.upload, self.trailers = None, upload.trailers
-        self._send_on(payload, upload)
-        self._arm_transfer()
-        return upload.rest
+        """More from the client while this request is served. Returns what lies behind the request's end."""
+        return data if self.upload is None or self.upload.done else self.upload.receive(data)
 
     def limit_time(self, seconds: float) -> None:
         """It has so long in all, or less if a client that is trusted says so."""
@@ -291,18 +235,6 @@ class Exchange(Timed):
         self.expired()
         return True
 
-    def gather(self, enough: int) -> bool:
-        """Let so much of its body come before a worker is chosen, for a client may be slow.
-
-        False: it is here, or the client waits to be told that it is wanted. Otherwise it will be admitted again.
-        """
-        if len(self.held) >= enough or cgi.expects_continue(self.request):
-            return False
-        self._enough = enough
-        self.phase = _COLLECTING
-        self._judge_from_now()
-        return True
-
     def prepare(self) -> bool:
         """Find out what a program must be told before it begins: which script it is, and how long the body is.
 
@@ -313,18 +245,33 @@ class Exchange(Timed):
         except BadMessageError as bad:
             self.fail(problems.bad_message(bad.status, bad.detail))
             return False
-        if self.request.length == CHUNKED:
-            self._collect()
+        if self.upload is not None and self.request.length == CHUNKED:
+            self.upload.collect()
         return self.request.length != CHUNKED
 
     def waits_with(self, request: RequestHead) -> bool:
         """Whether it is still in the hands of whoever it was given to with `request`."""
-        return self.phase is _ACCEPTED and self.request is request
+        return self.phase is ACCEPTED and self.request is request
+
+    @property
+    def uploading(self) -> bool:
+        """Its body has not arrived to its end."""
+        return self.upload is not None and not self.upload.done
+
+    @property
+    def uploaded(self) -> int:
+        """Bytes of its body that are here."""
+        return 0 if self.upload is None else self.upload.received
+
+    @property
+    def _repeatable(self) -> bool:
+        """All that was sent of it can be sent once more."""
+        return self.upload is None or self.upload.repeatable
 
     @property
     def is_sent(self) -> bool:
         """It is at a worker, and its answer has not ended."""
-        return self.phase in (_WAITING, _RELAYING)
+        return self.phase in (WAITING, RELAYING)
 
     @property
     def identity(self) -> str:
@@ -368,7 +315,7 @@ class Exchange(Timed):
 
     def wait(self, now: float, patience: float) -> None:
         """There is no place: it stands in the queue now, for so many seconds at most."""
-        self.phase = _QUEUED
+        self.phase = QUEUED
         self._eventful = True
         self._since = now
         self._patience = patience if self._refused is None else self.upstream.spec.timeouts.connect
@@ -379,13 +326,13 @@ class Exchange(Timed):
         """It was given a place at `endpoint`."""
         self.endpoint = endpoint
         now = self.asked = endpoint.open[self] = self._gateway.now()
-        if self.phase is _QUEUED:
+        if self.phase is QUEUED:
             self.queued += now - self._since
         connection = endpoint.connection()
         if connection is not None:
             self.connected(connection)
         elif (problem := self.upstream.guard.no_connection()) is not None:
-            self.phase, self.asked = _ACCEPTED, 0.0
+            self.phase, self.asked = ACCEPTED, 0.0
             endpoint.ended(self, now)
             self.fail(problem)
             endpoint.release()
@@ -396,11 +343,11 @@ class Exchange(Timed):
         """It was given a connection: send what there is of the request, head and first body bytes at once."""
         self.connection = connection
         connection.exchange = self
-        if self.phase is _CONNECTING:
+        if self.phase is CONNECTING:
             self.asked = self._gateway.now()
             self.connecting += self.asked - self._since
-        awaited = self.phase is _QUEUED
-        self.phase = _WAITING
+        awaited = self.phase is QUEUED
+        self.phase = WAITING
         try:
             begin = connection.dialect.request(self)
         except BadMessageError as bad:
@@ -411,16 +358,11 @@ class Exchange(Timed):
             connection.transport.write(begin)  # its worker has nothing to do until this is there
         else:
             gateway.outbox.send(connection.transport, begin)
-        self._judged_from = -1
-        if self.upload is None:
+        if self.upload is None or self.upload.done:
             due = self.asked + self.upstream.spec.timeouts.response_head
             gateway.wheel.arm(self, due if due < self.until else self.until)
         else:
-            self._arm_transfer()
-            if not connection.blocked:
-                self.downstream.resume_reading()
-            if not connection.dialect.continues:
-                self._continue()
+            self.upload.connected(connection)
         if self.downstream.blocked:
             self.hold(True)
 
@@ -435,7 +377,7 @@ class Exchange(Timed):
         self._note(problem.detail, now - self._since, sent=False)
         endpoint.ended(self, now)
         self.connecting += now - self._since
-        self.phase = _ACCEPTED
+        self.phase = ACCEPTED
         self._blame(problem.detail)
         elsewhere, guard = upstream.untried(self), upstream.guard
         if guard.is_open or not guard.retries.connect or not (elsewhere or refused):
@@ -454,7 +396,7 @@ class Exchange(Timed):
 
     def received(self, data: bytes) -> None:
         """Bytes from the worker."""
-        if self.phase is _RELAYING:
+        if self.phase is RELAYING:
             self._relay(data)
             return
         try:
@@ -467,10 +409,10 @@ class Exchange(Timed):
 
     def hold(self, held: bool) -> None:
         """Backpressure: while the client takes nothing, nothing is taken from the worker."""
-        if self.phase in (_WAITING, _RELAYING) and not self.connection.transport.is_closing():
+        if self.phase in (WAITING, RELAYING) and not self.connection.transport.is_closing():
             transport = self.connection.transport
             transport.pause_reading() if held else transport.resume_reading()
-            self._arm_transfer()
+            self.arm_transfer()
 
     def worker_took(self, everything: bool) -> None:
         """Backpressure: while the worker takes nothing of the body, nothing is taken from the client."""
@@ -478,12 +420,13 @@ class Exchange(Timed):
             self.downstream.resume_reading()
         else:
             self.downstream.pause_reading()
-        self._judged_from = -1
-        self._arm_transfer()
+        if self.upload is not None:
+            self.upload.judged_from = -1
+        self.arm_transfer()
 
     def connection_ended(self, error: Exception | None) -> None:
         """The worker hung up; with `error`, by a reset."""
-        if self.phase is _RELAYING:
+        if self.phase is RELAYING:
             if self._endless and error is None:
                 self.downstream.write(LAST_CHUNK + b"\r\n" if self._chunks else b"")
                 self._complete(reusable=False, now=self._gateway.now())
@@ -515,7 +458,7 @@ class Exchange(Timed):
 
     def fail(self, problem: Problem) -> None:
         """End with a problem, or by breaking off if the worker's response has begun. It holds nothing afterwards."""
-        if self.phase is _RELAYING:
+        if self.phase is RELAYING:
             self._break_off()
             return
         self._give_up()
@@ -532,35 +475,35 @@ class Exchange(Timed):
 
     def fail_at_worker(self, problem: Problem, again: bool = False) -> None:
         """As `fail`, for what the worker is to blame for. `again`: it is sent once more, if it may be."""
-        if self.phase is not _RELAYING:
+        if self.phase is not RELAYING:
             self._blame(problem.detail)
         if not (again and self._repeat(problem.detail)):
             self.fail(problem)
 
     def abandon(self) -> None:
         """The client left."""
-        if self.phase is not _IDLE:
+        if self.phase is not IDLE:
             self._give_up()
             if self.latency is not None:
                 self.route.unanswered += 1
             self._end(ABANDONED, self._gateway.now())
 
     def expired(self) -> None:
-        timeouts = self.upstream.spec.timeouts
+        timeouts, upload = self.upstream.spec.timeouts, self.upload
         if self.until < NEVER and self._gateway.now() >= self.until:
             self._out_of_time()
-        elif self.phase is _QUEUED:
+        elif self.phase is QUEUED:
             self.fail(self._refused or self.upstream.queue_timeout(self._patience))
-        elif self.phase is _COLLECTING:
-            self._judge()
-        elif self.phase is _CONNECTING:
+        elif self.phase is COLLECTING and upload is not None:
+            upload.judge()
+        elif self.phase is CONNECTING:
             self._connecting.cancel()
             self.connect_failed(self.endpoint.connect_timeout(timeouts.connect), refused=False)
         elif self.downstream.blocked:
             self.downstream.reset()
-        elif self.phase is _WAITING and self.upload is not None and not self.connection.blocked:
-            self._judge()
-        elif self.phase is _WAITING:
+        elif self.phase is WAITING and upload is not None and not (upload.done or self.connection.blocked):
+            upload.judge()
+        elif self.phase is WAITING:
             problem = problems.answer_timeout(str(self.endpoint.endpoint), timeouts.response_head)
             self.fail_at_worker(problem, again=self.upstream.guard.retries.timeout)
         else:
@@ -568,81 +511,16 @@ class Exchange(Timed):
 
     # -- inside
 
-    def _begin_upload(self, length: int, data: bytes) -> bytes:
-        self.upload = incoming(length, 400)
-        self.uploaded = 0
-        limit = self._gateway.spec.settings.limits.body
-        if length > limit:
-            self.fail(problems.body_too_large(limit))
-            return b""
-        return self.receive(data) if data else b""
-
-    def _send_on(self, payload: bytes, upload: Body) -> None:
-        if self.phase is _WAITING or self.phase is _RELAYING:
-            self._keep_sent(payload)
-            self._gateway.outbox.send(self.connection.transport, self.connection.dialect.upload(payload, upload))
-            return
-        self.held += payload
-        if self.phase is _COLLECTING:
-            if self._is_gathered():
-                self.phase = _ACCEPTED
-                self.upstream.admit(self)
-        elif self.upload is not None and len(self.held) > _HELD_LIMIT:
-            self.downstream.pause_reading()
-
-    def _keep_sent(self, payload: bytes) -> None:
-        """Hold what is sent of the body, as long as it might have to be sent once more."""
-        wanted = self._repeatable and self.phase is _WAITING and self.upstream.guard.retries.repeats
-        if wanted and self.request.method in IDEMPOTENT and len(self.held) + len(payload) <= _HELD_LIMIT:
-            self.held += payload
-        else:
-            self._repeatable, self.held = False, b""
-
-    def _is_gathered(self) -> bool:
-        """Whether as much of the body is here as was waited for."""
-        if self._enough:
-            return self.upload is None or len(self.held) >= self._enough
-        self._collect()
-        return self.request.length != CHUNKED
-
-    def _collect(self) -> None:
-        """Wait for the end of a body in chunks, within a bound; then it has a length, and its turn comes."""
-        limit = self._gateway.spec.settings.limits.cgi_buffer
-        if len(self.held) > limit:
-            self.fail(problems.length_required(limit))
-        elif self.upload is None:
-            self.request = msgspec.structs.replace(self.request, length=len(self.held))
-        else:
-            begun, self.phase, self._enough = self.phase is _COLLECTING, _COLLECTING, 0
-            self._continue()
-            self.downstream.resume_reading()
-            if not begun:
-                self._judge_from_now()
-
-    def _judge_from_now(self) -> None:
-        """Give the body a stretch of time in which it has to bring its least."""
-        self._judged_from = self.uploaded
-        self._arm(self.upstream.spec.timeouts.request_body)
-
-    def _judge(self) -> None:
-        """That time is over: did enough come?"""
-        timeouts = self.upstream.spec.timeouts
-        least = max(1, timeouts.request_body_rate * timeouts.request_body)
-        if self.uploaded - self._judged_from >= least:
-            self._judge_from_now()
-        else:
-            self.fail(problems.body_too_slow(timeouts.request_body, timeouts.request_body_rate))
-
     def _out_of_time(self) -> None:
         """Its deadline has passed. Only a worker that has the whole request is to blame, and only then."""
         now, phase = self._gateway.now(), self.phase
-        at_worker = phase is _WAITING
-        queued = self.queued + (now - self._since if phase is _QUEUED else 0)
-        connecting = self.connecting + (now - self._since if phase is _CONNECTING else 0)
+        at_worker = phase is WAITING
+        queued = self.queued + (now - self._since if phase is QUEUED else 0)
+        connecting = self.connecting + (now - self._since if phase is CONNECTING else 0)
         earlier = sum(attempt.seconds for attempt in self.attempts if attempt.sent)
         answering = now - self.asked if at_worker else 0.0
         before = "for its body to come" if self.request.length else "until it could be admitted"
-        doing = "which did not answer" if self.upload is None else "while its body came"
+        doing = "which did not answer" if not self.uploading else "while its body came"
         passed = (
             (now - self.started - queued - connecting - earlier - answering, before),
             (queued, f"in the queue of {self.upstream.spec.app}"),
@@ -651,16 +529,10 @@ class Exchange(Timed):
             (answering, f"at {self.endpoint.endpoint}, {doing}" if at_worker else ""),
         )
         problem = problems.out_of_time(self.until - self.started, passed)
-        if at_worker and self.upload is None:
+        if at_worker and not self.uploading:
             self.fail_at_worker(problem)
         else:
             self.fail(problem)
-
-    def _continue(self) -> None:
-        """Tell a client that waits for it to send its body, in place of a worker that cannot (RFC 9110 10.1.1)."""
-        if not self._continued and cgi.expects_continue(self.request):
-            self._eventful = self._continued = True
-            self.downstream.write(_CONTINUE)
 
     def _route(self) -> None:
         """Find out who answers, now or again."""
@@ -668,7 +540,6 @@ class Exchange(Timed):
         self.tried = ()
         self._refused = self.home = None
         self.added = b""
-        self._repeatable = True
         gateway = self._gateway
         if self.request.last:
             self.answer(*last_hop(self.request))
@@ -698,7 +569,7 @@ class Exchange(Timed):
         self._note(why, now - self.asked, sent=True)
         self._count_retry()
         self.tried = upstream.elsewhere(self)
-        self.phase = _ACCEPTED
+        self.phase = ACCEPTED
         self.connection.discard()
         endpoint.ended(self, now)
         upstream.admit(self)
@@ -727,7 +598,7 @@ class Exchange(Timed):
             watch.failed(self, why)
 
     def _connect(self) -> None:
-        self.phase = _CONNECTING
+        self.phase = CONNECTING
         self._eventful = True
         self._connecting = asyncio.get_running_loop().create_task(self.endpoint.connect(self))
         self._wait(self.upstream.spec.timeouts.connect)
@@ -823,7 +694,7 @@ class Exchange(Timed):
 
     def _pass_on(self, start: bytes, payload: bytes) -> None:
         download = self._download
-        self.phase = _RELAYING
+        self.phase = RELAYING
         self.sent += len(payload)
         out = start + (chunk(payload) if self._chunks else payload)
         if download.done and self._chunks:
@@ -832,7 +703,7 @@ class Exchange(Timed):
         if download.done:
             self._complete(self._reusable and not download.rest, self._gateway.now())
         elif out:
-            self._arm_transfer()
+            self.arm_transfer()
 
     def _complete(self, reusable: bool, now: float) -> None:
         """The whole response has gone to the client. If the request has not all come, nobody wants the rest."""
@@ -851,7 +722,7 @@ class Exchange(Timed):
         if endpoint.runs_programs:
             for remark in connection.dialect.remarks():
                 endpoint.tell(remark, connection.pid)
-        if reusable and self.upload is None and not connection.blocked:
+        if reusable and not connection.blocked and not self.uploading:
             if self.downstream.blocked:
                 connection.transport.resume_reading()  # the next client may take its answer
             endpoint.keep(connection, now)
@@ -863,9 +734,9 @@ class Exchange(Timed):
         endpoint = self.endpoint
         if (watch := self.upstream.watch) is not None:
             watch.answered(self, 302)
-        unread = self.upload is not None
+        unread = self.uploading
         self._leave(reusable=False, now=self._gateway.now())
-        self.phase, self.deadline = _ACCEPTED, NEVER
+        self.phase, self.deadline = ACCEPTED, NEVER
         endpoint.release()
         self._eventful = True
         self._redirects += 1
@@ -876,7 +747,7 @@ class Exchange(Timed):
         else:
             self.original = self.original or self.request.target
             self.request = cgi.redirected(self.request, redirect)
-            self.held = self.trailers = b""
+            self.upload = None
             self.latency = None
             self.route.unanswered += 1
             self._route()
@@ -884,7 +755,7 @@ class Exchange(Timed):
     def _bad_answer(self, bad: BadMessageError) -> None:
         if self.endpoint.runs_programs:
             self.endpoint.tell(bad.detail, self.connection.pid)
-        if self.phase is _RELAYING:
+        if self.phase is RELAYING:
             self._break_off()
         else:
             self.fail_at_worker(problems.bad_answer(str(self.endpoint.endpoint), bad.status, bad.detail))
@@ -905,35 +776,34 @@ class Exchange(Timed):
 
     def _give_up(self) -> None:
         """Let go of whatever the phase holds."""
-        phase, self.phase = self.phase, _ACCEPTED
+        phase, self.phase = self.phase, ACCEPTED
         if self.probes is not None:
             self.probes.left()
             self.probes = None
-        if phase is _QUEUED:
+        if phase is QUEUED:
             self.queued += self._gateway.now() - self._since
             self.upstream.withdraw(self)
-        elif phase not in (_ACCEPTED, _COLLECTING, _IDLE):
+        elif phase not in (ACCEPTED, COLLECTING, IDLE):
             now = self._gateway.now()
-            if phase is _CONNECTING:
+            if phase is CONNECTING:
                 self.connecting += now - self._since
                 self._connecting.cancel()
             else:
                 self.connection.discard()
-            self.endpoint.ended(self, now, answered=self.first if phase is _RELAYING else None)
+            self.endpoint.ended(self, now, answered=self.first if phase is RELAYING else None)
             self.endpoint.release()
 
     def _end(self, outcome: Outcome, now: float, answerer: Tally | None = None) -> None:
         """Count how it ended, at the worker that answered, too."""
-        self.phase = _IDLE
+        self.phase = IDLE
         self.deadline = NEVER
-        self.held = self.trailers = b""
         self._gateway.counters[self.downstream.own].end(outcome)
         took, latency = now - self.started, self.latency
         if latency is not None and outcome is not ABANDONED:
-            place = bucket(took)
-            latency.count(place, took, self.status, self.uploaded, self.sent)
+            place, uploaded = bucket(took), 0 if self.upload is None else self.upload.received
+            latency.count(place, took, self.status, uploaded, self.sent)
             if answerer is not None:
-                answerer.count(place, took, self.status, self.uploaded, self.sent)
+                answerer.count(place, took, self.status, uploaded, self.sent)
             if self._eventful:
                 self._count_stages(took, (latency,) if answerer is None else (latency, answerer))
         recorder = self._gateway.recorder
@@ -941,6 +811,8 @@ class Exchange(Timed):
             recorder.ended(self, outcome, took)
         if recorder.log is not None and not self.number % recorder.log.sample:
             recorder.write(self, outcome, took)
+        if self.upload is not None:
+            self.upload = self.upload.left()
 
     def _count_stages(self, took: float, tallies: tuple[Tally, ...]) -> None:
         """Count where it waited."""
@@ -949,7 +821,7 @@ class Exchange(Timed):
             tally.stages(self.queued, self.connecting, first, took)
 
     def _may_keep(self) -> bool:
-        if not self.request.keep_alive or self.upload is not None:
+        if not self.request.keep_alive or (self.upload is not None and not self.upload.done):
             return False
         return not (self._gateway.draining or self.downstream.surplus)
 
@@ -959,16 +831,17 @@ class Exchange(Timed):
         due = self._since + seconds
         self._gateway.wheel.arm(self, due if due < self.until else self.until)
 
-    def _arm(self, seconds: float) -> None:
+    def arm(self, seconds: float) -> None:
+        """Set the deadline of what is awaited now."""
         due = self._gateway.now() + seconds
         self._gateway.wheel.arm(self, due if due < self.until else self.until)
 
-    def _arm_transfer(self) -> None:
+    def arm_transfer(self) -> None:
         """Set the deadline of what is awaited next: more of the body, the response's head, more of the response."""
-        if self.phase is _RELAYING:
-            self._arm(self.upstream.spec.timeouts.response_idle)
-        elif self.phase is _WAITING:
-            if self.upload is None or self.connection.blocked:
-                self._arm(self.upstream.spec.timeouts.response_head)
-            elif self._judged_from < 0:
-                self._judge_from_now()
+        if self.phase is RELAYING:
+            self.arm(self.upstream.spec.timeouts.response_idle)
+        elif self.phase is WAITING:
+            if self.upload is None or self.upload.done or self.connection.blocked:
+                self.arm(self.upstream.spec.timeouts.response_head)
+            elif self.upload.judged_from < 0:
+                self.upload.judge_from_now()

@@ -173,7 +173,7 @@ class Upstream:
         if self.spec.unavailable is not None:
             exchange.fail(problems.unavailable(self.spec.app, self.spec.unavailable))
             return
-        if first and exchange.upload is not None and exchange.gather(self.spec.request_buffer):
+        if first and exchange.upload is not None and exchange.upload.gather(self.spec.request_buffer):
             return
         if not self._idle and not exchange.tried:
             self._gateway.on_starved(self.spec.app)

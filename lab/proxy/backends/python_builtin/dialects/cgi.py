@@ -30,7 +30,7 @@ class CgiDialect(ProgramDialect):
 
     def request(self, exchange: "Exchange") -> bytes:
         self.output = Output(exchange.request.method == b"HEAD", self._limits.header, self._limits.output)
-        return exchange.held
+        return b"" if exchange.upload is None else exchange.upload.held
 
     def upload(self, payload: bytes, body: Body) -> bytes:
         return payload

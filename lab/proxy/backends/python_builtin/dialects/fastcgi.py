@@ -54,11 +54,12 @@ class FastCgiDialect(ProgramDialect):
         pairs.append(_of_connection(*exchange.introduction))
         pairs.append(_constants(exchange.port, exchange.root, exchange.downstream.secure))
         begin = fastcgi.request_head(pairs, self._keep)
-        if exchange.held:
-            begin += fastcgi.stream(Kind.STDIN, exchange.held)
+        upload = exchange.upload
+        if upload is not None and upload.held:
+            begin += fastcgi.stream(Kind.STDIN, upload.held)
         self._reply = fastcgi.Reply()
         self.output = Output(exchange.request.method == b"HEAD", _HEADER_LIMIT, None)
-        return begin + fastcgi.STDIN_END if exchange.upload is None else begin
+        return begin if exchange.uploading else begin + fastcgi.STDIN_END
 
     def upload(self, payload: bytes, body: Body) -> bytes:
         return fastcgi.stream(Kind.STDIN, payload) + (fastcgi.STDIN_END if body.done else b"")

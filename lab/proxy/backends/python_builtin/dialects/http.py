@@ -34,9 +34,10 @@ class HttpDialect:
         self._held = b""
         self._to_head = request.method == b"HEAD"
         self._chunked = request.length == CHUNKED
-        body = exchange.held
-        if self._chunked:
-            body = chunk(body) + (LAST_CHUNK + exchange.trailers + b"\r\n" if exchange.upload is None else b"")
+        upload = exchange.upload
+        body = b"" if upload is None else upload.held
+        if self._chunked and upload is not None:
+            body = chunk(body) + (LAST_CHUNK + upload.trailers + b"\r\n" if upload.done else b"")
         lines, strip = request.lines, exchange.route.strip
         if strip:
             lines = with_target(request, replaced(request.target, strip, b""))
