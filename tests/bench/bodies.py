@@ -19,8 +19,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from proxy import HERE, contenders, cpu_seconds, free_port, running
-from running import need
+from proxy import HERE, contenders, running
+from running import cpu_seconds, need
+
+from lab.pool.sockdiag import free_port
 
 _PIECE = 256 * 1024
 

@@ -8,7 +8,6 @@ descriptors) is not in it; that is the same for every proxy.
 
 import argparse
 import contextlib
-import json
 import resource
 import socket
 import statistics
@@ -18,8 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from bodies import head, held_kb
-from proxy import HERE, free_port, running
-from running import need
+from proxy import HERE, running
+from running import need, show
+
+from lab.pool.sockdiag import free_port
 
 _SPARE = 200
 """Descriptors for everything else."""
@@ -74,11 +75,7 @@ def main() -> None:
     room_for(given.clients)
     found = [measure(given.clients) for _ in range(given.rounds)]
     document = {"clients": given.clients, "bytes_a_client": round(statistics.median(found)), "rounds": found}
-    if given.json:
-        print(json.dumps(document))
-        return
-    for name, value in document.items():
-        print(f"{name}: {value}")
+    show(document, as_json=given.json)
 
 
 if __name__ == "__main__":

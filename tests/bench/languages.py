@@ -20,11 +20,10 @@ from typing import Any
 import httpx
 
 sys.path.insert(0, str(Path(__file__).parent))
-from running import Running
+from running import Running, reached
 
 from lab import paths
 from lab.config.languages import Language, detect, load
-from lab.core.events import EventKind
 from lab.core.model import Contract
 from lab.core.states import WorkerState
 from lab.engine.remote import RemoteLab
@@ -63,17 +62,6 @@ async def start_time(remote: RemoteLab, app: str) -> float:
     await remote.scale(app, 0)
     await reached(remote, app, WorkerState.EXITED, cursor)
     return (ready - forked) * 1000
-
-
-async def reached(remote: RemoteLab, app: str, state: WorkerState, cursor: int) -> float:
-    """When a worker of `app` came to `state`."""
-    async with asyncio.timeout(60):
-        while True:
-            batch = await remote.events(cursor, wait=1)
-            cursor = batch.next
-            for event in batch.events:
-                if event.kind is EventKind.STATE and event.app == app and event.state is state:
-                    return event.at
 
 
 async def request_time(client: httpx.AsyncClient, app: str) -> float:

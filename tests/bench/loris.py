@@ -10,7 +10,6 @@ There are 32 places at two workers: if bodies on their way held them, the health
 import argparse
 import asyncio
 import contextlib
-import json
 import socket
 import statistics
 import subprocess
@@ -21,8 +20,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from bodies import head
 from idle import room_for
-from proxy import HERE, free_port, pinned, running
-from running import need
+from proxy import HERE, pinned, running
+from running import need, show
+
+from lab.pool.sockdiag import free_port
 
 _HEAD = b"GET /0 HTTP/1.1\r\nHost: bench\r\nX-Slow: "
 _BODY = b"POST /0 HTTP/1.1\r\nHost: bench\r\nContent-Length: 1000\r\n\r\n"
@@ -111,11 +112,7 @@ def main() -> None:
         return
     need("taskset")
     document = summary([measure(given.clients, given.seconds) for _ in range(given.rounds)])
-    if given.json:
-        print(json.dumps(document))
-        return
-    for name, value in document.items():
-        print(f"{name}: {value}")
+    show(document, as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from running import Running, cpu_seconds, supervisors
+from running import Running, cpu_seconds, healing, reached, supervisors
 
 from lab import paths
-from lab.core.events import EventKind
 from lab.core.states import WorkerState
 
 
@@ -41,27 +40,16 @@ async def one_round(folder: Path, workers: int, kills: int, seconds: float) -> d
     await remote.traffic(0)
     cursor, begin = (await remote.snapshot()).events_next, time.monotonic()
     await remote.scale("search", workers)
-    ready = 0
-    while ready < workers:
-        batch = await remote.events(cursor, wait=5)
-        cursor = batch.next
-        ready += sum(event.state is WorkerState.READY for event in batch.events)
+    await reached(remote, "search", WorkerState.READY, cursor, workers)
     all_ready = time.monotonic() - begin
     await asyncio.sleep(5)
     pids = supervisors(lab.process.pid)
-    before, since = cpu_seconds(pids), time.monotonic()
+    before, since = cpu_seconds(*pids), time.monotonic()
     await asyncio.sleep(seconds)
-    cost = 100 * (cpu_seconds(pids) - before) / (time.monotonic() - since)
+    cost = 100 * (cpu_seconds(*pids) - before) / (time.monotonic() - since)
     heals = []
     for number in range(kills):
-        cursor = (await remote.snapshot()).events_next
-        await remote.signal(f"search/{number * 7 % workers}")
-        healed = None
-        while healed is None:
-            batch = await remote.events(cursor, wait=5)
-            cursor = batch.next
-            healed = next((event for event in batch.events if event.kind is EventKind.HEALED), None)
-        heals.append(healed.data["heal_ms"])
+        heals.append(await healing(remote, f"search/{number * 7 % workers}"))
     await remote.close()
     lab.stop()
     return {

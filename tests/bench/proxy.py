@@ -25,10 +25,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parent))
+from running import cpu_seconds
+
+from lab.pool.sockdiag import free_port
+
 HERE = Path(__file__).resolve().parent
 SEARCH = HERE.parent.parent / "samples" / "search" / "c" / "search.c"
 PATH = "/api/search?q=test"
-TICKS = os.sysconf("SC_CLK_TCK")
 
 NGINX = """
 daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
@@ -48,13 +52,6 @@ http {{
   }}
 }}
 """
-
-
-def free_port() -> int:
-    """A port at which nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def pinned(core: int, argv: list[str]) -> list[str]:
@@ -98,12 +95,6 @@ def contenders(folder: Path, workers: list[int], on: bool) -> dict[str, tuple[li
     if importlib.util.find_spec("aiohttp"):
         found["aiohttp"] = ([sys.executable, str(HERE / "aiohttp_process.py"), str(other), *ports], other)
     return found
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def measure(pid: int, port: int, seconds: float) -> dict[str, float]:

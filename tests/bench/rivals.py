@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +19,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from lab import paths
+from lab.pool.sockdiag import free_port
 
 HANDLER = Path(__file__).with_name("handler.py")
 SAMPLES = paths.content("samples")
@@ -42,13 +42,6 @@ def install() -> None:
         subprocess.run([home / "python/bin/pip", "install", "-qqq", *PYPI], check=True)
     if shutil.which("npm") and not (home / "node_modules/.bin/pm2").exists():
         subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund", *NPM], cwd=home, check=True)
-
-
-def free_port() -> int:
-    """A TCP port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Rival(ABC):

@@ -10,10 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lab.core.errors import NoLabError
+from lab.core.events import Event, EventKind
 from lab.core.states import WorkerState
 from lab.engine.remote import RemoteLab
 
@@ -60,6 +62,35 @@ class Running:
         """Ask it to end, and wait."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
+
+
+async def happened(remote: RemoteLab, cursor: int, wanted: Callable[[Event], bool], seconds: float = 60) -> Event:
+    """The first event from `cursor` on that is wanted, as soon as it is there. Each is looked at once, in order."""
+    async with asyncio.timeout(seconds):
+        while True:
+            batch = await remote.events(cursor, wait=5)
+            cursor = batch.next
+            if (found := next(filter(wanted, batch.events), None)) is not None:
+                return found
+
+
+async def reached(remote: RemoteLab, app: str, state: WorkerState, cursor: int, count: int = 1) -> float:
+    """When the `count`th worker of `app` came to `state`."""
+
+    def is_the_last(event: Event) -> bool:
+        nonlocal count
+        count -= event.app == app and event.state is state
+        return count == 0
+
+    return (await happened(remote, cursor, is_the_last)).at
+
+
+async def healing(remote: RemoteLab, worker: str) -> float:
+    """Kill a worker; milliseconds until its successor serves, as the lab tells it."""
+    cursor = (await remote.snapshot()).events_next
+    await remote.signal(worker)
+    event = await happened(remote, cursor, lambda event: event.kind is EventKind.HEALED)
+    return float(event.data["heal_ms"])
 
 
 def _complete(app: Any) -> bool:
@@ -114,7 +145,7 @@ def _rss_kb(pid: int) -> int:
     return int(found[1]) if found else 0
 
 
-def cpu_seconds(pids: list[int]) -> float:
+def cpu_seconds(*pids: int) -> float:
     """User and system time of these processes together."""
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
     return sum(int(one[11]) + int(one[12]) for one in fields) / TICKS
@@ -133,6 +164,15 @@ def wrk(url: str, seconds: float, connections: int) -> dict[str, float]:
         "p99_ms": float(value) * {"us": 0.001, "ms": 1, "s": 1000, "m": 60_000}[unit],
         "failed": failed + (int(wrong[1]) if wrong else 0),
     }
+
+
+def show(document: dict[str, Any], *, as_json: bool) -> None:
+    """Print what was measured, a figure a line."""
+    if as_json:
+        print(json.dumps(document))
+        return
+    for name, value in document.items():
+        print(f"{name}: {value}")
 
 
 def need(*tools: str) -> None:

@@ -21,12 +21,13 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
-from proxy import SEARCH, free_port, measure, running
+from proxy import SEARCH, measure, running
 
 from lab import plugins
 from lab.core.clock import SystemClock
 from lab.core.events import EventRing
 from lab.core.model import Endpoint, Limits, WorkerId
+from lab.pool.sockdiag import free_port
 from lab.proxy.accounting import Tally
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
 from lab.proxy.backends.python_builtin.downstream import Downstream

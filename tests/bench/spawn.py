@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from running import Running, need
+from running import Running, need, reached
 
 from lab import paths
-from lab.core.events import EventKind
 from lab.core.states import WorkerState
 from lab.engine.remote import RemoteLab
 from lab.wire import fastcgi
@@ -52,25 +51,12 @@ async def start_times(remote: RemoteLab, app: str, starts: int) -> list[float]:
     for _ in range(starts):
         cursor = (await remote.snapshot()).events_next
         await remote.scale(app, 1)
-        forked = await _state(remote, app, WorkerState.STARTING, cursor)
-        ready = await _state(remote, app, WorkerState.READY, cursor)
+        forked = await reached(remote, app, WorkerState.STARTING, cursor)
+        ready = await reached(remote, app, WorkerState.READY, cursor)
         taken.append((ready - forked) * 1000)
         await remote.scale(app, 0)
-        await _state(remote, app, WorkerState.EXITED, cursor)
+        await reached(remote, app, WorkerState.EXITED, cursor)
     return taken
-
-
-async def _state(remote: RemoteLab, app: str, state: WorkerState, cursor: int, count: int = 1) -> float:
-    """When the `count`th worker of `app` went to `state`."""
-    async with asyncio.timeout(30):
-        while True:
-            batch = await remote.events(cursor, wait=1)
-            cursor = batch.next
-            for event in batch.events:
-                if event.kind is EventKind.STATE and event.app == app and event.state is state:
-                    count -= 1
-                    if not count:
-                        return event.at
 
 
 def bare_php(folder: Path, starts: int) -> list[float]:
@@ -100,18 +86,18 @@ async def scale_up(remote: RemoteLab) -> float:
     """Milliseconds from `scale c 10` until all ten are READY, from three, under load."""
     cursor = (await remote.snapshot()).events_next
     await remote.scale("c", 3)
-    await _state(remote, "c", WorkerState.READY, cursor, 3)
+    await reached(remote, "c", WorkerState.READY, cursor, 3)
     url = (await remote.snapshot()).listener + "/c?q=http"
     load = subprocess.Popen(["wrk", "-t1", "-c32", "-d20s", url], stdout=subprocess.DEVNULL)
     await asyncio.sleep(1)
     cursor, begin = (await remote.snapshot()).events_next, time.monotonic()
     await remote.scale("c", 10)
-    ready = await _state(remote, "c", WorkerState.READY, cursor, 7)
+    ready = await reached(remote, "c", WorkerState.READY, cursor, 7)
     load.send_signal(signal.SIGINT)
     load.wait()
     cursor = (await remote.snapshot()).events_next
     await remote.scale("c", 0)
-    await _state(remote, "c", WorkerState.EXITED, cursor, 10)
+    await reached(remote, "c", WorkerState.EXITED, cursor, 10)
     return (ready - begin) * 1000
 
 

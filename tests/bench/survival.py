@@ -19,9 +19,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from running import Running, descendants, held, need, supervisors
-
-from lab.core.events import EventKind
+from running import Running, descendants, healing, held, need, supervisors
 
 
 def lives(pid: int) -> bool:
@@ -64,14 +62,7 @@ async def cycles(folder: Path, count: int) -> dict[str, Any]:
     for number in range(count + 10):
         if number == 10:  # the first ones warm caches and pools up
             before = held(kept)
-        cursor = (await remote.snapshot()).events_next
-        await remote.signal(f"search/{number % 3}")
-        healed = None
-        while healed is None:
-            batch = await remote.events(cursor, wait=10)
-            cursor = batch.next
-            healed = next((event for event in batch.events if event.kind is EventKind.HEALED), None)
-        heal.append(healed.data["heal_ms"])
+        heal.append(await healing(remote, f"search/{number % 3}"))
         zombies += sum(state == "Z" for state in descendants(lab.process.pid).values())
     after = held(kept)
     await remote.close()

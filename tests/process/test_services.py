@@ -18,6 +18,7 @@ from lab.core.events import Event, EventKind
 from lab.core.model import HealthMethod, Restart, ServiceHealth, ServiceSpec
 from lab.core.states import ServiceState as S
 from lab.engine.services import Services
+from lab.pool.sockdiag import free_port
 
 SLEEP = ("sleep", "1000")
 QUICK = ServiceHealth(interval=0.02)
@@ -68,12 +69,6 @@ def shell(name: str, script: str, *needs: str, **keys: Any) -> ServiceSpec:
 
 def by(method: HealthMethod, **keys: Any) -> ServiceHealth:
     return ServiceHealth(**{"method": method, "interval": 0.02, "start_timeout": 20.0} | keys)
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
 
 
 def gone(pid: int | None) -> bool:

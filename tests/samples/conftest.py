@@ -19,6 +19,7 @@ from lab import paths
 from lab.config.languages import Language, fill, find_tool, load
 from lab.core.errors import UnavailableError
 from lab.core.model import Contract
+from lab.pool import sockdiag
 
 LANGUAGES = load()
 ANSWER = re.compile(rb"HTTP/1\.1 (\d+) .*?\r\nContent-Length: *(\d+)(?:\r\n.*?)??\r\n\r\n", re.DOTALL | re.IGNORECASE)
@@ -179,7 +180,7 @@ class Starter:
 
     def __call__(self, name: str, contract: Contract = Contract.HTTP_PORT, **environment: str) -> Worker:
         """Sample `name` on a socket as `contract` has it."""
-        address: tuple[str, int] | str = ("127.0.0.1", self.free_port())
+        address: tuple[str, int] | str = ("127.0.0.1", sockdiag.free_port())
         if contract is Contract.HTTP_UNIX:
             address = str(self._folder / f"{len(self._started)}.sock")
         elif contract is not Contract.HTTP_PORT:
@@ -206,12 +207,6 @@ class Starter:
         worker = Worker(process, address, said)
         worker.wait()
         return worker
-
-    @staticmethod
-    def free_port() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
 
     @staticmethod
     def listening() -> socket.socket:
