@@ -29,12 +29,13 @@ from lab.proxy.backends.python_builtin.phase import (
 )
 from lab.proxy.backends.python_builtin.upload import Upload
 from lab.proxy.breaker import Breaker
+from lab.proxy.explain import REQUEST_ID
 from lab.proxy.problems import Problem
 from lab.proxy.retries import Attempt
 from lab.proxy.timeouts import NEVER, Timed
 from lab.wire import cgi
 from lab.wire.bodies import LAST_CHUNK, Body, chunk
-from lab.wire.headers import listed
+from lab.wire.headers import listed, without
 from lab.wire.http1 import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, BadMessageError, RequestHead, ResponseHead, retargeted
 
 if TYPE_CHECKING:
@@ -663,17 +664,14 @@ class Exchange(Timed):
         keep = self._keep = self._may_keep() and (modern or head.length >= 0)
         chunks = modern and head.length < 0
         self.status = head.status
-        lines = head.lines
-        if not head.dated:
-            lines += gateway.date(now)
+        lines, date, added = head.lines, b"" if head.dated else gateway.date(now), self.added
         if self.name:
-            lines = gateway.recorder.explained(self, head, lines, now)
-        if self.added:
-            lines += self.added
-        start = lines + RESPONSE_END[keep, modern, chunks]
+            lines = without(lines, (REQUEST_ID,)) if head.named else lines
+            added = gateway.recorder.explained(self, now) + added
+        end = RESPONSE_END[keep, modern, chunks]
         if download is None:
             self.sent = len(payload)
-            gateway.outbox.send(self.downstream.transport, start + payload)
+            gateway.outbox.send(self.downstream.transport, b"".join((lines, date, added, end, payload)))
             self._complete(head.keep_alive, now)
         else:
             self._eventful = True
@@ -682,7 +680,7 @@ class Exchange(Timed):
             self._endless = head.length == UNTIL_CLOSE
             self._reusable = head.keep_alive
             self._download = download
-            self._pass_on(start, payload)
+            self._pass_on(b"".join((lines, date, added, end)), payload)
 
     def _relay(self, data: bytes) -> None:
         try:

@@ -23,7 +23,6 @@ from lab.proxy.accounting import FAILED, SHED, Outcome
 from lab.proxy.problems import Problem
 from lab.proxy.trace import Traces
 from lab.wire.headers import without
-from lab.wire.http1 import ResponseHead
 
 if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.downstream import Downstream
@@ -158,16 +157,12 @@ class Recorder:
                 return str(foreign[0], "ascii")
         return self.traces.identity(exchange.number, exchange.downstream.own)
 
-    def explained(self, exchange: "Exchange", head: ResponseHead, lines: bytes, now: float) -> bytes:
-        """The lines of a worker's answer, with the fields that say what happened until now."""
-        if head.named:
-            lines = without(lines, (explain.REQUEST_ID,))
+    def explained(self, exchange: "Exchange", now: float) -> bytes:
+        """The fields of a worker's answer that say what happened until now."""
         endpoint, taken = exchange.endpoint, (now - exchange.asked) * 1000
         told = explain.relayed(endpoint.hop, endpoint.who, exchange.status)
-        timing = f"{taken:.3f}".encode()
-        if exchange.queued or exchange.connecting:
-            timing += explain.waits(exchange.queued, exchange.connecting)
-        return lines + exchange.name + told + timing + b"\r\n"
+        waits = explain.waits(exchange.queued, exchange.connecting) if exchange.queued or exchange.connecting else b""
+        return b"%b%b%.3f%b\r\n" % (exchange.name, told, taken, waits)
 
     def explained_problem(self, exchange: "Exchange", problem: Problem) -> bytes:
         """The fields that say what happened to a request that the gateway answers itself."""
