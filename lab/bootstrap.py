@@ -99,8 +99,8 @@ def open_screen(file: Path | None, *, port: int | None, name: str | None, lesson
         return asyncio.run(_show(CgilabApp(lab, open_lesson=lesson, read_only=read_only, lab_stays=False)))
 
 
-def run_lesson(lesson_id: str, name: str) -> int:
-    """A lesson in line mode, on the lab called `name` if it runs, else on one of its own. Returns the exit code."""
+def run_lesson(lesson_id: str, name: str | None) -> int:
+    """A lesson in line mode, on the lab that runs (`conversation.attached`), else on one of its own; the exit code."""
     from lab.learning import lessons, line_mode
 
     lessons.load(lesson_id)  # a wrong ID is told before a lab is started
@@ -134,7 +134,7 @@ def verify_lessons(lesson_id: str | None) -> int:
     return 0 if found.ok else 1
 
 
-def attach_screen(name: str, *, read_only: bool) -> int:
+def attach_screen(name: str | None, *, read_only: bool) -> int:
     """The screen of a lab that runs in another process. Returns the exit code."""
 
     async def session() -> int:

@@ -23,7 +23,7 @@ _USAGE_ERRORS = (UnknownTargetError, NotPossibleError, ReadOnlyError)
 
 def _checked(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
     """The name of a lab is part of the path of its socket, so it is held to what a manifest may say."""
-    if value not in (None, "lab"):
+    if value is not None:
         import msgspec
 
         from lab.core.model import Name
@@ -36,7 +36,7 @@ def _checked(context: click.Context, option: click.Parameter, value: str | None)
     return value
 
 
-_name = click.option("--name", default="lab", show_default=True, callback=_checked, help="The lab to speak to.")
+_name = click.option("--name", callback=_checked, help="The lab to speak to. [default: the one that runs]")
 _own_name = click.option("--name", callback=_checked, help="Name of this lab. [default: the manifest's]")
 _json = click.option("--json", "as_json", is_flag=True, help="One JSON document, and nothing else, on standard output.")
 _manifest = click.option("--manifest", type=click.Path(path_type=Path), help="Apps to run, in JSON or TOML.")
@@ -96,7 +96,7 @@ def up(
 @cgilab.command()
 @_name
 @click.option("--read-only", is_flag=True, help="Look, but change nothing.")
-def attach(name: str, read_only: bool) -> None:
+def attach(name: str | None, read_only: bool) -> None:
     """Open the screen on a lab that already runs."""
     from lab import bootstrap
 
@@ -107,7 +107,7 @@ def attach(name: str, read_only: bool) -> None:
 @_name
 @_json
 @click.option("--full", is_flag=True, help="Endpoints, memory and the last words of every worker too.")
-def status(name: str, as_json: bool, full: bool) -> None:
+def status(name: str | None, as_json: bool, full: bool) -> None:
     """Apps, workers, totals and invariants, now."""
     from lab import report
 
@@ -123,7 +123,7 @@ def status(name: str, as_json: bool, full: bool) -> None:
 @_json
 @click.option("--follow", is_flag=True, help="Go on until interrupted.")
 @click.option("--since", type=click.IntRange(min=0), default=0, help="Begin with the event of this number.")
-def events(name: str, as_json: bool, follow: bool, since: int) -> None:
+def events(name: str | None, as_json: bool, follow: bool, since: int) -> None:
     """What happened, one line an event."""
     from lab import report
 
@@ -140,7 +140,7 @@ def events(name: str, as_json: bool, follow: bool, since: int) -> None:
 @_name
 @_json
 @click.option("--slow", is_flag=True, help="Only those that took long.")
-def trace(identity: str | None, name: str, as_json: bool, slow: bool) -> None:
+def trace(identity: str | None, name: str | None, as_json: bool, slow: bool) -> None:
     """Where the time of a request went, and who was tried.
 
     Without ID, the newest requests that were kept, one a line.
@@ -161,7 +161,7 @@ def trace(identity: str | None, name: str, as_json: bool, slow: bool) -> None:
 @click.argument("app", required=False)
 @_name
 @_json
-def endpoints(app: str | None, name: str, as_json: bool) -> None:
+def endpoints(app: str | None, name: str | None, as_json: bool) -> None:
     """What the balancer believes, beside what the kernel knows.
 
     Of each worker of APP, or of all. Where the two differ, a line says so: a frozen process that would still be
@@ -176,7 +176,7 @@ def endpoints(app: str | None, name: str, as_json: bool) -> None:
     _speak(name, show)
 
 
-def _short(name: str, *words: str) -> None:
+def _short(name: str | None, *words: str) -> None:
     """Run one command of the lab's own language, the one that `:` takes on the screen, on a lab that runs."""
     from lab.engine.commands import execute
 
@@ -190,7 +190,7 @@ def _short(name: str, *words: str) -> None:
 @click.argument("target")
 @click.option("--signal", default="SIGKILL", show_default=True, help="Name or number of the signal.")
 @_name
-def kill(target: str, signal: str, name: str) -> None:
+def kill(target: str, signal: str, name: str | None) -> None:
     """Send a signal to a worker, or to all of an app.
 
     TARGET is a PID, APP, APP/SLOT or `random`. Only the lab's own workers can be hit.
@@ -201,7 +201,7 @@ def kill(target: str, signal: str, name: str) -> None:
 @cgilab.command()
 @click.argument("target")
 @_name
-def freeze(target: str, name: str) -> None:
+def freeze(target: str, name: str | None) -> None:
     """Stop TARGET: it exists, and does not answer (SIGSTOP)."""
     _short(name, "freeze", target)
 
@@ -209,7 +209,7 @@ def freeze(target: str, name: str) -> None:
 @cgilab.command()
 @click.argument("target")
 @_name
-def thaw(target: str, name: str) -> None:
+def thaw(target: str, name: str | None) -> None:
     """Let a frozen TARGET go on (SIGCONT)."""
     _short(name, "thaw", target)
 
@@ -218,7 +218,7 @@ def thaw(target: str, name: str) -> None:
 @click.argument("app")
 @click.argument("workers", type=click.IntRange(min=0))
 @_name
-def scale(app: str, workers: int, name: str) -> None:
+def scale(app: str, workers: int, name: str | None) -> None:
     """Keep this many WORKERS of APP."""
     _short(name, "scale", app, str(workers))
 
@@ -227,7 +227,7 @@ def scale(app: str, workers: int, name: str) -> None:
 @click.argument("app")
 @click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1)
 @_name
-def set_(app: str, changes: tuple[str, ...], name: str) -> None:
+def set_(app: str, changes: tuple[str, ...], name: str | None) -> None:
     """Change settings of APP or of the proxy, or list them.
 
     They hold at once, all of them or none. KEY is a setting of the pool (max_workers, policy, max_requests), of the
@@ -241,7 +241,7 @@ def set_(app: str, changes: tuple[str, ...], name: str) -> None:
 @click.argument("route")
 @click.argument("weights", metavar="APP=WEIGHT...", nargs=-1, required=True)
 @_name
-def shift(route: str, weights: tuple[str, ...], name: str) -> None:
+def shift(route: str, weights: tuple[str, ...], name: str | None) -> None:
     """Share the requests of ROUTE out anew among its apps.
 
     It holds from the next request on. Apps that are not named keep their weight.
@@ -252,14 +252,14 @@ def shift(route: str, weights: tuple[str, ...], name: str) -> None:
 @cgilab.command()
 @click.argument("app")
 @_name
-def reload(app: str, name: str) -> None:
+def reload(app: str, name: str | None) -> None:
     """Replace every worker of APP; no request fails."""
     _short(name, "reload", app)
 
 
 @cgilab.command()
 @_name
-def heal(name: str) -> None:
+def heal(name: str | None) -> None:
     """Thaw, end back-off, and try failed slots again."""
     _short(name, "heal")
 
@@ -278,7 +278,7 @@ def heal(name: str) -> None:
 @_json
 def load(
     scenario: str,
-    name: str,
+    name: str | None,
     users: int,
     rate: float | None,
     seconds: float,
@@ -316,7 +316,7 @@ def lesson_list() -> None:
 @lesson.command("run")
 @click.argument("lesson_id", metavar="ID")
 @_name
-def lesson_run(lesson_id: str, name: str) -> None:
+def lesson_run(lesson_id: str, name: str | None) -> None:
     """Do a lesson in this terminal, one fact a line.
 
     On the lab that runs, else on one of its own.
@@ -355,7 +355,7 @@ def version() -> None:
     click.echo(f"cgilab {lab.__version__}")
 
 
-def _speak(name: str, talk: "Callable[[RemoteLab], Awaitable[int | None]]") -> NoReturn:
+def _speak(name: str | None, talk: "Callable[[RemoteLab], Awaitable[int | None]]") -> NoReturn:
     """Talk with the lab called `name`, and exit."""
     from lab import conversation
 

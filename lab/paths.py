@@ -37,3 +37,8 @@ def control_socket(name: str) -> Path:
     """The control socket of the lab called `name`; `$CGILAB_CONTROL` overrides it."""
     given = os.environ.get("CGILAB_CONTROL")
     return Path(given) if given else runtime() / f"{name}.sock"
+
+
+def control_sockets() -> list[Path]:
+    """Where labs of this user may answer, or did before they were killed; none where `$CGILAB_CONTROL` says where."""
+    return [] if os.environ.get("CGILAB_CONTROL") else sorted(runtime().glob("*.sock"))

@@ -200,5 +200,5 @@ def _bind(sock: socket.socket, path: Path, name: str) -> None:
                 return
         raise NameInUseError(
             f"A lab called {name!r} already runs; its control socket is {path}.",
-            "Open it here with `cgilab attach`, ask it with `cgilab status`, or start another one with --name NAME.",
+            f"Open it here with `cgilab attach --name {name}`, or start another one with another --name.",
         ) from None

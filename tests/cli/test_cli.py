@@ -280,7 +280,24 @@ def test_a_second_lab_of_the_same_name_says_how_to_reach_the_first(run: Run, hom
     done = run("up", "--manifest", home["MANIFEST"])
     assert done.returncode == 3
     assert "already runs" in done.stderr
-    assert "cgilab status" in done.stderr
+    assert "cgilab attach --name cli" in done.stderr
+
+
+def test_a_command_speaks_to_the_only_lab_that_runs_and_asks_which_where_there_are_more(
+    run: Run, home: dict[str, str], up: object
+) -> None:
+    assert json.loads(run("status", "--json").stdout)["name"] == "cli"
+    wrong = run("status", "--name", "other")
+    assert (wrong.returncode, "--name cli" in wrong.stderr) == (3, True)
+    with started(home, "--name", "other") as second:
+        until(second.stdout, "proxy.listening")
+        unsure = run("status")
+        assert unsure.returncode == 3
+        assert "cli and other" in unsure.stderr
+        assert json.loads(run("status", "--json", "--name", "other").stdout)["name"] == "other"
+        second.kill()  # it leaves its socket behind
+        second.wait(20)
+        assert json.loads(run("status", "--json").stdout)["name"] == "cli"
 
 
 def test_an_explicit_port_in_use_names_the_process_that_holds_it(run: Run, home: dict[str, str]) -> None:
