@@ -165,7 +165,7 @@ async def test_a_second_lab_of_the_same_name_says_so_and_starts_nothing(control:
     second = empty_lab(control)
     with pytest.raises(NameInUseError, match=str(control)) as caught:
         await asyncio.to_thread(second.start)
-    assert "cgilab status" in caught.value.remedy
+    assert "cgilab attach --name control" in caught.value.remedy
     assert forkserver.children(os.getpid()) == servers
     assert (await talk(control))[0]["name"] == "control"
 
