@@ -8,6 +8,7 @@ a worker's last words are not left in a buffer when it is killed; without `-S`, 
 because a user's program may import what is installed beside the lab.
 """
 
+import contextlib
 import functools
 import os
 import re
@@ -136,8 +137,10 @@ def versions(language: Language) -> tuple[str, ...]:
         if not place:
             continue
         named = re.compile(re.escape(before) + r"(\d+(?:\.\d+)*)" + re.escape(behind))
-        names = (path.name for folder in _search_path() for path in Path(folder).glob(f"{before}*{behind}"))
-        found.update(match[1] for name in names if (match := named.fullmatch(name)))
+        for folder in _search_path():
+            with contextlib.suppress(OSError):  # PATH may name folders that are not there, or are not for this user
+                names = (path.name for path in Path(folder).iterdir())
+                found.update(match[1] for name in names if (match := named.fullmatch(name)))
     return tuple(sorted(found, key=lambda version: [int(part) for part in version.split(".")], reverse=True))
 
 

@@ -13,6 +13,7 @@ from lab.core.model import HealthMethod
 from lab.core.snapshot import ServiceSnapshot
 from lab.core.states import ServiceState
 from lab.core.tasks import background
+from lab.core.timers import Timer
 from lab.engine.health import check
 from lab.engine.processes import Stoppable
 from lab.engine.service import Action, Service
@@ -47,7 +48,7 @@ class Runner:
         self._process: Stoppable | None = None
         self._running: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         """Of its start, or of its back-off."""
         self._deeds: dict[Action, Callable[[], None]] = {
             Action.START: self._start,
@@ -143,4 +144,4 @@ class Runner:
         self._process.stop()
 
     def _later(self, delay: float, deed: Callable[[], None]) -> None:
-        self._timer = asyncio.get_running_loop().call_later(delay, deed)
+        self._timer = Timer(self._clock, delay, deed)

@@ -1,8 +1,7 @@
 """A slot with the workers in it, and what the supervisor asks about them."""
 
-import asyncio
-
 from lab.core.states import WorkerState
+from lab.core.timers import Timer
 from lab.pool.output import SlotOutput
 from lab.pool.runner import Runner
 from lab.pool.slot import Slot
@@ -25,7 +24,7 @@ class Place:
         """Its worker gets no requests, until it takes the place of another one. A role: it may change at any time."""
         self.luck = 0.0
         """Of its newest worker, from 0 to 1: how much longer than `max_requests` it may live."""
-        self.retry: asyncio.TimerHandle | None = None
+        self.retry: Timer | None = None
 
     @property
     def newest(self) -> Runner:

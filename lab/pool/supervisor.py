@@ -12,11 +12,13 @@ import itertools
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from lab.core.events import EventKind
 from lab.core.model import AppSpec, WorkerId
 from lab.core.states import Cause, WorkerState
+from lab.core.timers import Timer
 from lab.pool import healing
 from lab.pool.build import Builder
 from lab.pool.invariants import PoolInvariants
@@ -322,7 +324,7 @@ class Supervisor:
             return
         self._invariants.waits(place.slot.number, self._with.clock.monotonic() + verdict.delay)
         runner.wait(verdict.state, verdict.delay, verdict.why)
-        place.retry = asyncio.get_running_loop().call_later(verdict.delay, self._retry, place)
+        place.retry = Timer(self._with.clock, verdict.delay, partial(self._retry, place))
 
     def _retry(self, place: Place) -> None:
         self._refill(place)

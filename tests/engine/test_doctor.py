@@ -14,7 +14,7 @@ import msgspec
 import psutil
 import pytest
 
-from lab.config.languages import Language, load
+from lab.config.languages import Language, load, versions
 from lab.core.model import Contract
 from lab.engine.doctor import ENOUGH_FILES, Report, encoded, examine, examine_kernel, render
 
@@ -112,6 +112,15 @@ def test_versions_side_by_side_are_listed_the_newest_first(tmp_path: Path, monke
     assert report.languages[0].versions == ("8.10", "8.2", "7.4")
     assert report.languages[0].version == "php-cgi8.10 8.10.1"
     assert "fastcgi cgi  versions: 8.10, 8.2, 7.4" in render(report)
+
+
+def test_folders_in_the_path_that_cannot_be_read_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_tool(tmp_path, "php-cgi8.2", "echo 'PHP 8.2.1 (cgi-fcgi)'")
+    too_long = tmp_path / ("x" * 300)  # an error for root too, who may read every folder that there is
+    monkeypatch.setenv("PATH", f"{tmp_path / 'none'}:{too_long}:{tmp_path / 'php-cgi8.2'}:{tmp_path}")
+    assert versions(LANGUAGES["php"])[-1:] == ("8.2",)
 
 
 def test_each_language_tells_the_contracts_that_it_can_keep(report: Report) -> None:

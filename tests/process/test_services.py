@@ -325,7 +325,7 @@ async def test_one_that_fails_is_told_with_its_last_words_and_one_that_was_stopp
 
 
 async def test_a_program_that_is_missing_is_told_and_tried_again(beside: Beside) -> None:
-    beside.apply(service("p", command=("no-such-program",)))
+    beside.apply(service("p", command=("no-such-program",), env={"PATH": "/usr/bin:/bin"}))
     told = await beside.state("p", S.BACKOFF)
     assert "cannot start no-such-program: No such file or directory" in told.text
     await beside.state("p", S.STARTING, told.seq)
