@@ -2,9 +2,9 @@
 
 An answer that the gateway makes itself carries them as a rule: it costs nothing that matters, and whoever debugs a 502
 wants to know who said so and why. On relayed answers they are a setting: they tell every client which worker served it
-and how long that took, and cost the gateway some 2 us of CPU a request. (Measured in a loop: looking for somebody
-else's field by expression instead of in a lower-case copy saves 0.3 us, naming a request by a format of bytes 0.2 us,
-and what is the same for a worker and a status is written once.)
+and how long that took, and cost the gateway 1.2 us of Python a request. (Measured in a loop: the parser notes whether
+somebody else's field is there, which an expression would look for twice, for 0.3 us; naming a request by a format of
+bytes saves 0.2 us; and what is the same for a worker and a status is written once.)
 """
 
 import re
@@ -13,7 +13,7 @@ from typing import Final
 
 REQUEST_ID: Final = b"x-request-id"
 FOREIGN_ID: Final = re.compile(rb"(?i)\nx-request-id:[ \t]*([^\r]*)\r")
-"""The field as somebody else wrote it. To search is half as dear as to look into a copy in lower case."""
+"""The field as somebody else wrote it."""
 BELIEVED: Final = re.compile(rb"[0-9A-Za-z._~+/=-]{1,128}")
 """What a trusted client may call a request: nothing that could end a line of a log, or speak to a terminal."""
 

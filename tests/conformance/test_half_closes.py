@@ -50,6 +50,33 @@ async def test_08_who_announced_the_last_request_is_answered_after_ending_its_ha
     assert (totals.answered, totals.abandoned) == (1, 0)
 
 
+async def test_08_of_requests_sent_at_once_the_last_one_tells_whether_answers_are_awaited(world):
+    client, slow = await half_closed(world, GET + GET + LAST)
+    await asyncio.sleep(0)
+    slow.go.set()
+    for _ in range(3):
+        assert (await client.response())[2] == b"ok"
+    assert await client.ended() is None
+    totals = world.proxy.observe().totals
+    assert (totals.answered, totals.abandoned) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("behind", "abandoned"),
+    [(GET, 1), (GET[:-2], 0), (b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\nabc", 1)],
+    ids=["another", "half of one", "half a body"],
+)
+async def test_28_who_announced_no_last_request_has_left_behind_those_that_were_answered(world, behind, abandoned):
+    client, slow = await half_closed(world, GET + behind)
+    await asyncio.sleep(0)
+    slow.go.set()
+    assert (await client.response())[2] == b"ok"
+    assert await client.ended() is not OK
+    await world.until(lambda: world.proxy.observe().totals.in_flight == 0)
+    totals = world.proxy.observe().totals
+    assert (totals.answered, totals.abandoned) == (1, abandoned)
+
+
 async def test_28_who_would_have_asked_on_and_ends_its_half_has_left(world):
     client, slow = await half_closed(world, GET)
     await world.until(lambda: world.proxy.observe().totals.abandoned == 1)

@@ -75,6 +75,8 @@ class Downstream(asyncio.Protocol, Timed):
         self._state = _READY
         self._unread = b""
         self._head_begun = False
+        self._silent = False
+        """The client says no more than what is unread."""
         self._serving = False
         self._reading = True
         self._end = b""
@@ -114,11 +116,13 @@ class Downstream(asyncio.Protocol, Timed):
 
         Whoever announced that this request is the last, by `Connection: close` or HTTP/1.0, may end its half behind
         it, as `printf ... | nc -N` does. From anybody else it is the only sign there is that nobody waits any more: who
-        wants an answer closes when it has read it (RFC 9112 9.6). TLS cannot end one direction alone.
+        wants an answer closes when it has read it (RFC 9112 9.6). Of several requests that were sent at once, the last
+        one tells. TLS cannot end one direction alone.
         """
-        exchange = self.exchange
-        last = self._state is _BUSY and not exchange.uploading and not exchange.request.keep_alive
-        return last and self.transport.can_write_eof()
+        exchange, busy = self.exchange, self._state is _BUSY
+        last = busy and not exchange.uploading and not exchange.request.keep_alive
+        self._silent = bool(self._unread) and (busy or self.blocked)
+        return (last or self._silent) and self.transport.can_write_eof()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gateway.wheel.forget(self)
@@ -267,7 +271,20 @@ class Downstream(asyncio.Protocol, Timed):
             self._head_begun = False
             self.deadline = NEVER
             self._unread = self.exchange.begin(request, data)
+            if self._silent and self._has_left():
+                self._part()
         self._serving = False
+
+    def _has_left(self) -> bool:
+        """Whether a client that says no more does not wait for an answer either, as it said in its last request."""
+        waits = self._unread or not self.exchange.request.keep_alive
+        return self._state is _BUSY and (self.exchange.uploading or not waits)
+
+    def _part(self) -> None:
+        """Let a client have the answers that it waits for, and no more."""
+        self.exchange.abandon()
+        self.exchange.upload, self._unread = None, b""
+        self._close()
 
     def _hear(self, head: bytes) -> None:
         """Find out whom the next request is from, if the peer may say so."""
@@ -292,7 +309,9 @@ class Downstream(asyncio.Protocol, Timed):
             self.pause_reading()
 
     def _await_head(self) -> None:
-        if not self._head_begun:
+        if self._silent:
+            self._part()
+        elif not self._head_begun:
             self._head_begun = True
             self._arm(self._gateway.spec.settings.timeouts.request_head)
 
