@@ -87,7 +87,8 @@ def cost_of_choices(rounds: int, number: int) -> dict[str, dict[str, float]]:
     document = {}
     for policy in plugins.names("cgilab.selection"):
         apps = {size: app_of(size, policy) for size in SIZES}
-        few = max(200, number // (1 if policy in ("round_robin", "random_choice", "two_choices", "peak_ewma") else 50))
+        quick = policy in ("round_robin", "random_choice", "two_choices", "peak_ewma", "first_available")
+        few = max(200, number // (1 if quick else 50))
         found: dict[int, list[float]] = {size: [] for size in SIZES}
         for app in apps.values():
             choices(*app, few // 10)

@@ -18,7 +18,7 @@ import pytest
 import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from lab.core.model import Timeouts
 from lab.wire.bodies import incoming
@@ -98,14 +98,15 @@ HEADS = st.sampled_from(
         b"GET /# HTTP/1.1\r\nHo",
         b"POST /# HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc",
         b"POST /# HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n",
-        b"PUT /# HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + bytes(100_000),
+        b"PUT /# HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n<100000>",
         b"DELETE /# HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\nGET /# HTTP/1.1\r\nHost: x\r\n\r\n",
         b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n",
     ]
 )
-"""Each `#` becomes a number of its own: what a request is known by to its worker, and its answer to its client."""
+"""Each `#` becomes a number of its own: what a request is known by to its worker, and its answer to its client; and
+`<100000>` becomes so many bytes."""
 
-BODIES = st.sampled_from([b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", bytes(200_000), b"zz\r\n", b"\r\n\r\n"])
+BODIES = st.sampled_from([b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", b"<200000>", b"zz\r\n", b"\r\n\r\n"])
 SAID = st.sampled_from(
     [
         b"HTTP/1.1 200 OK\r\nX-For: #\r\nContent-Length: 2\r\n\r\nok",
@@ -116,16 +117,22 @@ SAID = st.sampled_from(
         b"HTTP/1.1 413 No\r\nX-For: #\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n",
         b"0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX-For: #\r\n\r\nuntil the end",
-        b"HTTP/1.1 200 OK\r\nX-For: #\r\nContent-Length: 400000\r\n\r\n" + bytes(400_000),
+        b"HTTP/1.1 200 OK\r\nX-For: #\r\nContent-Length: 400000\r\n\r\n<400000>",
         b"garbage\r\n\r\n",
         b"HTTP/1.1 204 No Content\r\nX-For: #\r\nConnection: close\r\n\r\n",
     ]
 )
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+_MANY = re.compile(rb"<([0-9]+)>")
 _FOR = re.compile(rb"\r\nX-For: ([^\r]*)\r\n")
 _RESET = struct.pack("ii", 1, 0)
 _SOON = 10.0
 """Seconds in which what needs no time has come to pass, on any machine."""
+
+
+def many(match: re.Match[bytes]) -> bytes:
+    """As many bytes as are asked for."""
+    return bytes(int(match[1]))
 
 
 class Connection:
@@ -149,7 +156,7 @@ class Connection:
         if b"Connection: close" in data:
             self.last = len(asked)
         self.answered = len(asked)
-        self.writer.write(data.replace(b"#", asked[-1][1] if asked else b"nobody"))
+        self.writer.write(_MANY.sub(many, data).replace(b"#", asked[-1][1] if asked else b"nobody"))
 
 
 class Visitor(asyncio.Protocol):
@@ -181,7 +188,7 @@ class Visitor(asyncio.Protocol):
 
 
 class Traffic(RuleBasedStateMachine):
-    """Two workers with two places each, and clients."""
+    """Two workers with a place each, so that others soon have to wait, and clients."""
 
     clients: Bundle[Any] = Bundle("clients")
 
@@ -199,7 +206,7 @@ class Traffic(RuleBasedStateMachine):
     async def _open(self) -> None:
         await self.world.start(queue_length=2, timeouts=Timeouts(request_body=1, response_head=1, queue=1))
         for _ in range(2):
-            await self.world.worker(handler=self._serve, concurrency=2)
+            await self.world.worker(handler=self._serve, concurrency=1)
 
     def run(self, coroutine: Any) -> Any:
         return self.loop.run_until_complete(asyncio.wait_for(coroutine, 20))
@@ -236,10 +243,18 @@ class Traffic(RuleBasedStateMachine):
         self.say(-1, said, stray=False)
         return visitor
 
+    @rule(target=clients, heads=st.lists(HEADS, min_size=3, max_size=3))
+    def come_together(self, heads: list[bytes]) -> Any:
+        """More than there are places."""
+        visitors = [self.connect() for _ in heads]
+        for visitor, head in zip(visitors, heads, strict=True):
+            self.send(visitor, head)
+        return multiple(*visitors)
+
     @rule(client=clients, data=HEADS | BODIES)
     def send(self, client: Visitor, data: bytes) -> None:
         if not client.said_all and not client.transport.is_closing():
-            data = re.sub(b"#", lambda _: b"%d" % next(self.numbers), data)
+            data = _MANY.sub(many, re.sub(b"#", lambda _: b"%d" % next(self.numbers), data))
             client.transport.write(data)
             client.reader.feed(data)
 
@@ -296,14 +311,14 @@ class Traffic(RuleBasedStateMachine):
         totals = view.totals
         assert totals.accepted == totals.answered + totals.failed + totals.shed + totals.abandoned + totals.in_flight
         assert totals.accepted <= sum(len(visitor.reader.asked) for visitor in self.visitors)
-        assert all(0 <= self.world.proxy.in_flight(endpoint) <= 2 for endpoint in self.world.endpoints)
+        assert all(0 <= self.world.proxy.in_flight(endpoint) <= 1 for endpoint in self.world.endpoints)
 
     @invariant()
     def nobody_waits_while_there_is_a_place(self) -> None:
         view = self.world.proxy.observe()
         (upstream,) = view.upstreams
         assert view.pending == upstream.queue
-        assert not upstream.queue or [endpoint.in_flight for endpoint in upstream.endpoints] == [2, 2]
+        assert not upstream.queue or [endpoint.in_flight for endpoint in upstream.endpoints] == [1, 1]
 
     @invariant()
     def nobody_is_told_more_than_answers_to_his_own_requests(self) -> None:

@@ -305,6 +305,19 @@ def test_18_first_available_packs():
     assert run.times(2) == [1, 1]
 
 
+def test_18_first_available_knows_who_comes_and_goes_in_whatever_order():
+    made = [Endpoint(slot) for slot in (2, 0, 1, 1)]  # a worker and its successor have the same slot
+    policy = FirstAvailable()
+    asking = Asking(made)
+    for one in made:
+        policy.offered(one)
+    for gone, first in ((1, 2), (3, 2), (2, 0)):
+        policy.withdrawn(made[gone])
+        assert policy.choose(made, asking) is made[first]
+    policy.offered(made[3])
+    assert policy.choose(made, asking) is made[3]
+
+
 def test_18_slow_start_grows_from_a_tenth_to_all():
     assert share(0, 10) == pytest.approx(0.1)
     assert share(5, 10) == pytest.approx(0.55)
