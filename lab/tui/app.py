@@ -195,9 +195,11 @@ class CgilabApp(App[None]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """Everything that has a key, and the choice of a theme."""
+        actions: set[str] = set()
         for active in screen.active_bindings.values():
             binding = active.binding
-            if binding.description and binding.show:
+            if binding.description and binding.show and binding.action not in actions:
+                actions.add(binding.action)  # two keys may do the same
                 run = partial(self.run_action, binding.action, active.node)
                 explained = binding.tooltip or binding.description
                 yield SystemCommand(binding.description, f"{explained} ({self.get_key_display(binding)})", run)

@@ -452,7 +452,9 @@ async def test_a_broken_invariant_is_loud() -> None:
 
 async def test_everything_with_a_key_is_in_the_palette() -> None:
     async with opened() as screen:
-        names = {command.title for command in screen.app.get_system_commands(screen.app.screen)}
+        titles = [command.title for command in screen.app.get_system_commands(screen.app.screen)]
+        names = set(titles)
+        assert len(titles) == len(names)
         wanted = {"Kill", "Term", "Freeze or thaw", "One worker fewer", "One worker more", "Heal all", "Arm", "Quit"}
         assert wanted <= names
 
