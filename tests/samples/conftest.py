@@ -119,6 +119,11 @@ class Worker:
             client.sendall(f"{method} {target} HTTP/1.1\r\nHost: x\r\n{length}{fields}\r\n".encode() + body)
             return client.answers(1)[0]
 
+    def freeze(self) -> None:
+        """Send SIGSTOP. One of several threads takes it and stops the others, which go on until it has its turn."""
+        self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
+
     def stop(self) -> int:
         """Ask it to end; its exit status."""
         self.process.send_signal(signal.SIGTERM)

@@ -360,7 +360,7 @@ def test_sigterm_ends_it_also_while_clients_keep_coming(start: Any, language: st
 
 
 def test_it_lives_on_when_it_was_frozen_and_thawed(worker: Any) -> None:
-    worker.process.send_signal(signal.SIGSTOP)
+    worker.freeze()
     with worker.connect() as client:
         client.sendall(ASK)
         worker.process.send_signal(signal.SIGCONT)
@@ -423,10 +423,10 @@ def test_workers_that_share_a_socket_both_serve_and_one_may_end(start: Any, lang
     with start.listening() as listener:
         one = start.inherit(f"search-{language}", contract, listener)
         assert found(one, "pidfd")["pid"] == one.process.pid
-        one.process.send_signal(signal.SIGSTOP)
+        one.freeze()
         other = start.inherit(f"search-{language}", contract, listener)
     assert found(other, "pidfd")["pid"] == other.process.pid
-    other.process.send_signal(signal.SIGSTOP)
+    other.freeze()
     clients = [one.connect() for _ in range(8)]
     for client in clients:
         client.sendall(ASK)
