@@ -16,7 +16,7 @@ from lab import paths, plugins, report
 from lab.config import languages, manifest
 from lab.conversation import attached, speak
 from lab.core.clock import SystemClock
-from lab.core.errors import NoLabError
+from lab.core.errors import NoLabError, NotPossibleError
 from lab.engine import reload
 from lab.engine.engine import Engine
 from lab.engine.lab import Lab, LabSpec
@@ -89,6 +89,7 @@ def open_screen(file: Path | None, *, port: int | None, name: str | None, lesson
     """Run a lab and its screen in this terminal. Returns the exit code."""
     from lab.learning import lessons, progress
 
+    _need_terminal("A lab without a screen: cgilab up")
     if lesson is not None:
         lessons.load(lesson)  # a wrong ID is told before a lab is started
     elif file is None and not read_only and not progress.load().done(lessons.FIRST):
@@ -136,6 +137,7 @@ def verify_lessons(lesson_id: str | None) -> int:
 
 def attach_screen(name: str | None, *, read_only: bool) -> int:
     """The screen of a lab that runs in another process. Returns the exit code."""
+    _need_terminal("What it shows, as text: cgilab status, cgilab events --follow")
 
     async def session() -> int:
         async with attached(name, read_only=read_only) as remote:
@@ -190,6 +192,13 @@ async def _print_events(lab: LocalLab, *, as_json: bool) -> None:
         for line in report.event_lines(batch, as_json=as_json):
             sys.stdout.write(line + "\n")
         sys.stdout.flush()
+
+
+def _need_terminal(remedy: str) -> None:
+    """The screen reads keys from standard input and draws on standard error; standard output may go elsewhere."""
+    for name, stream in (("input", sys.stdin), ("error", sys.stderr)):
+        if stream is None or not stream.isatty():
+            raise NotPossibleError(f"The screen needs a terminal, and standard {name} is none.", remedy)
 
 
 async def _show(app: "CgilabApp") -> int:

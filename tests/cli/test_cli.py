@@ -248,6 +248,8 @@ def test_a_reader_that_leaves_is_no_error(home: dict[str, str], run: Run, up: ob
         (["up", "--plain", "--json"], 2, "--plain"),
         (["up", "--manifest", "nowhere.json"], 3, "nowhere.json"),
         (["--port", "0", "up"], 2, "cgilab up --help"),
+        (["--port", "0"], 2, "The screen needs a terminal"),
+        (["attach"], 2, "cgilab events --follow"),
         (["up", "--name", "../x"], 2, "'../x'"),
         (["status", "--name", "x" * 33], 2, "up to 32"),
     ],
