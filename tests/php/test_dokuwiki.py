@@ -42,7 +42,7 @@ def wiki(folder: Path) -> AppSpec:
     conf, data = folder / "conf", folder / "data"
     conf.mkdir()
     for file in CONF.iterdir():
-        if file.is_file() and not file.is_symlink():
+        if not file.is_symlink() and file.is_file():
             shutil.copy(file, conf)
     (conf / "local.php").write_text(SETTINGS.format(data=data))
     (conf / "users.auth.php").write_text(ADA)
