@@ -61,6 +61,15 @@ async def test_08_of_requests_sent_at_once_the_last_one_tells_whether_answers_ar
     assert (totals.answered, totals.abandoned) == (3, 0)
 
 
+async def test_08_who_says_no_more_is_let_go_when_the_gateway_answered_the_last_request_itself(world):
+    client, slow = await half_closed(world, GET + b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+    await asyncio.sleep(0)
+    slow.go.set()
+    assert [(await client.response())[0] for _ in range(2)] == [200, 204]
+    assert await client.ended() is None
+    await world.until(lambda: world.proxy.observe().connections == 0)
+
+
 @pytest.mark.parametrize(
     ("behind", "abandoned"),
     [(GET, 1), (GET[:-2], 0), (b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 9\r\n\r\nabc", 1)],

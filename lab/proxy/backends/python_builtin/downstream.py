@@ -195,7 +195,7 @@ class Downstream(asyncio.Protocol, Timed):
             self._gateway.crowd.rests(self)
         if not self._reading:
             self.resume_reading()
-        if self._unread and not self._serving:
+        if (self._unread or self._silent) and not self._serving:
             self._serve()
 
     def hand_over(self, tunnel: Tunnel) -> bytes:
@@ -274,11 +274,14 @@ class Downstream(asyncio.Protocol, Timed):
             if self._silent and self._has_left():
                 self._part()
         self._serving = False
+        if self._silent and self._state is _READY and not (self._unread or self.blocked):
+            self._part()
 
     def _has_left(self) -> bool:
         """Whether a client that says no more does not wait for an answer either, as it said in its last request."""
-        waits = self._unread or not self.exchange.request.keep_alive
-        return self._state is _BUSY and (self.exchange.uploading or not waits)
+        exchange = self.exchange
+        asks_on = exchange.request.keep_alive and not self._unread
+        return self._state is _BUSY and (exchange.uploading or asks_on)
 
     def _part(self) -> None:
         """Let a client have the answers that it waits for, and no more."""
