@@ -159,7 +159,8 @@ class Tally(Latency):
         total.total += 1
         total.sum += took
         self.classes[status // 100] += 1
-        self.received += received
+        if received:
+            self.received += received
         self.sent += sent
 
     def stages(self, queued: float, connecting: float, first: float, took: float) -> None:

@@ -9,7 +9,7 @@ import os
 import re
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
+from typing import Final, final
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -177,6 +177,7 @@ def _without_port(host: bytes) -> bytes:
 # -- the answer
 
 
+@final
 class LocalRedirect(msgspec.Struct, frozen=True):
     """The program has another path of this server answer in its place (RFC 3875 6.2.2)."""
 

@@ -70,7 +70,7 @@ _SIMPLE_RESPONSE = re.compile(
 _NOTABLE_IN_REQUEST = re.compile(
     rb"(?i)\n("
     + _SPECIAL
-    + rb"|host|content-length|expect|proxy|forwarded|x-forwarded-[^:]++|x-request-id):[ \t]*+([^\r]*+)\r"
+    + rb"|host|content-length|expect|proxy|forwarded|x-forwarded-[^:]++|x-request-id|via):[ \t]*+([^\r]*+)\r"
 )
 _NOTABLE_IN_RESPONSE = re.compile(rb"(?i)\n(" + _SPECIAL + rb"|content-length|date|x-request-id):[ \t]*+([^\r]*+)\r")
 
@@ -123,6 +123,8 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """It has to be answered here: TRACE or OPTIONS whose Max-Forwards is 0 (RFC 9110 7.6.2)."""
     named: bool = False
     """The client has given it a name of its own, in X-Request-Id."""
+    relayed: bool = False
+    """It has passed another gateway, as Via says (RFC 9110 7.6.3)."""
 
 
 class ResponseHead(msgspec.Struct, frozen=True, gc=False):
@@ -162,7 +164,7 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     modern = digit == b"1"
     host = length = None
     coding = options = upgrade = b""
-    trailers = named = False
+    trailers = named = relayed = False
     cuts = []
     for field in _NOTABLE_IN_REQUEST.finditer(data, fields - 1, end - 2):
         name, value = field[1].lower(), field[2].rstrip(b" \t")
@@ -172,6 +174,8 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
             length = content_length(value, length)
         elif name == b"x-request-id":
             named = True
+        elif name == b"via":
+            relayed = True
         elif name != b"expect" or not modern:  # HTTP/1.0 knows no interim response (RFC 9110 10.1.1)
             cuts.append((field.start() + 1, field.end() + 1))
             if name == b"connection":
@@ -202,7 +206,7 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     if target[0] != 0x2F or method in _PECULIAR:
         target, host, lines = _other_form(method, target, host, lines)
         lines, last = _one_hop_less(method, length, lines)
-    return RequestHead(method, target, modern, host, length or 0, keep_alive, lines, end, upgrade, last, named)
+    return RequestHead(method, target, modern, host, length or 0, keep_alive, lines, end, upgrade, last, named, relayed)
 
 
 class Section(msgspec.Struct, frozen=True, gc=False):
@@ -242,8 +246,9 @@ def repeated(data: bytes, known: Section, limits: Limits) -> RequestHead | None:
     if method in _PECULIAR:
         return None
     lines, end, same = data[:begin] + known.lines, begin + len(known.raw), known.head
+    host, length, keep_alive, upgrade = same.host, same.length, same.keep_alive, same.upgrade
     return RequestHead(
-        method, target, True, same.host, same.length, same.keep_alive, lines, end, same.upgrade, False, same.named
+        method, target, True, host, length, keep_alive, lines, end, upgrade, False, same.named, same.relayed
     )
 
 

@@ -42,6 +42,7 @@ class EndpointState:
         "_gateway",
         "_idle",
         "_last",
+        "_last_took",
         "_waiting",
         "answered",
         "chosen",
@@ -65,6 +66,7 @@ class EndpointState:
         "runs_programs",
         "since",
         "slot",
+        "told",
         "tunnels",
         "upstream",
         "weight",
@@ -76,6 +78,8 @@ class EndpointState:
         self.upstream = upstream
         self.hop, self.who = str(endpoint), str(endpoint.worker)
         """Its address and its worker, as people name them."""
+        self.told: dict[int, bytes] = {}
+        """How an answer of its worker explains itself, by status."""
         self.places = endpoint.concurrency
         self.room: float = endpoint.concurrency
         """The most requests that it may be given: its places, or without end where it has a queue of its own."""
@@ -113,8 +117,10 @@ class EndpointState:
         self.latency = Tally(gateway.now())
         self.free_since = gateway.now()
         """Monotonic time at which its last request ended, or at which it came to be known."""
-        self._last: tuple[RequestHead, float] | None = None
-        """The request that ended last, and how many seconds it took."""
+        self._last: RequestHead | None = None
+        """The request that ended last ..."""
+        self._last_took = 0.0
+        """... and how many seconds it took."""
         self._broken, self._broke_at = 0, -_TOGETHER
         """Connections that ended with a request at the worker, one soon after the other, and when the last one did."""
         self._gateway = gateway
@@ -180,13 +186,13 @@ class EndpointState:
         """Seconds that its answers take lately; 0.0 where that is not measured."""
         return 0.0 if self.peak is None else self.peak.value(self._gateway.now())
 
-    def ended(self, exchange: Exchange, now: float, *, answered: float | None = None) -> None:
+    def ended(self, exchange: Exchange, now: float, answered: float | None = None) -> None:
         """A request is at the worker no longer. Its place is still to be released.
 
         `answered` is the time at which the head of its answer was here: how long the rest takes, the client decides.
         """
         took = now - self.open.pop(exchange)
-        self._last = exchange.request, took
+        self._last, self._last_took = exchange.request, took
         self.free_since = now
         if self.peak is not None:
             if answered is not None:
@@ -290,7 +296,7 @@ class EndpointState:
         if self.open:
             exchange, began = next(iter(self.open.items()))
             return _request_view(exchange.request, now - began, exchange.identity)
-        return self._last and _request_view(*self._last)
+        return None if self._last is None else _request_view(self._last, self._last_took)
 
     @property
     def connections(self) -> int:

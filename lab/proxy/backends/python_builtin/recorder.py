@@ -160,7 +160,9 @@ class Recorder:
     def explained(self, exchange: "Exchange", now: float) -> bytes:
         """The fields of a worker's answer that say what happened until now."""
         endpoint, taken = exchange.endpoint, (now - exchange.asked) * 1000
-        told = explain.relayed(endpoint.hop, endpoint.who, exchange.status)
+        told = endpoint.told.get(exchange.status)
+        if told is None:
+            told = endpoint.told[exchange.status] = explain.relayed(endpoint.hop, endpoint.who, exchange.status)
         waits = explain.waits(exchange.queued, exchange.connecting) if exchange.queued or exchange.connecting else b""
         return b"%b%b%.3f%b\r\n" % (exchange.name, told, taken, waits)
 
