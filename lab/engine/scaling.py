@@ -115,7 +115,8 @@ class Controller:
         """`ceil(workers * value / target)`, unless the two are near enough to each other."""
         target = self.spec.target
         near = abs(mean - target) <= TOLERANCE * target
-        return workers if near else ceil(max(1, workers) * mean / target), f"the target is {target:g}"
+        # Rounded: a mean of equal looks may be a hair above them, and a hair is not worth a worker.
+        return workers if near else ceil(round(max(1, workers) * mean / target, 6)), f"the target is {target:g}"
 
     def _by_thresholds(self, mean: float, workers: int) -> tuple[int, str]:
         """A step up above `high`, a step down below `low`, unless those that stay would be above `high` again."""

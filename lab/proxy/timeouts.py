@@ -53,7 +53,10 @@ class TimerWheel:
         self._buckets.clear()
 
     def arm(self, timed: Timed, deadline: float) -> None:
-        """Set the deadline of `timed`. When it is not earlier than the one before, as nearly always, that is all."""
+        """Set the deadline of `timed`. When it is not earlier than the one before, as nearly always, that is all.
+
+        What happens with every request does this in its own place, and calls `arm` only if it is earlier.
+        """
         timed.deadline = deadline
         if deadline < timed.looked_at:
             self._put(timed, deadline)

@@ -181,6 +181,11 @@ def test_a_steady_load_is_answered_in_one_direction_only(spec: ScalingSpec, work
     assert len(directions) <= 1
 
 
+def test_a_mean_that_is_a_hair_above_what_was_seen_is_not_worth_a_worker() -> None:
+    spec = ScalingSpec(metric=Metric.CPU, target=1, min_workers=1, max_workers=9)
+    assert [decision.after for decision in run(Controller(spec), 5, [1.6] * LOOKS)] == [8]
+
+
 SLEEPY = """
 import http.server, sys, time
 class Sleepy(http.server.BaseHTTPRequestHandler):

@@ -1,7 +1,8 @@
 """The proxy of the lab itself, on asyncio.Protocol and uvloop.
 
     downstream.py   a client's connection: finds requests in what arrives
-    exchange.py     one request and its response, from admission to its one outcome
+    exchange.py     one request and its response, from admission to its one outcome; phase.py: how far it has come
+    upload.py       a request's body on its way to a worker
     branch.py       routes: what each sends to each app, and whose turn it is
     crowd.py        too many clients; door.py: too many requests
     upstream.py     an app: its endpoints, and the queue before them
@@ -10,7 +11,7 @@
     checks.py       the proxy's own questions to endpoints
     endpoint.py     a worker's places, and the connections to it
     connection.py   a connection to a worker
-    tunnel.py       what both become when client and worker switch protocols: WebSocket
+    tunnel.py       what both become when client and worker switch protocols: WebSocket; logbook.py: what is told of it
     dialects/       what is spoken on it: HTTP, FastCGI or CGI
     cgi_process.py  a CGI program, which answers one request, as a connection
     files.py        the files of an app with a document root

@@ -190,9 +190,12 @@ class Downstream(asyncio.Protocol, Timed):
             self._close()
             return
         self._state = _READY
-        self._gateway.wheel.arm(self, now + self._gateway.spec.settings.timeouts.idle)
-        if self._gateway.crowd is not None:
-            self._gateway.crowd.rests(self)
+        gateway = self._gateway
+        self.deadline = due = now + gateway.spec.settings.timeouts.idle
+        if due < self.looked_at:
+            gateway.wheel.arm(self, due)
+        if gateway.crowd is not None:
+            gateway.crowd.rests(self)
         if not self._reading:
             self.resume_reading()
         if (self._unread or self._silent) and not self._serving:

@@ -144,7 +144,9 @@ class EndpointState:
         if self.routed and self.kept and len(self._idle) + self.in_flight <= self.places:
             connection.reused = True
             self._idle.append(connection)
-            self._gateway.wheel.arm(connection, now + self.upstream.spec.timeouts.upstream_idle)
+            connection.deadline = due = now + self.upstream.spec.timeouts.upstream_idle
+            if due < connection.looked_at:
+                self._gateway.wheel.arm(connection, due)
         else:
             connection.discard()
 

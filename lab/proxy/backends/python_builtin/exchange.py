@@ -361,7 +361,9 @@ class Exchange(Timed):
             gateway.outbox.send(connection.transport, begin)
         if self.upload is None or self.upload.done:
             due = self.asked + self.upstream.spec.timeouts.response_head
-            gateway.wheel.arm(self, due if due < self.until else self.until)
+            self.deadline = due = due if due < self.until else self.until
+            if due < self.looked_at:
+                gateway.wheel.arm(self, due)
         else:
             self.upload.connected(connection)
         if self.downstream.blocked:
@@ -661,7 +663,7 @@ class Exchange(Timed):
             return
         gateway, modern = self._gateway, self.request.modern
         now = gateway.now()
-        keep = self._keep = self._may_keep() and (modern or head.length >= 0)
+        keep = self._keep = (modern or head.length >= 0) and self._may_keep()
         chunks = modern and head.length < 0
         self.status = head.status
         lines, date, added = head.lines, b"" if head.dated else gateway.date(now), self.added
