@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,8 @@ _FOLDERS = pytest.StashKey[Path]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Point the lab's state, cache and sockets to a new folder. Its path is short: that of a Unix socket has to be."""
+    # A shell lets what it runs in the background ignore SIGINT, and whatever the tests start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="cgilab-"))
     config.stash[_FOLDERS] = folder
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
