@@ -2,9 +2,9 @@
 
     tests/bench/proxy.py [--json] [--seconds 4] [--rounds 5] [--on]
 
-Rounds are interleaved, so that what else the machine does hits everybody. The proxy has core 0; wrk and the workers
-have core 1. CPU is that of the proxy's process alone, from /proc. nginx runs one worker process with keep-alive
-upstreams and no access log. The built-in proxy runs with all it has: strict parsing, queue, accounting, timeouts.
+Rounds are interleaved, so that what else the machine does hits everybody, and compared within each. The proxy has
+core 0; wrk and the workers have core 1. CPU is that of the proxy's process alone, from /proc. nginx runs one worker
+process with keep-alive upstreams and no access log. The built-in proxy runs with all it has: strict parsing, queue, accounting, timeouts.
 With `--on` it runs a second time beside itself, with everything on by which it explains itself: X-Request-Id,
 Proxy-Status and Server-Timing on every answer, and of a hundred requests the trace of one and a line of JSON.
 """
@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -147,23 +147,43 @@ def compare(seconds: float, rounds: int, on: bool) -> dict[str, list[dict[str, f
 
 
 def summary(results: dict[str, list[dict[str, float]]], rounds: int) -> dict[str, object]:
-    """Medians with their spread, and the ratios that matter."""
+    """Medians with their spread, and the ratios that matter: medians of those of each round, for a machine drifts."""
     proxies = {}
     for proxy, measured in results.items():
         figures = {key: [one[key] for one in measured] for key in ("rps", "cpu_us", "p99_ms")}
         proxies[proxy] = {key: round(statistics.median(values), 2) for key, values in figures.items()}
         proxies[proxy]["rps_spread"] = [round(min(figures["rps"])), round(max(figures["rps"]))]
     document: dict[str, object] = {"rounds": rounds, "proxies": proxies}
-    ours = proxies["cgilab"]
-    if "all on" in proxies:
-        document["us_for_explaining"] = round(proxies["all on"]["cpu_us"] - ours["cpu_us"], 2)
-        document["ratio_all_on"] = round(proxies["all on"]["rps"] / ours["rps"], 3)
+    ours, everything = results["cgilab"], results.get("all on")
+    if everything:
+        document["us_for_explaining"] = _median(
+            one["cpu_us"] - other["cpu_us"] for one, other in _pairs(everything, ours)
+        )
+        document["ratio_all_on"] = _ratio(everything, ours, "rps")
     if "nginx" in proxies:
-        document["ratio_to_nginx"] = round(ours["rps"] / proxies["nginx"]["rps"], 3)
-        document["cpu_ratio_to_nginx"] = round(ours["cpu_us"] / proxies["nginx"]["cpu_us"], 3)
+        document["ratio_to_nginx"] = _ratio(ours, results["nginx"], "rps")
+        document["cpu_ratio_to_nginx"] = _ratio(ours, results["nginx"], "cpu_us")
+        if everything:
+            document["ratio_all_on_to_nginx"] = _ratio(everything, results["nginx"], "rps")
+            document["cpu_ratio_all_on_to_nginx"] = _ratio(everything, results["nginx"], "cpu_us")
     if "aiohttp" in proxies:
-        document["ratio_to_next_python"] = round(ours["rps"] / proxies["aiohttp"]["rps"], 2)
+        document["ratio_to_next_python"] = _ratio(ours, results["aiohttp"], "rps")
     return document
+
+
+Rounds = list[dict[str, float]]
+
+
+def _pairs(ours: Rounds, theirs: Rounds) -> Iterator[tuple[dict[str, float], dict[str, float]]]:
+    return zip(ours, theirs, strict=True)
+
+
+def _ratio(ours: Rounds, theirs: Rounds, key: str) -> float:
+    return _median(one[key] / other[key] for one, other in _pairs(ours, theirs))
+
+
+def _median(values: Iterable[float]) -> float:
+    return round(statistics.median(values), 3)
 
 
 def main() -> None:

@@ -30,8 +30,9 @@ class WorkerConnection(asyncio.Protocol, Timed):
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        if self.exchange is not None:
-            self.exchange.received(data)
+        exchange = self.exchange
+        if exchange is not None:
+            exchange.received(data)
         else:
             self.discard()
 

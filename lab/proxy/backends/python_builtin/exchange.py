@@ -722,7 +722,7 @@ class Exchange(Timed):
         if endpoint.runs_programs:
             for remark in connection.dialect.remarks():
                 endpoint.tell(remark, connection.pid)
-        if reusable and not connection.blocked and not self.uploading:
+        if reusable and not connection.blocked and (self.upload is None or self.upload.done):
             if self.downstream.blocked:
                 connection.transport.resume_reading()  # the next client may take its answer
             endpoint.keep(connection, now)
