@@ -4,9 +4,10 @@
 
 Rounds are interleaved, so that what else the machine does hits everybody, and compared within each. The proxy has
 core 0; wrk and the workers have core 1. CPU is that of the proxy's process alone, from /proc. nginx runs one worker
-process with keep-alive upstreams and no access log. The built-in proxy runs with all it has: strict parsing, queue, accounting, timeouts.
-With `--on` it runs a second time beside itself, with everything on by which it explains itself: X-Request-Id,
-Proxy-Status and Server-Timing on every answer, and of a hundred requests the trace of one and a line of JSON.
+process with keep-alive upstreams and no access log. The built-in proxy runs with all it has: strict parsing, queue,
+accounting, timeouts. With `--on` it runs a second time beside itself, with everything on by which it explains itself:
+X-Request-Id, Proxy-Status and Server-Timing on every answer, and of a hundred requests the trace of one and a line of
+JSON.
 """
 
 import argparse
