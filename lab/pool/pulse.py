@@ -1,7 +1,9 @@
 """Is a READY worker still well? Asked at intervals, for as long as it is to serve.
 
 Each worker has a pulse of its own, so that one that hangs delays no other. A pulse is a timer and, now and then, one
-connection: no task, for a pool may have a thousand of them.
+connection: no task, for a pool may have a thousand of them. A question that was not answered in time counts as wrong,
+and is waited for again, for the worker may only be frozen; the answer that comes then ends the question, and says no
+more than that: who is always late is not well.
 """
 
 import asyncio
@@ -66,6 +68,8 @@ class Pulse:
         self._clock = clock
         self._timer: asyncio.TimerHandle | None = None
         self._probe: Probe | None = None
+        self._missed = False
+        """The answer to its question is late, and has counted as wrong."""
         self.due: float | None = None
         """Monotonic time at which the next question is to be asked; None while one is, or none is to come."""
         self.occupies = False
@@ -133,13 +137,18 @@ class Pulse:
             self._probe.look()
         if self._probe is None:
             return
+        self._missed = True
         self._ended(unanswered(self._patient.question, self._patient.liveness.timeout))
 
     def _heard(self, wrong: str) -> None:
         self._probe = None
         if self._timer is not None:
             self._timer.cancel()
-        self._ended(wrong)
+        if self._missed:
+            self._missed = False
+            self.start()
+        else:
+            self._ended(wrong)
 
     def _ended(self, wrong: str) -> None:
         self._leave()

@@ -307,7 +307,7 @@ def _connected(endpoint: Any) -> socket.socket:
 
 
 @pytest.mark.parametrize("protocol", ["http-port", "http-unix", "http-fd"])
-async def test_a_frozen_worker_finds_one_question_when_it_is_thawed_and_is_well_by_answering_it(bench, protocol):
+async def test_a_frozen_worker_finds_one_question_when_it_is_thawed_and_is_well_by_answering_the_next(bench, protocol):
     says = "    print('asked', flush=True)\n    with connection:\n"
     counts = ANSWERS_WITH_ITS_PID.replace("    with connection:\n", says)
     await bench.pool.apply((bench.strict(app(bench, protocol, FINDS_ITS_SOCKET + counts)),))

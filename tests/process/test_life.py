@@ -338,6 +338,18 @@ async def test_a_worker_that_has_answered_is_well_however_late_the_lab_looks(ben
     assert bench.count(_S.UNHEALTHY) == 0
 
 
+async def test_a_worker_that_always_answers_late_is_not_well_by_any_of_its_answers(bench):
+    answered = bench.folder / "answered"
+    late = bench.PROGRAM.replace("        connection.sendall", "        time.sleep(0.6)\n        connection.sendall")
+    counts = "import time\n" + late + f"        open({str(answered)!r}, 'a').write('.')\n"
+    strict = Liveness(interval=0.05, timeout=0.05, fall=2)
+    await bench.pool.apply((msgspec.structs.replace(bench.app(counts), liveness=strict),))
+    await bench.state(_S.UNHEALTHY)
+    before = answered.stat().st_size
+    await bench.until(lambda: answered.stat().st_size >= before + 4)  # a new question follows the answer to the last
+    assert bench.count(_S.READY) == 1
+
+
 async def test_a_busy_worker_is_not_probed_but_judged_by_its_oldest_request(bench):
     await bench.pool.apply((bench.strict(bench.app()),))
     await bench.state(_S.READY)

@@ -5,6 +5,8 @@ import os
 import shutil
 import socket
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
@@ -17,8 +19,10 @@ import lab.engine.service
 from lab.core.events import Event, EventKind
 from lab.core.model import HealthMethod, Restart, ServiceHealth, ServiceSpec
 from lab.core.states import ServiceState as S
+from lab.engine.health import check
 from lab.engine.services import Services
 from lab.pool.sockdiag import free_port
+from tests.process.conftest import PATIENCE
 
 SLEEP = ("sleep", "1000")
 QUICK = ServiceHealth(interval=0.02)
@@ -230,6 +234,53 @@ async def test_a_server_that_accepts_and_says_nothing_is_not_waited_for(beside: 
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         beside.apply(service("p", health=by(HealthMethod.HTTP, url=url, timeout=0.1)))
         await beside.bench.until(lambda: "did not answer within 0.1 s" in beside.now("p").why)
+
+
+async def test_an_http_answer_that_is_there_in_time_counts_however_late_the_lab_looks(beside: Beside) -> None:
+    patience, loop = 2.0, asyncio.get_running_loop()
+    held_up, answered = threading.Event(), threading.Event()
+
+    def hold_up() -> None:
+        held_up.set()
+        answered.wait(PATIENCE)
+        time.sleep(1.1 * patience)
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            loop.call_soon_threadsafe(hold_up)
+            held_up.wait(PATIENCE)
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nok")
+        answered.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        serving = asyncio.create_task(asyncio.to_thread(serve))
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        spec = service("p", health=by(HealthMethod.HTTP, url=url, timeout=patience))
+        assert await check(spec, beside.bench.pool) == ""
+        await serving
+
+
+async def test_a_command_that_ended_in_time_counts_however_late_the_lab_looks(beside: Beside, tmp_path: Path) -> None:
+    patience, started, ended = 2.0, tmp_path / "started", tmp_path / "ended"
+
+    def hold_up() -> None:
+        since = time.monotonic()
+        while not ended.exists() and time.monotonic() - since < PATIENCE:
+            time.sleep(0.01)
+        time.sleep(1.1 * patience)
+
+    async def watch() -> None:
+        while not started.exists():
+            await asyncio.sleep(0.005)
+        hold_up()
+
+    command = ("sh", "-c", f"touch {started}; sleep 0.2; touch {ended}")
+    watching = asyncio.create_task(watch())
+    spec = service("p", health=by(HealthMethod.COMMAND, command=command, timeout=patience))
+    assert await check(spec, beside.bench.pool) == ""
+    await watching
 
 
 async def test_nobody_listening_is_told_with_the_reason(beside: Beside) -> None:
