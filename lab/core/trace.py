@@ -58,7 +58,10 @@ class Tunnelled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """One request from its acceptance to its end. The five stages follow one another; together they are `total_s`."""
+    """One request from its acceptance to its end. Its six stages together are `total_s`.
+
+    Without a retry they follow one another; with one, each is the sum over all attempts.
+    """
 
     id: str
     """What the client was told as X-Request-Id, if it was told."""
@@ -80,13 +83,15 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """answered, failed, shed or abandoned."""
     kept: tuple[Why, ...]
     prepare_s: float
-    """Until it could be given to anybody: for a body that has to be here first, for a look at the disk."""
+    """With the gateway: until a body that has to be here first was, a file was looked up, or it was answered here."""
     queue_s: float
     """Waiting for a place at a worker."""
     connect_s: float
-    """Waiting for a connection to it."""
+    """Waiting for a connection to it, those that came to nothing included."""
+    tried_s: float
+    """At workers that had it and failed it, before others were asked."""
     worker_s: float
-    """From there to the head of its answer."""
+    """From there to the head of its answer, or until it was given up."""
     transfer_s: float
     """From the head of the answer to its end."""
     total_s: float

@@ -20,9 +20,10 @@ _MOST: Final = 0.5
 """Who has more than this share of the time is to blame for it."""
 
 _HINTS: Final = {
-    "prepare": "the gateway could not send it yet: its body had to be here first, or the disk was asked for a file",
+    "prepare": "the gateway had it: the body had to be here first, the disk was asked for a file, or it wrote a page",
     "queue": "no worker had a place for it: give the app more workers, or find out what keeps them busy",
     "connect": "the worker took no connection: its backlog is full, it is frozen, or it has just died",
+    "tried": "those who were asked first failed it, and somebody else had to be found",
     "worker": "the worker took so long: `slow_request` of the app tells what it is doing meanwhile",
     "transfer": "the answer came, or was taken, slowly: it is long, or worker or client are slow",
 }
@@ -97,9 +98,10 @@ def _stages(trace: Trace) -> list[tuple[str, str, float]]:
     """Name, words and seconds of each stage, in order."""
     worker = _who(trace.attempts[-1]) if trace.attempts else "nobody"
     return [
-        ("prepare", "made ready: body read, file looked up", trace.prepare_s),
+        ("prepare", "with the gateway itself", trace.prepare_s),
         ("queue", "waited for a place at a worker", trace.queue_s),
         ("connect", "waited for a connection", trace.connect_s),
+        ("tried", "with workers that failed it", trace.tried_s),
         ("worker", f"{worker} had it", trace.worker_s),
         ("transfer", "the answer went to the client", trace.transfer_s),
     ]

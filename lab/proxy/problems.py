@@ -13,12 +13,16 @@ from lab.proxy.accounting import Outcome
 _USUAL = {
     403: "http_request_denied",
     429: "http_request_denied",
+    501: "http_request_error",
     502: "http_protocol_error",
     503: "destination_unavailable",
     504: "http_response_timeout",
+    505: "http_request_error",
 }
 """Status to error type of RFC 9209 2.3."""
 _LIMIT = "connection_limit_reached"
+_PHRASES = {413: "Content Too Large", 414: "URI Too Long"}
+"""As RFC 9110 has them; `http` before Python 3.13 has the names of an older one."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Problem:
 
     @cached_property
     def _body(self) -> bytes:
-        document = {"title": HTTPStatus(self.status).phrase, "status": self.status, "detail": self.detail}
+        document = {"title": _phrase(self.status), "status": self.status, "detail": self.detail}
         return json.dumps(document | ({"remedy": self.remedy} if self.remedy else {})).encode() + b"\n"
 
     @cached_property
@@ -62,14 +66,17 @@ class Problem:
 
 def head(status: int, content_type: str, length: int, fields: bytes = b"") -> bytes:
     """Head of a response made here, without its empty line."""
-    phrase = HTTPStatus(status).phrase.encode()
     return b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b" % (
         status,
-        phrase,
+        _phrase(status).encode(),
         content_type.encode(),
         length,
         fields,
     )
+
+
+def _phrase(status: int) -> str:
+    return _PHRASES.get(status) or HTTPStatus(status).phrase
 
 
 OPTIONS = b"HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"

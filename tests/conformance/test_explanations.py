@@ -60,6 +60,8 @@ async def test_13_proxy_status_of_each_failure_has_the_type_that_rfc_9209_gives_
     assert (status, "error=http_protocol_error;" in fields(head, "Proxy-Status")[0]) == (502, True)
     status, head, _ = await asked(world, b"GET / HTTP/1.1\r\n\r\n")
     assert (status, "error=http_request_error;" in fields(head, "Proxy-Status")[0]) == (400, True)
+    status, head, _ = await asked(world, b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n")
+    assert (status, "error=http_request_error;" in fields(head, "Proxy-Status")[0]) == (501, True)
 
 
 async def test_13_by_default_a_relayed_answer_passes_as_it_is(world):

@@ -7,9 +7,10 @@ import socket
 import msgspec
 
 from lab.core.events import EventKind
-from lab.core.model import Timeouts
+from lab.core.model import RetrySpec, Timeouts
 from lab.core.trace import Why
-from tests.conformance.conftest import GET, OK
+from lab.engine import timeline
+from tests.conformance.conftest import GET, OK, Gate
 from tests.conformance.test_traffic import full_backlog
 
 
@@ -30,6 +31,18 @@ def late(seconds):
                 writer.write(OK)
 
     return handler
+
+
+def assert_stages_add_up(trace):
+    stages = (
+        trace.prepare_s,
+        trace.queue_s,
+        trace.connect_s,
+        trace.tried_s,
+        trace.worker_s,
+        trace.transfer_s,
+    )
+    assert abs(sum(stages) - trace.total_s) < 1e-6
 
 
 async def test_29_a_slow_request_is_traced_with_where_its_time_went(world):
@@ -61,8 +74,7 @@ async def test_29_a_slow_request_is_traced_with_where_its_time_went(world):
     assert first.connect_s > 0
     assert min(first.worker_s, second.worker_s) >= 0.14
     for trace in (first, second):
-        stages = (trace.prepare_s, trace.queue_s, trace.connect_s, trace.worker_s, trace.transfer_s)
-        assert abs(sum(stages) - trace.total_s) < 1e-6
+        assert_stages_add_up(trace)
         assert (trace.status, trace.outcome, trace.sent) == (200, "answered", 2)
         assert [(one.worker, one.failure) for one in trace.attempts] == [("app/0", "")]
     assert world.proxy.traces(second.id) == (second,)
@@ -105,7 +117,71 @@ async def test_29_a_client_that_leaves_while_its_first_connection_is_made_leaves
         await world.until(lambda: world.proxy.observe().totals.abandoned == 1)
     (trace,) = world.proxy.traces()
     assert trace.outcome == "abandoned"
-    assert [(one.worker, one.failure) for one in trace.attempts] == [("app/0", "")]
+    ((worker, failure),) = [(one.worker, one.failure) for one in trace.attempts]
+    assert (worker, failure) == ("app/0", "The client left before it was connected.")
+    assert trace.worker_s == 0.0 < trace.connect_s
+    assert_stages_add_up(trace)
+
+
+async def test_29_a_client_that_leaves_while_its_worker_works_is_not_told_of_as_answered(world):
+    await world.start()
+    await settings(world, trace_sample=1)
+    gate = Gate()
+    await world.worker(handler=gate)
+    client = await world.client()
+    await client.send(GET)
+    await gate.arrived.acquire()
+    client.close()
+    await world.until(lambda: world.proxy.observe().totals.abandoned == 1)
+    gate.go.release()
+    (trace,) = world.proxy.traces()
+    assert [one.failure for one in trace.attempts] == ["The client left before it had answered."]
+    assert_stages_add_up(trace)
+
+
+async def test_29_the_time_at_a_worker_that_failed_it_is_told_as_such(world):
+    """And not as the gateway's own, or as that of the worker that answered."""
+    await world.start(retries=RetrySpec(on=("reset",)))
+    await settings(world, slow=0.1)
+
+    async def dies(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.2)
+
+    await world.worker(handler=dies)
+    await world.worker()
+    while await world.get() == 200 and not (kept := world.proxy.traces(why=Why.RETRIED)):
+        pass  # whose turn it is
+    (trace,) = kept
+    assert trace.tried_s >= 0.19
+    assert trace.tried_s == trace.attempts[0].seconds
+    assert trace.prepare_s + trace.worker_s < 0.19
+    assert_stages_add_up(trace)
+    assert any("those who were asked first failed it" in line for line in timeline.lines(trace))
+
+
+async def test_29_what_waits_for_a_place_after_its_worker_failed_it_is_at_no_worker(world):
+    timeouts = Timeouts(queue=0.2)
+    await world.start(timeouts=timeouts, retries=RetrySpec(on=("reset",)))
+    await settings(world, slow=0)
+    go, arrived = asyncio.Event(), asyncio.Event()
+
+    async def dies(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        world.proxy.remove(world.endpoints[0])
+        arrived.set()
+        await go.wait()
+
+    await world.worker(handler=dies, concurrency=1)
+    asking = asyncio.create_task(world.get())
+    await arrived.wait()
+    go.set()
+    assert await asking == 503
+    (trace,) = world.proxy.traces()
+    assert trace.worker_s == 0.0
+    assert trace.queue_s >= 0.19
+    assert [bool(one.failure) for one in trace.attempts] == [True]
+    assert_stages_add_up(trace)
 
 
 async def test_29_a_request_without_answer_tells_who_was_tried_and_what_the_client_was_told(world):
@@ -122,6 +198,8 @@ async def test_29_a_request_without_answer_tells_who_was_tried_and_what_the_clie
     assert all(one.failure for one in trace.attempts)
     assert "refused" in trace.detail
     assert trace.total_s >= trace.queue_s >= 0.29
+    assert trace.worker_s == 0.0
+    assert_stages_add_up(trace)
 
 
 async def test_29_a_retried_request_tells_the_one_that_failed_and_the_one_that_answered(world):

@@ -21,6 +21,7 @@ TRACE = Trace(
     prepare_s=0.0,
     queue_s=0.75,
     connect_s=0.0,
+    tried_s=0.0,
     worker_s=0.25,
     transfer_s=0.0,
     total_s=1.0,
@@ -39,7 +40,7 @@ def test_29_a_timeline_has_each_stage_that_there_was_where_it_lies_in_the_whole(
     assert queue.rstrip().endswith("750.0 ms")
     assert worker.lstrip().startswith("750.0 ms")
     assert not any("connection" in line for line in lines)
-    assert not any("made ready" in line for line in timeline.lines(replace(TRACE, prepare_s=0.00001)))
+    assert not any("gateway itself" in line for line in timeline.lines(replace(TRACE, prepare_s=0.00001)))
 
 
 @pytest.mark.parametrize(
@@ -48,6 +49,7 @@ def test_29_a_timeline_has_each_stage_that_there_was_where_it_lies_in_the_whole(
         ({"queue_s": 0.9, "worker_s": 0.1}, "90% of the time, no worker had a place"),
         ({"queue_s": 0.1, "worker_s": 0.9}, "90% of the time, the worker took so long"),
         ({"queue_s": 0.1, "worker_s": 0.1, "connect_s": 0.8}, "80% of the time, the worker took no connection"),
+        ({"queue_s": 0.1, "worker_s": 0.1, "tried_s": 0.8}, "80% of the time, those who were asked first failed it"),
         ({"queue_s": 0.4, "worker_s": 0.3, "transfer_s": 0.3}, "no stage alone"),
     ],
 )

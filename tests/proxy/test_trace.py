@@ -20,6 +20,7 @@ def trace(identity: str, *kept: Why, at: float = 0.0) -> Trace:
         prepare_s=0.0,
         queue_s=0.0,
         connect_s=0.0,
+        tried_s=0.0,
         worker_s=0.1,
         transfer_s=0.0,
         total_s=0.1,

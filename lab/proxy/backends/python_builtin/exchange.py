@@ -145,7 +145,7 @@ class Exchange(Timed):
         self.started = 0.0
         """Monotonic time of its acceptance; so are the next two."""
         self.asked = 0.0
-        """When the worker was last sent it."""
+        """When it was sent to the worker that has it; 0 while none has."""
         self.first = 0.0
         """When the head of an answer that comes in pieces was there; 0 for one that came whole."""
         self.queued = 0.0
@@ -572,7 +572,7 @@ class Exchange(Timed):
         self._note(why, now - self.asked, sent=True)
         self._count_retry()
         self.tried = upstream.elsewhere(self)
-        self.phase = ACCEPTED
+        self.phase, self.asked = ACCEPTED, 0.0
         self.connection.discard()
         endpoint.ended(self, now)
         upstream.admit(self)
@@ -602,6 +602,7 @@ class Exchange(Timed):
 
     def _connect(self) -> None:
         self.phase = CONNECTING
+        self.asked = 0.0
         self._eventful = True
         self._connecting = asyncio.get_running_loop().create_task(self.endpoint.connect(self))
         self._wait(self.upstream.spec.timeouts.connect)

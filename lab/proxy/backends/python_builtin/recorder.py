@@ -37,6 +37,12 @@ _TELL_EVERY: Final = 1.0
 _LONGEST: Final = 2048
 """Bytes of a target that are kept."""
 
+_UNFINISHED: Final = {
+    Outcome.ABANDONED: "The client left before it had answered.",
+    Outcome.FAILED: "Its answer broke off.",
+}
+"""What is said of the worker that had a request which ended so, without a word of the gateway's."""
+
 
 class Recorder:
     """Decides what to remember, and remembers it."""
@@ -98,7 +104,7 @@ class Recorder:
                 first=exchange.first and exchange.first - exchange.started,
                 route=exchange.route.name,
                 app=exchange.route.app,
-                worker=exchange.endpoint.who if exchange.asked else "",
+                worker=exchange.endpoint.who if exchange.asked or exchange.tried else "",
             )
         )
 
@@ -168,10 +174,10 @@ class Recorder:
 
     def explained_problem(self, exchange: "Exchange", problem: Problem) -> bytes:
         """The fields that say what happened to a request that the gateway answers itself."""
-        asked = exchange.asked > 0
+        hop = exchange.endpoint.hop if exchange.asked or exchange.tried else ""
         total = b"Server-Timing: total;dur=%.3f" % ((self._now() - exchange.started) * 1000)
         timing = total + explain.waits(exchange.queued, exchange.connecting) + b"\r\n"
-        return _named(exchange.identity) + problem.proxy_status(exchange.endpoint.hop if asked else "") + timing
+        return _named(exchange.identity) + problem.proxy_status(hop) + timing
 
     def ended(self, exchange: "Exchange", outcome: Outcome, took: float) -> None:
         """A request ended that is slow, failed, was retried or is of the sample."""
@@ -199,6 +205,7 @@ class Recorder:
         end = exchange.started + took
         head = exchange.first or end
         asked = exchange.asked or end
+        tried = sum(one.seconds for one in exchange.attempts if one.sent)
         return Trace(
             id=exchange.identity,
             at=self._clock.wall() - took,
@@ -211,15 +218,16 @@ class Recorder:
             status=exchange.status,
             outcome=outcome,
             kept=reasons,
-            prepare_s=max(0.0, asked - exchange.started - exchange.queued - exchange.connecting),
+            prepare_s=max(0.0, asked - exchange.started - exchange.queued - exchange.connecting - tried),
             queue_s=exchange.queued,
             connect_s=exchange.connecting,
+            tried_s=tried,
             worker_s=head - asked,
             transfer_s=end - head,
             total_s=took,
             received=exchange.uploaded,
             sent=exchange.sent,
-            attempts=_attempts(exchange),
+            attempts=_attempts(exchange, outcome),
             detail=problem.detail if problem is not None else "",
         )
 
@@ -234,6 +242,7 @@ class Recorder:
             "prepare": trace.prepare_s,
             "queue": trace.queue_s,
             "connect": trace.connect_s,
+            "tried": trace.tried_s,
             "worker": trace.worker_s,
             "transfer": trace.transfer_s,
         }
@@ -247,7 +256,7 @@ def _named(identity: str) -> bytes:
     return b"X-Request-Id: %b\r\n" % identity.encode()
 
 
-def _attempts(exchange: "Exchange") -> tuple[Attempt, ...]:
+def _attempts(exchange: "Exchange", outcome: Outcome) -> tuple[Attempt, ...]:
     """Everybody who was asked, the last one last."""
     if exchange.latency is None:
         return ()
@@ -261,12 +270,16 @@ def _attempts(exchange: "Exchange") -> tuple[Attempt, ...]:
         )
         for one in exchange.attempts
     ]
-    if not exchange.asked or (exchange.tried and exchange.endpoint is exchange.tried[-1]):
+    if not exchange.asked and not exchange.connecting:
         return tuple(failed)
-    why = exchange.problem.detail if exchange.problem is not None else ""
-    pid = exchange.endpoint.endpoint.pid
-    connection = getattr(exchange, "connection", None)  # none, if the client left while its first one was being made
-    if connection is not None and connection.endpoint is exchange.endpoint:
-        pid = connection.pid
-    last = Attempt(worker=exchange.endpoint.who, endpoint=exchange.endpoint.hop, pid=pid, failure=why)
-    return (*failed, last)
+    state = exchange.endpoint
+    if exchange.asked:
+        why = exchange.problem.detail if exchange.problem is not None else _UNFINISHED.get(outcome, "")
+        connection = exchange.connection
+        pid = connection.pid if connection.endpoint is state else state.endpoint.pid
+    elif not (failed and exchange.attempts[-1].endpoint is state.endpoint):
+        why = exchange.problem.detail if exchange.problem is not None else "The client left before it was connected."
+        pid = state.endpoint.pid
+    else:
+        return tuple(failed)
+    return (*failed, Attempt(worker=state.who, endpoint=state.hop, pid=pid, failure=why))
