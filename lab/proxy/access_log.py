@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -89,7 +90,7 @@ class AccessLog:
         self._line = {AccessLogForm.COMBINED: self._combined, AccessLogForm.JSON: self._json}[form]
         self._size = size
         self._tell = tell
-        self._told_lost = 0
+        self._told_lost = self._lost_before = 0
         self._entries: list[Entry] = []
         self._given = 0
         self._taken = 0
@@ -140,8 +141,12 @@ class AccessLog:
         lost, failure = self.lost, self._failure
         if failure and failure != self._told:
             self._tell(f"The access log {self.file} cannot be written: {failure}")
+        elif self._told and not failure:
+            self._tell(f"The access log {self.file} is written again; {lost - self._lost_before} lines are missing")
         elif not failure and lost > self._told_lost:
             self._tell(f"The access log lost {lost - self._told_lost} lines: they came faster than the disk takes them")
+        if not failure:
+            self._lost_before = lost
         self._told, self._told_lost = failure, lost
 
     # -- in the thread
@@ -154,7 +159,7 @@ class AccessLog:
                 place.write(b"".join([self._line(entry, entry.ended + apart) for entry in entries]))
                 self._failure = ""
             except OSError as error:
-                self._failed += len(entries)
+                self._failed += place.rest.count(b"\n")
                 self._failure = error.strerror or str(error)
                 place.close()
             self._taken += len(entries)
@@ -203,24 +208,41 @@ class AccessLog:
 
 
 class _Place:
-    """The file, opened when something is to be written, and its predecessors."""
+    """The file, opened when something is to be written, and its predecessors.
+
+    Whoever moves it away (logrotate(8), a person) need not say so: the next lines begin a new one. What is no regular
+    file, such as a named pipe, stays what it is.
+    """
 
     def __init__(self, file: Path, size: int) -> None:
+        self.rest = b""
+        """What `write` has not written, the first line of it perhaps in part."""
         self._file = file
         self._most = size
         self._descriptor = -1
         self._size = 0
+        self._regular = True
+        self._identity = (0, 0)
+        self._torn = False
+        """The last line was broken off."""
 
     def write(self, lines: bytes) -> None:
-        """Append them, all in one file. Raises `OSError`."""
-        if self._descriptor >= 0 and self._size + len(lines) > self._most and self._size:
+        """Append them, all in one file. Raises `OSError`, and has `rest` then."""
+        self.rest = lines
+        if self._descriptor >= 0 and self._moved_away():
+            self.close()
+        if self._descriptor >= 0 and self._regular and self._size and self._size + len(lines) > self._most:
             self.close()
             self._move_on()
         if self._descriptor < 0:
             self._open()
+        if self._torn:
+            os.write(self._descriptor, b"\n")
         self._size += len(lines)
-        while lines:
-            lines = lines[os.write(self._descriptor, lines) :]
+        while self.rest:
+            written = os.write(self._descriptor, self.rest)
+            self._torn = self.rest[written - 1 : written] != b"\n"
+            self.rest = self.rest[written:]
 
     def close(self) -> None:
         """May be called twice."""
@@ -231,10 +253,23 @@ class _Place:
     def _open(self) -> None:
         with contextlib.suppress(FileExistsError):  # if it is no folder, opening says so
             self._file.parent.mkdir(parents=True)
-        if self._file.exists() and self._file.stat().st_size >= self._most:
+        if self._file.is_file() and self._file.stat().st_size >= self._most:
             self._move_on()
-        self._descriptor = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._size = os.fstat(self._descriptor).st_size
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._descriptor = os.open(self._file, flags | os.O_NONBLOCK, 0o600)  # else a pipe waits here for its reader
+        os.set_blocking(self._descriptor, True)
+        opened = os.fstat(self._descriptor)
+        self._identity = (opened.st_dev, opened.st_ino)
+        self._regular = stat.S_ISREG(opened.st_mode)
+        self._size = opened.st_size
+        self._torn = self._torn and opened.st_size > 0
+
+    def _moved_away(self) -> bool:
+        try:
+            there = self._file.stat()
+        except OSError:  # opening says what is wrong
+            return True
+        return (there.st_dev, there.st_ino) != self._identity
 
     def _move_on(self) -> None:
         """`access.log` becomes `access.log.1`, and so on; the oldest one goes."""

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import resource
 import stat
 
 import msgspec
@@ -127,6 +129,83 @@ async def test_28_a_file_that_cannot_be_written_is_told_once_and_no_request_suff
         await asyncio.sleep(0.11)
     (told,) = world.told(EventKind.NOTE)
     assert "cannot be written: Not a directory" in told
+
+
+async def test_28_a_file_that_can_be_written_again_is_and_what_is_missing_is_told(world, tmp_path):
+    place = tmp_path / "logs"
+    place.write_text("in the way")
+    await world.start()
+    await world.worker()
+    await logging(world, AccessLogForm.COMBINED, place / "access.log")
+
+    async def told(words):
+        async with asyncio.timeout(30):
+            while not (found := [text for text in world.told(EventKind.NOTE) if words in text]):
+                assert await world.get() == 200
+                await asyncio.sleep(0.02)
+        return found[0]
+
+    await told("cannot be written")
+    place.unlink()
+    again = await told("is written again")
+    total, lost = world.proxy.observe().totals.answered, int(re.search(r"; (\d+) lines are missing", again)[1])
+    assert lost > 0
+    assert len(await written(place / "access.log", total - lost)) == total - lost
+
+
+async def test_28_a_file_that_was_moved_away_is_begun_anew(world, tmp_path):
+    file = tmp_path / "access.log"
+    await world.start()
+    await world.worker()
+    await logging(world, AccessLogForm.COMBINED, file)
+    await world.get("/before")
+    await written(file, 1)
+    file.rename(tmp_path / "yesterday")
+    await world.get("/after")
+    assert "/after" in (await written(file, 1))[0]
+    assert len((tmp_path / "yesterday").read_text().splitlines()) == 1
+
+
+async def test_28_what_is_no_file_is_written_to_and_stays_what_it_is(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    log, told = await logged(pipe, 3, size=1)
+    assert log.lost == 3  # nobody reads, and nobody waits for that
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log, told = await logged(pipe, 3, size=1)
+    assert (log.lost, told) == (0, [])
+    assert os.read(reader, 65536).count(b"\n") == 3
+    os.close(reader)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+async def test_28_a_disk_that_is_full_costs_the_lines_that_do_not_fit_and_tears_no_others(tmp_path):
+    """A limit on the size of files stands for the disk: the kernel writes what fits, then refuses."""
+    file, told = tmp_path / "access.log", []
+    log = AccessLog(file, AccessLogForm.COMBINED, 1, 1 << 20, told.append)
+    length = len(await one_line(tmp_path / "one"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (length * 2 + 10, hard))
+    try:
+        for _ in range(5):
+            log.add(entry(1))
+        async with asyncio.timeout(30):
+            while log.lost < 3:
+                await asyncio.sleep(0.02)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    log.add(entry(1))
+    log.close()
+    await asyncio.to_thread(log.join, 40)
+    lines = file.read_text().splitlines()
+    assert log.lost == 3
+    assert [COMBINED.fullmatch(line) is not None for line in lines] == [True, True, False, True]
+    assert told == [f"The access log {file} cannot be written: File too large"]
+
+
+async def one_line(file):
+    await logged(file, 1)
+    return file.read_bytes()
 
 
 def entry(number):

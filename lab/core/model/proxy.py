@@ -148,7 +148,8 @@ class ProxySettings(Spec, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """A request that takes so long is told in an event, and its trace is kept; 0 means never."""
     access_log: AccessLogForm = AccessLogForm.OFF
     access_log_file: str = ""
-    """Empty means `access.log` among the lab's logs; a relative path is one of them, too."""
+    """Empty means `access.log` among the lab's logs; a relative path is one of them, too. Once that is moved away,
+    a new one is begun."""
     access_log_sample: Some = 1
     """Of so many requests one is written."""
     access_log_size: Some = 16 * 1024 * 1024
