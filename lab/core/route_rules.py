@@ -15,7 +15,7 @@ Finding = tuple[str, str]
 _FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _FIELD_VALUE = re.compile(r"[!-~\x80-\xff]([ \t!-~\x80-\xff]*[!-~\x80-\xff])?")
 _OF_THE_CONNECTION: Final = re.compile(
-    r"connection|keep-alive|proxy-connection|te|transfer-encoding|upgrade|proxy|forwarded|x-forwarded-.*"
+    r"connection|keep-alive|proxy-connection|te|transfer-encoding|upgrade|proxy|forwarded|x[_-]forwarded[_-].*"
 )
 
 

@@ -40,10 +40,13 @@ class Body(Protocol):
         ...
 
 
-def incoming(length: int, status: int) -> Body:
-    """A reader for a body of `length` (bytes, `CHUNKED` or `UNTIL_CLOSE`); bad framing deserves `status`."""
+def incoming(length: int, status: int, dropped: tuple[bytes, ...] = ()) -> Body:
+    """A reader for a body of `length` (bytes, `CHUNKED` or `UNTIL_CLOSE`); bad framing deserves `status`.
+
+    `dropped`: fields that may not come as trailers, because the head's Connection names them.
+    """
     if length == CHUNKED:
-        return ChunkedBody(status)
+        return ChunkedBody(status, dropped)
     return EndlessBody() if length == UNTIL_CLOSE else CountedBody(length)
 
 
@@ -98,12 +101,13 @@ class _At(Enum):
 class ChunkedBody:
     """A body in chunks. Holds back at most one incomplete size line or trailer section."""
 
-    __slots__ = ("_at", "_extensions", "_held", "_left", "_status", "done", "rest", "trailers")
+    __slots__ = ("_at", "_dropped", "_extensions", "_held", "_left", "_status", "done", "rest", "trailers")
 
     whole: Final = False
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, dropped: tuple[bytes, ...] = ()) -> None:
         self._status = status
+        self._dropped = dropped
         self._at = _At.SIZE
         self._left = 0
         self._held = b""
@@ -167,7 +171,7 @@ class ChunkedBody:
             return None
         if section.end() - place > _TRAILERS_LIMIT:
             self._refuse(f"The trailer section is longer than {_TRAILERS_LIMIT} bytes.")
-        self.trailers = allowed_trailers(section[1])
+        self.trailers = allowed_trailers(section[1], self._dropped)
         self.done = True
         return section.end()
 

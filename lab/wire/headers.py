@@ -23,6 +23,8 @@ _NOT_IN_TRAILERS = frozenset(
     {*HOP_BY_HOP, b"content-length", b"host", b"trailer", b"content-encoding", b"content-type", b"content-range"}
     | {b"authorization", b"cookie", b"set-cookie", b"cache-control", b"expect", b"max-forwards", b"range", b"age"}
     | {b"date", b"expires", b"location", b"retry-after", b"vary", b"warning", b"forwarded", b"proxy", b"via"}
+    | {b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range", b"pragma"}
+    | {b"proxy-authorization", b"proxy-authenticate", b"www-authenticate", b"x-request-id", b"x-request-timeout-ms"}
 )
 """Fields that frame, route, authenticate or qualify a message must not come late (RFC 9110 6.5.1)."""
 
@@ -55,10 +57,18 @@ def without(lines: bytes, names: Iterable[bytes]) -> bytes:
     return cut(lines, 0, len(lines), spans)
 
 
-def allowed_trailers(lines: bytes) -> bytes:
-    """Trailer lines without those that have no business in a trailer section."""
+def allowed_trailers(lines: bytes, dropped: Iterable[bytes] = ()) -> bytes:
+    """Trailer lines without those that have no business in a trailer section, and without the lower-case `dropped`.
+
+    With an underscore for a hyphen a name is the same to whoever makes variables of fields, as WSGI does.
+    """
     names = {line[1].lower() for line in _FIELD_LINE.finditer(lines)}
-    return without(lines, {name for name in names if name in _NOT_IN_TRAILERS or name.startswith(b"x-forwarded-")})
+    unwanted = {name for name in names if _is_barred(name.replace(b"_", b"-"))}
+    return without(lines, unwanted.union(dropped))
+
+
+def _is_barred(name: bytes) -> bool:
+    return name in _NOT_IN_TRAILERS or name.startswith(b"x-forwarded-")
 
 
 def value(lines: bytes, name: bytes) -> bytes | None:

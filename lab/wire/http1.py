@@ -70,7 +70,7 @@ _SIMPLE_RESPONSE = re.compile(
 _NOTABLE_IN_REQUEST = re.compile(
     rb"(?i)\n("
     + _SPECIAL
-    + rb"|host|content-length|expect|proxy|forwarded|x-forwarded-[^:]++|x-request-id|via):[ \t]*+([^\r]*+)\r"
+    + rb"|host|content-length|expect|proxy|forwarded|x[_-]forwarded[_-][^:]++|x-request-id|via):[ \t]*+([^\r]*+)\r"
 )
 _NOTABLE_IN_RESPONSE = re.compile(rb"(?i)\n(" + _SPECIAL + rb"|content-length|date|x-request-id):[ \t]*+([^\r]*+)\r")
 
@@ -125,6 +125,8 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """The client has given it a name of its own, in X-Request-Id."""
     relayed: bool = False
     """It has passed another gateway, as Via says (RFC 9110 7.6.3)."""
+    dropped: tuple[bytes, ...] = ()
+    """Fields that Connection names. They were cut out, and may not come as trailers either (RFC 9110 7.6.1)."""
 
 
 class ResponseHead(msgspec.Struct, frozen=True, gc=False):
@@ -144,6 +146,8 @@ class ResponseHead(msgspec.Struct, frozen=True, gc=False):
     """It says in Date when it was made."""
     named: bool = False
     """It has a field X-Request-Id."""
+    dropped: tuple[bytes, ...] = ()
+    """As in `RequestHead`."""
 
 
 def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
@@ -166,6 +170,7 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     coding = options = upgrade = b""
     trailers = named = relayed = False
     cuts = []
+    others: tuple[bytes, ...] = ()
     for field in _NOTABLE_IN_REQUEST.finditer(data, fields - 1, end - 2):
         name, value = field[1].lower(), field[2].rstrip(b" \t")
         if name == b"host":
@@ -206,7 +211,9 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     if target[0] != 0x2F or method in _PECULIAR:
         target, host, lines = _other_form(method, target, host, lines)
         lines, last = _one_hop_less(method, length, lines)
-    return RequestHead(method, target, modern, host, length or 0, keep_alive, lines, end, upgrade, last, named, relayed)
+    return RequestHead(
+        method, target, modern, host, length or 0, keep_alive, lines, end, upgrade, last, named, relayed, others
+    )
 
 
 class Section(msgspec.Struct, frozen=True, gc=False):
@@ -247,8 +254,9 @@ def repeated(data: bytes, known: Section, limits: Limits) -> RequestHead | None:
         return None
     lines, end, same = data[:begin] + known.lines, begin + len(known.raw), known.head
     host, length, keep_alive, upgrade = same.host, same.length, same.keep_alive, same.upgrade
+    named, relayed, dropped = same.named, same.relayed, same.dropped
     return RequestHead(
-        method, target, True, host, length, keep_alive, lines, end, upgrade, False, same.named, same.relayed
+        method, target, True, host, length, keep_alive, lines, end, upgrade, False, named, relayed, dropped
     )
 
 
@@ -261,6 +269,8 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
     if match is not None:
         code, before, digits, behind = match.groups()
         end, bodiless = match.end(), to_head or code == b"304"
+        if end > _RESPONSE_HEAD_LIMIT:
+            raise _too_long()
         dated = (before or behind) is not None
         return ResponseHead(int(code), 0 if bodiless else int(digits), True, data[: end - 2], end, b"", dated)
     match = _RESPONSE.match(data)
@@ -268,11 +278,14 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
         return _mended_response(data, to_head)
     digit, code, _ = match.groups()
     fields, end = match.end(3), match.end()
+    if end > _RESPONSE_HEAD_LIMIT:
+        raise _too_long()
     modern, status = digit == b"1", int(code)
     length = None
     coding = options = upgrade = b""
     dated = named = False
     cuts = []
+    others: tuple[bytes, ...] = ()
     for field in _NOTABLE_IN_RESPONSE.finditer(data, fields - 1, end - 2):
         name, value = field[1].lower(), field[2].rstrip(b" \t")
         if name == b"content-length":
@@ -299,7 +312,10 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
     if not modern:
         lines = b"HTTP/1.1" + lines[8:]
     if status < 200 or status == 204:
+        if length and status < 200:
+            raise BadMessageError(502, f"Its interim response {status} announces a body, which none can have.")
         lines = lines if length is None else without(lines, (b"content-length",))
+        keep_alive = keep_alive and not length  # what it announces may come yet, and be taken for the next answer
         length = 0
     elif to_head or status == 304:
         length = 0
@@ -308,7 +324,7 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
     if upgrade and (status != 101 or not modern or b"upgrade" not in listed(options)):
         upgrade = b""
     keep_alive = keep_alive and length != UNTIL_CLOSE
-    return ResponseHead(status, length, keep_alive, lines, end, upgrade, dated, named)
+    return ResponseHead(status, length, keep_alive, lines, end, upgrade, dated, named, others)
 
 
 def retargeted(request: RequestHead, target: bytes) -> RequestHead:
@@ -460,7 +476,7 @@ def _mended_response(data: bytes, to_head: bool) -> ResponseHead | None:
     stop = data.find(b"\r\n\r\n")
     end = len(data) if stop < 0 else stop + 4
     if end > _RESPONSE_HEAD_LIMIT:
-        raise BadMessageError(502, f"Its head is longer than {_RESPONSE_HEAD_LIMIT} bytes.")
+        raise _too_long()
     stray = _stray(data, end)
     if stray:
         raise BadMessageError(502, f"Its head contains {shown(stray)} alone; expected lines ended by CR LF.")
@@ -474,6 +490,10 @@ def _mended_response(data: bytes, to_head: bool) -> ResponseHead | None:
         raise BadMessageError(502, f"Its status line is {shown(mended)}; expected HTTP/1.1 200 OK.")
     head = parse_response(mended, to_head)
     return head and msgspec.structs.replace(head, end=end)
+
+
+def _too_long() -> BadMessageError:
+    return BadMessageError(502, f"Its head is longer than {_RESPONSE_HEAD_LIMIT} bytes.")
 
 
 def _refuse_fields(fields: bytes, status: int) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from lab.core.model import Limits
+from lab.core.model import Limits, Timeouts
 from tests.conformance.cases import Case, Ending, State, load, raw
 from tests.conformance.conftest import OK, PATIENCE, Client, World, hello
 
@@ -134,7 +134,8 @@ async def _worker(world: World, tmp_path, case: Case, rng: random.Random | None)
     spec: dict[str, object] = {} if case.wire == "http" else {"script": "/srv/app"}
     if case.early:
         spec["request_buffer"] = 0  # the worker sees the head before the body is here
-    await world.start(limits=Limits(**case.limits), **spec)
+    # A connection that the worker loses is one that was hung up on, not one that was idle for too long.
+    await world.start(Timeouts(upstream_idle=3600), limits=Limits(**case.limits), **spec)
     if case.wire == "http":
         await world.worker(handler=worker.serve)
     elif case.wire == "fastcgi":

@@ -62,7 +62,7 @@ class HttpDialect:
         rest = data[head.end :]
         if len(rest) == head.length or head.status < 200:
             return Answer(head, rest, None)
-        download = incoming(head.length, 502)
+        download = incoming(head.length, 502, head.dropped)
         return Answer(head, download.feed(rest), download)
 
     def remarks(self) -> tuple[str, ...]:
