@@ -338,8 +338,16 @@ BROKEN = {
     "no choose": ("class Policy:\n    pass\n", None, "its Policy has no choose; expected"),
     "raises while it is loaded": ("\n\n1 / 0\n", 3, "ZeroDivisionError: division by zero; expected"),
     "exits while it is loaded": ("raise SystemExit(3)\n", 1, "SystemExit: 3; expected"),
+    "interrupts while it is loaded": ("raise KeyboardInterrupt\n", 1, "KeyboardInterrupt; expected"),
+    "cancels while it is loaded": ("import asyncio\nraise asyncio.CancelledError\n", 2, "CancelledError; expected"),
     "raises when it is made": ("class Policy:\n    def __init__(self):\n        1 / 0\n", 3, "ZeroDivisionError"),
     "async": ("class Policy:\n    async def choose(self, e, r):\n        return e[0]\n", None, "has an async choose"),
+    "yields": (
+        "class Policy:\n    def choose(self, e, r):\n        yield e[0]\n",
+        None,
+        "has a choose that yields",
+    ),
+    "never comes to its end": ("\nwhile True: pass\n", 2, "was not loaded in time, and then it was stopped; exp"),
     "no text": ("\0", None, "expected a class Policy"),
 }
 
@@ -374,11 +382,17 @@ WRONG = {
     "raises": ("return 1 / 0", "line 3: choose raised ZeroDivisionError: division by zero; expected one of the"),
     "an error that cannot be told": ("raise type('E', (Exception,), {'__str__': None})", "line 3: choose raised"),
     "exits": ("raise SystemExit", "line 3: choose raised SystemExit; expected"),
+    "interrupts": ("raise KeyboardInterrupt", "line 3: choose raised KeyboardInterrupt; expected"),
+    "cancels": ("import asyncio; raise asyncio.CancelledError", "line 3: choose raised asyncio.exceptions.CancelledE"),
+    "goes too deep": ("return self.choose(endpoints, request)", "line 3: choose raised RecursionError: maximum recur"),
+    "wants too much": ("return [0] * 10**15", "line 3: choose raised MemoryError; expected one of the endpoints"),
+    "says too much": ("raise ValueError('x' * 10**6)", f"line 3: choose raised ValueError: {'x' * 188}...; expected"),
+    "changes what it gets": ("endpoints.pop()", "line 3: choose raised AttributeError: 'tuple' object has no attr"),
     "None": ("pass", "line 2: choose returned None; expected one of the 3 endpoints that it was offered"),
     "a number": ("return 0", "line 2: choose returned something of type int; expected one of"),
     "another one of the kind": (
         "return type(endpoints[0])(endpoints[0])",
-        "line 2: choose returned something of type Shown; expected one of the 3",
+        "line 2: choose returned an endpoint of an earlier call (keep its slot instead); expected one of the 3",
     ),
     "itself for everything": (
         "return type('Equal', (), {'__eq__': lambda self, other: True, '__hash__': lambda self: 0})()",

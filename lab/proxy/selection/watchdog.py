@@ -18,7 +18,10 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _EVERY: Final = 0.1
 """Seconds between two looks."""
@@ -32,17 +35,13 @@ class OverdueError(BaseException):
 
 
 class Watchdog:
-    """Watches one thread: the one that calls `start`. Between `start` and `stop` it has a thread of its own.
-
-    `turn` is set to an object of its own before the watched code is called, and to None after it, whatever became of
-    it. Then, if `aimed` is not None, `settle` is called. All of that stands in one `try` that catches `OverdueError`
-    and calls `settle`: the exception may come anywhere until then, and not afterwards.
-    """
+    """Watches one thread: the one that calls `start`, and `call`. Between `start` and `stop` it has one of its own."""
 
     def __init__(self, file: str, every: float = _EVERY, looks: int = _LOOKS) -> None:
         """`file` is the watched one's, as its code objects name it; `every` is in seconds."""
-        self.turn: object = None
-        self.aimed: object = None
+        self._turn: object = None
+        """What is being called, as an object of its own; None for nothing."""
+        self._aimed: object = None
         """The turn that was to be ended."""
         self.line: int | None = None
         """Of the file: where that turn was then."""
@@ -61,23 +60,25 @@ class Watchdog:
         """Watch no more."""
         self._over.set()
 
-    def settle(self) -> None:
-        """End a turn at which somebody aimed. Nothing is on its way afterwards."""
-        while True:
+    def call(self, code: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Call the watched code. Raises what it raises, and `OverdueError` when it did not come back in time; `line` is
+        where it was then. The exception may come anywhere in here, and not afterwards."""
+        try:
+            self._turn = object()
             try:
-                self.turn = None
-                while self._aiming:
-                    time.sleep(0)
-                _raise_in(self._thread, None)
-                self.aimed = None
-                return
-            except OverdueError:
-                continue
+                return code(*arguments, **named)
+            finally:
+                self._turn = None
+                if self._aimed is not None:
+                    self._settle()
+        except OverdueError:
+            self._settle()
+            raise
 
     @property
     def stuck(self) -> bool:
         """A turn was to be ended and still goes on. May be asked by any thread, as `where`."""
-        return self.aimed is not None and self.aimed is self.turn
+        return self._aimed is not None and self._aimed is self._turn
 
     def where(self) -> int | None:
         """The line of the file at which the watched thread is now; None where it is nowhere in it."""
@@ -86,11 +87,24 @@ class Watchdog:
             frame = frame.f_back
         return _line(frame)
 
+    def _settle(self) -> None:
+        """End a turn at which somebody aimed. Nothing is on its way afterwards."""
+        while True:
+            try:
+                self._turn = None
+                while self._aiming:
+                    time.sleep(0)
+                _raise_in(self._thread, None)
+                self._aimed = None
+                return
+            except OverdueError:
+                continue
+
     def _watch(self) -> None:
         seen: object = None
         looks = 0
         while not self._over.wait(self._every):
-            turn = self.turn
+            turn = self._turn
             if turn is None or turn is not seen:
                 seen, looks = turn, 0
                 continue
@@ -101,8 +115,8 @@ class Watchdog:
     def _end(self, turn: object) -> None:
         line = self.where()
         self._aiming = True
-        self.aimed, self.line = turn, line
-        if self.turn is turn:
+        self._aimed, self.line = turn, line
+        if self._turn is turn:
             _raise_in(self._thread, OverdueError)
         self._aiming = False
 

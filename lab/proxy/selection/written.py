@@ -11,7 +11,9 @@ show them takes 3 us where there are 10 and 260 where there are 1,000 (on a busy
 """
 
 import asyncio
+import contextlib
 import inspect
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,12 @@ from lab.proxy.selection.watchdog import OverdueError, Watchdog
 
 SLOW = 0.001
 """Seconds that a choice may take before it is told: every request of the lab waits for it."""
+
+_LOAD_LOOKS = 50
+"""How often the watchdog sees a file being loaded before it ends that: after about five seconds."""
+
+_LONGEST = 200
+"""Characters of an error's text that are told."""
 
 _INSTEAD = ". Requests go on by round robin"
 _slot = attrgetter("slot")
@@ -147,28 +155,15 @@ class WrittenPolicy(Generic[C]):
         if loaded is None:
             return instead
         ordered = sorted(endpoints, key=_slot)
-        shown, asked = tuple(map(Shown, ordered)), _RequestShown(request)
-        dog = self._dog
-        error = None
+        shown = tuple(map(Shown, ordered))
         begin = self._now()
         try:
-            dog.turn = shown
-            try:
-                answer = loaded.choose(shown, asked)
-            except OverdueError:
-                raise
-            except BaseException as raised:
-                error = raised
-            dog.turn = None
-            if dog.aimed is not None:
-                dog.settle()
+            answer = self._dog.call(_answer, loaded, shown, _RequestShown(request), self._file)
         except OverdueError:
-            dog.settle()
             self._give_up(self._now() - begin)
             return instead
-        if error is not None:
-            said = f"choose raised {_named(error)}; expected one of the endpoints"
-            self._blame(Mistake(said, _line_in(self._file, error)), self._wrong)
+        if type(answer) is Mistake:
+            self._blame(answer, self._wrong)
             return instead
         took = self._now() - begin
         if took > SLOW:
@@ -191,7 +186,7 @@ class WrittenPolicy(Generic[C]):
         if text == self._text:
             return
         self._text = text
-        loaded = await asyncio.to_thread(_load, self._file, text)
+        loaded = await _loading(self._file, text)
         if text != self._text:
             return  # it was edited once more meanwhile, and read again
         if isinstance(loaded, Mistake):
@@ -224,8 +219,49 @@ class WrittenPolicy(Generic[C]):
         self._tell(f"{where}: {mistake.text}{then}", data)
 
 
+def _answer(loaded: _Loaded, shown: Sequence[Any], asked: _RequestShown, file: Path) -> object:
+    """What `choose` says, or the mistake that it was to raise: an error's own text is somebody else's code, too."""
+    try:
+        return loaded.choose(shown, asked)
+    except OverdueError:
+        raise
+    except BaseException as error:
+        line = _line_in(file, error) or loaded.line
+        return Mistake(f"choose raised {_named(error)}; expected one of the endpoints", line)
+
+
+def _loading(file: Path, text: bytes) -> "asyncio.Future[_Loaded | Mistake]":
+    """`_loaded_in_time`, in a thread that does not keep the lab from ending, should it never come to an end itself."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[_Loaded | Mistake] = loop.create_future()
+
+    def tell(loaded: _Loaded | Mistake) -> None:
+        if not found.done():
+            found.set_result(loaded)
+
+    def load() -> None:
+        loaded = _loaded_in_time(file, text)
+        with contextlib.suppress(RuntimeError):  # the lab has ended meanwhile
+            loop.call_soon_threadsafe(tell, loaded)
+
+    threading.Thread(target=load, name="policy", daemon=True).start()
+    return found
+
+
+def _loaded_in_time(file: Path, text: bytes) -> _Loaded | Mistake:
+    """`_load`, ended when it takes too long: it runs beside the requests, and takes turns with them."""
+    dog = Watchdog(str(file), looks=_LOAD_LOOKS)
+    dog.start()
+    try:
+        return dog.call(_load, file, text)
+    except OverdueError:
+        return Mistake(f"it was not loaded in time, and then it was stopped; expected {_EXPECTED}", dog.line)
+    finally:
+        dog.stop()
+
+
 def _load(file: Path, text: bytes) -> _Loaded | Mistake:
-    """What a file holds, or what is wrong with it. Runs the file, in a thread."""
+    """What a file holds, or what is wrong with it. Runs the file."""
     module = ModuleType(file.stem)
     module.__file__ = str(file)
     try:
@@ -234,28 +270,36 @@ def _load(file: Path, text: bytes) -> _Loaded | Mistake:
         if made is None:
             return Mistake(f"it has no class Policy; expected {_EXPECTED}")
         choose = getattr(made(), "choose", None)
-        if choose is None or inspect.iscoroutinefunction(choose):
-            found = "no choose" if choose is None else "an async choose, for which nobody can wait"
-            return Mistake(f"its Policy has {found}; expected {_EXPECTED}")
-    except (Exception, SystemExit) as error:
+        if choose is None:
+            return Mistake(f"its Policy has no choose; expected {_EXPECTED}")
+        if inspect.iscoroutinefunction(choose) or inspect.isasyncgenfunction(choose):
+            return Mistake(f"its Policy has an async choose, for which nobody can wait; expected {_EXPECTED}")
+        if inspect.isgeneratorfunction(choose):
+            return Mistake(f"its Policy has a choose that yields; expected {_EXPECTED}")
+        code = getattr(choose, "__code__", None)
+        return _Loaded(choose, getattr(code, "co_firstlineno", None))
+    except OverdueError:
+        raise
+    except BaseException as error:
         return Mistake(f"{_named(error)}; expected {_EXPECTED}", _line_in(file, error))
-    code = getattr(choose, "__code__", None)
-    return _Loaded(choose, getattr(code, "co_firstlineno", None))
 
 
 def _line_in(file: Path, error: BaseException) -> int | None:
     """The last line of `file` that an error went through."""
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename == str(file):
         return error.lineno
-    frames = traceback.extract_tb(error.__traceback__)
-    return next((frame.lineno for frame in reversed(frames) if frame.filename == str(file)), None)
+    lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == str(file)]
+    return lines[-1] if lines else None
 
 
 def _named(error: BaseException) -> str:
     """Kind and words of an error, whatever its own `str` does."""
-    return traceback.format_exception_only(error)[-1].strip()
+    name = traceback.format_exception_only(error)[-1].strip()
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
 
 
 def _shortly(value: object) -> str:
     """A wrong answer in a word: its own `repr` would be somebody else's code again."""
+    if type(value) is Shown:
+        return "an endpoint of an earlier call (keep its slot instead)"
     return "None" if value is None else f"something of type {type(value).__name__}"
