@@ -4,15 +4,23 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
+from types import FrameType
 
 import hypothesis
 import pytest
 
 # What a search finds by chance is for whoever searches: its failure is kept and comes again. A gate asks the same each
-# time, or it would refuse a change for what was there before it.
+# time, or it would refuse a change for what was there before it; and it need not be told which lines failures have in
+# common, for which each line of each failing example is traced.
 hypothesis.settings.register_profile("search", deadline=None)
-hypothesis.settings.register_profile("gate", deadline=None, derandomize=True)
+hypothesis.settings.register_profile(
+    "gate",
+    deadline=None,
+    derandomize=True,
+    phases=[one for one in hypothesis.Phase if one is not hypothesis.Phase.explain],
+)
 hypothesis.settings.load_profile("gate" if os.environ.get("CI") else "search")
 
 _FOLDERS = pytest.StashKey[Path]()
@@ -29,6 +37,31 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
         os.environ[name] = str(folder / name.split("_")[1].lower())
     os.environ.pop("CGILAB_CONTROL", None)
+
+
+class OutOfTimeError(BaseException):
+    """A test has used up its time.
+
+    Not what `pytest.fail` raises: Hypothesis takes that for one more example that fails, and goes on to make it
+    smaller, for which nobody has set a bound any more.
+    """
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: object) -> Generator[None, object, object]:
+    """Have the alarm that pytest-timeout sets end the test, whoever catches what."""
+    done = yield
+    tell = signal.getsignal(signal.SIGALRM)
+    assert callable(tell)
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        try:
+            tell(number, frame)
+        except pytest.fail.Exception as failed:
+            raise OutOfTimeError(str(failed)) from None
+
+    signal.signal(signal.SIGALRM, ring)
+    return done
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -49,7 +49,7 @@ EXECUTORS = 2 * min(32, (os.cpu_count() or 1) + 4)
 CLIENTS = 8
 CALM = 0.25
 """The part of the time in which nothing is broken."""
-SLACK = 4.0
+SLACK = 8.0
 """Seconds that a busy machine may add to any delay."""
 DELIBERATE = frozenset({Cause.SCALED_DOWN, Cause.STOPPED, Cause.RELOADED})
 FRAGILE = """
@@ -325,7 +325,7 @@ def resident() -> int:
 
 
 async def calmed(lab: LocalLab) -> list[str]:
-    """What is still going on 15 s after the last client left."""
+    """What is still going on 15 s after all is well again."""
     for _ in range(30):
         totals = (await lab.snapshot()).totals
         if not totals.in_flight and not totals.tunnels:
@@ -369,8 +369,8 @@ async def soak(seconds: float, seed: int, folder: Path, tls: bool = False) -> di
     for client in clients:
         client.cancel()
     ended = await asyncio.gather(*clients, return_exceptions=True)
+    await soak.restore()  # whoever hung up behind a request that waits for a broken app is answered now
     left = await calmed(lab)
-    await soak.restore()
     after = await settled(before)
     more = open_files() - files
     if watching.done():

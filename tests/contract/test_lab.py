@@ -194,7 +194,7 @@ async def test_scale_refuses_what_no_pool_can_be(lab: Lab, workers: int) -> None
 
 async def test_set_changes_settings_of_the_pool_the_app_and_its_parts_while_it_runs(lab: Lab) -> None:
     pids = {worker.pid for worker in (await until_ready(lab)).apps[0].workers}
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     changes = {"selection": "least_connections", "drain_timeout": "1.5", "liveness.fall": "3"}
     told = await lab.set("search", changes)
     assert [(one.key, one.before, one.after) for one in told] == [
@@ -216,7 +216,7 @@ async def test_set_changes_how_many_workers_there_are(lab: Lab) -> None:
 
 
 async def test_set_changes_settings_of_the_proxy_itself(lab: Lab) -> None:
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     (told,) = await lab.set("proxy", {"limits.body": "10"})
     assert (told.app, told.key, told.after) == ("proxy", "limits.body", "10")
     assert (await lab.spec()).proxy.limits.body == 10
@@ -304,7 +304,7 @@ async def canary(lab: Lab) -> RouteSnapshot:
 async def test_17_shift_changes_the_shares_of_a_route_while_it_runs_and_tells_so(lab: Lab) -> None:
     await with_canary(lab)
     assert await lead(lab) == {"search": 3, "other": 1}
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     shifted = await lab.shift("canary", {"search": 1})
     assert (shifted.before, shifted.after) == ({"search": 3, "other": 1}, {"search": 1, "other": 1})
     event = await until_event(lab, EventKind.SHIFTED, since)
@@ -340,7 +340,7 @@ async def test_17_shift_refuses_what_no_route_can_be_and_then_changes_nothing(
 
 async def test_reload_replaces_every_worker(lab: Lab) -> None:
     before = {worker.pid for worker in (await until_ready(lab)).apps[0].workers}
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     await lab.reload("search")
     noticed = await until_event(lab, EventKind.RELOAD, since)
     assert noticed.data["step"] == "noticed"
@@ -406,7 +406,7 @@ async def test_request_refuses_a_path_that_would_split_the_request(lab: Lab) -> 
 
 
 async def test_a_process_reports_its_lines_as_events_and_its_end(lab: Lab) -> None:
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     script = 'import os,sys; os.write(int(sys.argv[1]), b"one\\ntwo\\n"); sys.exit(3)'
     pid = await lab.start_process(ProcessSpec(name="reporter", argv=(sys.executable, "-c", script, "{report_fd}")))
     lines = [(await until_event(lab, EventKind.PROCESS_REPORT, since, text=text)).text for text in ("one", "two")]
@@ -416,7 +416,7 @@ async def test_a_process_reports_its_lines_as_events_and_its_end(lab: Lab) -> No
 
 
 async def test_the_end_of_a_process_that_was_told_to_stop_says_so_whatever_its_exit_code(lab: Lab) -> None:
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     script = "import os,signal,sys; signal.signal(2, lambda *_: sys.exit(1)); os.write(int(sys.argv[1]), b'up\\n')"
     argv = (sys.executable, "-c", f"{script}; signal.pause()", "{report_fd}")
     await lab.start_process(ProcessSpec(name="willing", argv=argv))
@@ -427,7 +427,7 @@ async def test_the_end_of_a_process_that_was_told_to_stop_says_so_whatever_its_e
 
 
 async def test_a_process_is_stopped_by_its_signal_and_by_force_when_it_does_not_listen(lab: Lab) -> None:
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     deaf = "import os,signal,sys; signal.signal(2, 1); os.write(int(sys.argv[1]), b'up\\n'); signal.pause()"
     argv = (sys.executable, "-c", deaf, "{report_fd}")
     await lab.start_process(ProcessSpec(name="deaf", argv=argv, stop_timeout=0.2))
@@ -444,7 +444,7 @@ async def test_output_keeps_the_last_words_of_a_worker_that_failed(lab: Lab, tmp
     broken = tmp_path / "broken.py"
     broken.write_text("raise SystemExit('no such thing')\n")
     spec = await lab.spec()
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     await lab.apply(msgspec.structs.replace(spec, apps=(*spec.apps, app("broken", 1, source=str(broken)))))
     await until_event(lab, EventKind.STATE, since, app="broken", state="exited")
     assert "no such thing" in (await lab.output("broken", 0))[-1]

@@ -32,7 +32,7 @@ def fail() -> NoReturn:
 
 
 async def test_a_callback_that_fails_is_kept_and_told_and_the_lab_goes_on(lab: LocalLab) -> None:
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     on_engine(lab, fail)
     (event,) = (await lab.events(since, wait=5)).events
     assert event.kind is EventKind.NOTE

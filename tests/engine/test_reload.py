@@ -83,7 +83,7 @@ def step(name: str, app: str | None = "greet") -> Callable[[Event], bool]:
 
 
 async def now(lab: LocalLab) -> int:
-    return (await lab.snapshot()).events_next
+    return (await lab.events()).next
 
 
 async def edit(lab: LocalLab, file: Path, text: str) -> int:

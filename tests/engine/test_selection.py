@@ -74,11 +74,11 @@ async def test_18_a_policy_beside_the_manifest_chooses_and_an_edited_one_is_load
     lab: LocalLab, tmp_path: Path
 ) -> None:
     assert [(await ask(lab))[0] for _ in range(3)] == [0, 0, 0]
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     (tmp_path / "policies" / "mine.py").write_text(FIRST.replace("[0]", "[-1]"))
     assert "mine.py is loaded" in (await until(lab, EventKind.SELECTION, since)).text
     assert [(await ask(lab))[0] for _ in range(3)] == [2, 2, 2]
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     (tmp_path / "policies" / "mine.py").write_text(FIRST.replace("[0]", "[9]"))
     assert "mine.py is loaded" in (await until(lab, EventKind.SELECTION, since)).text
     assert {(await ask(lab))[0] for _ in range(3)} == {0, 1, 2}
@@ -87,7 +87,7 @@ async def test_18_a_policy_beside_the_manifest_chooses_and_an_edited_one_is_load
 
 
 async def test_18_the_sample_policy_keeps_writes_apart(lab: LocalLab) -> None:
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     sample = str(paths.content("samples") / "policies" / "writes_apart.py")
     await lab.set("search", {"selection": sample})
     assert "writes_apart.py is loaded" in (await until(lab, EventKind.SELECTION, since)).text
@@ -108,15 +108,15 @@ async def test_18_a_sticky_session_survives_other_deaths_and_moves_when_its_own_
     home, session = await ask(lab)
     assert session is not None
     assert [await ask(lab, session) for _ in range(4)] == [(home, None)] * 4
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     other = (home + 1) % 3
     await lab.signal(f"search/{other}")
     await until(lab, EventKind.HEALED, since)
     assert await ask(lab, session) == (home, None)
     await lab.set("search", {"stable_after": "1000", "backoff_initial": "30"})  # its successor would be its home too
-    snapshot = await lab.snapshot()
+    since, snapshot = (await lab.events()).next, await lab.snapshot()
     os.kill(next(worker.pid for worker in snapshot.apps[0].workers if worker.slot == home), signal.SIGKILL)
-    await until(lab, EventKind.ENDPOINT_OUT, snapshot.events_next)
+    await until(lab, EventKind.ENDPOINT_OUT, since)
     moved, told = await ask(lab, session)
     assert moved != home
     assert told not in (None, session)
@@ -150,7 +150,7 @@ def test_18_a_manifest_that_names_a_policy_that_is_not_there_is_refused(tmp_path
 
 
 async def test_18_who_gets_no_answer_is_told_which_policy_everybody_waits_for(lab: LocalLab, tmp_path: Path) -> None:
-    since = (await lab.snapshot()).events_next
+    since = (await lab.events()).next
     slow = FIRST.replace("        return", "        import time\n        time.sleep(4)\n        return")
     (tmp_path / "policies" / "mine.py").write_text(slow)
     assert "mine.py is loaded" in (await until(lab, EventKind.SELECTION, since)).text

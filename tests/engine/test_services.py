@@ -120,7 +120,7 @@ async def test_workers_are_gone_before_the_process_that_they_need_is_stopped(tmp
     async with running(spec(flag)) as lab:
         await until(lab, serves)
         now = await lab.spec()
-        since = (await lab.snapshot()).events_next
+        since = (await lab.events()).next
         await lab.apply(msgspec.structs.replace(now, apps=(), processes=()))
         await until(lab, lambda snapshot: not snapshot.processes)
         told = (await lab.events(since)).events
