@@ -1,6 +1,11 @@
 """Points 7, 8 and 14 where the order of events matters: what no table can tell (see test_tables.py)."""
 
+import asyncio
+
+import pytest
+
 from lab.core.model import Limits
+from tests.conformance.conftest import OK
 
 
 def post(*fields: bytes, body: bytes = b"") -> bytes:
@@ -87,3 +92,52 @@ async def test_14_an_early_response_is_relayed_and_the_rest_of_the_upload_draine
     assert b"Connection: close" in head
     await client.send(b"a" * 99000)
     assert await client.ended() is None
+
+
+@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"])
+async def test_14_who_answers_without_100_to_a_client_that_waits_for_it_is_not_asked_again_on_that_connection(
+    world, interim
+):
+    """A worker may refuse so, and take what the client sent all the same for its next request."""
+    await world.start()
+    worker = await world.worker(interim + b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n")
+    client = await world.client()
+    await client.send(post(b"Content-Length: 5", b"Expect: 100-continue", body=b"hello"))
+    while (await client.response())[0] != 417:
+        pass
+    await client.send(get())
+    assert (await client.response())[0] in (103, 417)
+    assert worker.connections == 2
+
+
+async def test_14_who_says_100_is_asked_again_on_that_connection(world):
+    await world.start()
+    worker = await world.worker(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)
+    client = await world.client()
+    for _ in range(2):
+        await client.send(post(b"Content-Length: 5", b"Expect: 100-continue", body=b"hello"))
+        assert [(await client.response())[0] for _ in range(2)] == [100, 200]
+    assert worker.connections == 1
+
+
+async def test_14_who_answers_before_the_whole_request_is_there_is_not_asked_again_on_that_connection(world):
+    go_on = asyncio.Event()
+
+    async def handler(reader, writer):
+        while b"Content-Length" in await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no")
+            await go_on.wait()
+            await reader.readexactly(5)
+            writer.write(b"k")
+        writer.write(OK)
+
+    await world.start(request_buffer=0)
+    worker = await world.worker(handler=handler)
+    client = await world.client()
+    await client.send(post(b"Content-Length: 5"))
+    await client.reader.readuntil(b"\r\n\r\n")
+    await client.send(b"hello")
+    go_on.set()
+    assert await client.reader.read() == b"ok"
+    assert await world.get() == 200
+    assert worker.connections == 2

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import random
 import socket
 from pathlib import Path
@@ -107,6 +108,30 @@ async def test_19_a_request_on_a_stale_connection_is_replayed_once_if_idempotent
         assert (await client.response())[0] == expected
     assert timeless.proxy.observe().totals.retries == (1 if status == 200 else 0)
     assert worker.connections == (2 if status == 200 else 1)
+
+
+async def test_19_what_an_idle_connection_says_unasked_is_nobodys_answer(world):
+    """Not even when the next request is on its way to it: both are here before the gateway looks."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await world.start()
+        world.route(server.getsockname()[1])
+        client = await world.client()
+        await client.send(GET)
+        first, _ = await loop.sock_accept(server)
+        with first:
+            assert await loop.sock_recv(first, 65536)
+            first.sendall(OK)
+            assert (await client.response())[2] == b"ok"
+            os.write(client.writer.get_extra_info("socket").fileno(), GET)
+            first.sendall(OK.replace(b"ok", b"no"))
+            second, _ = await asyncio.wait_for(loop.sock_accept(server), PATIENCE)
+            with second:
+                assert await loop.sock_recv(second, 65536)
+                second.sendall(OK)
+                assert (await client.response())[2] == b"ok"
+                assert await loop.sock_recv(first, 65536) == b""
 
 
 async def test_a_worker_that_dies_in_mid_request_is_a_502_that_names_it(world):

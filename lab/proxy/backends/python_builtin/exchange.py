@@ -402,8 +402,12 @@ class Exchange(Timed):
         if self.phase is RELAYING:
             self._relay(data)
             return
+        connection = self.connection
+        if connection.reused and self.upload is None and self._gateway.outbox.holds(connection.transport):
+            self._spoken_unasked()
+            return
         try:
-            answer = self.connection.dialect.answer(data)
+            answer = connection.dialect.answer(data)
         except BadMessageError as bad:
             self._bad_answer(bad)
             return
@@ -617,10 +621,19 @@ class Exchange(Timed):
             return self._gateway.now() - self.endpoint.open[self] < _STALE_WITHIN
         return self._gateway.outbox.holds(connection.transport)
 
+    def _spoken_unasked(self) -> None:
+        """The worker speaks before it was sent the request: what it says answers somebody else's, or nobody's."""
+        self.connection.discard()
+        self._note("Its idle connection spoke without being asked.", self._gateway.now() - self.asked, sent=False)
+        self._count_retry()
+        self._connect()
+
     def _interim(self, head: ResponseHead, rest: bytes) -> None:
         """Relay a 1xx response, and look at what follows it."""
         self._eventful = True
         self._interims += 1
+        if head.status == 100 and self.upload is not None:
+            self.upload.continued = True
         if head.status == 101:
             self._switch(head, rest)
         elif self._interims > _INTERIM_LIMIT:
@@ -666,6 +679,7 @@ class Exchange(Timed):
         now = gateway.now()
         keep = self._keep = (modern or head.length >= 0) and self._may_keep()
         chunks = modern and head.length < 0
+        reusable = head.keep_alive and (self.upload is None or self.upload.is_taken(self.connection))
         self.status = head.status
         lines, date, added = head.lines, b"" if head.dated else gateway.date(now), self.added
         if self.name:
@@ -675,13 +689,13 @@ class Exchange(Timed):
         if download is None:
             self.sent = len(payload)
             gateway.outbox.send(self.downstream.transport, b"".join((lines, date, added, end, payload)))
-            self._complete(head.keep_alive, now)
+            self._complete(reusable, now)
         else:
             self._eventful = True
             self.first = now
             self._chunks = chunks
             self._endless = head.length == UNTIL_CLOSE
-            self._reusable = head.keep_alive
+            self._reusable = reusable
             self._download = download
             self._pass_on(b"".join((lines, date, added, end)), payload)
 

@@ -32,10 +32,10 @@ class Upload:
 
     __slots__ = (
         "_body",
-        "_continued",
         "_enough",
         "_exchange",
         "_gateway",
+        "continued",
         "held",
         "judged_from",
         "received",
@@ -57,7 +57,7 @@ class Upload:
         self._body = incoming(length, 400, exchange.request.dropped)
         self._enough = 0
         """How much of it is collected before a worker is chosen; 0 while all of it is."""
-        self._continued = False
+        self.continued = False
         """The client was told to send it."""
 
     @property
@@ -130,6 +130,16 @@ class Upload:
         if not connection.dialect.continues:
             self._continue()
 
+    def is_taken(self, connection: "WorkerConnection") -> bool:
+        """Whether a worker that answers now will not take a part of it for its next request.
+
+        Who answers early, or without a word to a client that waits to be told to send it, may leave it lying there:
+        nginx gives up such a connection as well (`request_body_sent`), and RFC 9110 10.1.1 asks workers to close it.
+        """
+        if not connection.dialect.continues:
+            return True  # its records say where each request ends
+        return self.done and (self.continued or not cgi.expects_continue(self._exchange.request))
+
     def judge_from_now(self) -> None:
         """Give it a stretch of time in which it has to bring its least."""
         self.judged_from = self.received
@@ -182,6 +192,6 @@ class Upload:
 
     def _continue(self) -> None:
         """Tell a client that waits for it to send it, in place of a worker that cannot (RFC 9110 10.1.1)."""
-        if not self._continued and cgi.expects_continue(self._exchange.request):
-            self._continued = True
+        if not self.continued and cgi.expects_continue(self._exchange.request):
+            self.continued = True
             self._exchange.downstream.write(_CONTINUE)
