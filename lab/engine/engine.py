@@ -423,7 +423,7 @@ class Engine:
 
     def _status_page(self, query: str) -> Page:
         slow = self._slow.counts
-        return Page(*status_page.render(query, self._spec, *self._views(), slow, self._clock, self._started))
+        return status_page.render(query, self._spec, *self._views(), slow, self._clock, self._started)
 
     def _readiness(self) -> Page:
         proxy = self._proxy.observe()

@@ -1,7 +1,7 @@
 """`/pool-status`: PHP-FPM's status page for every pool of the lab, made of what pool and proxy know.
 
-`?json`, `?openmetrics` and `?full` as PHP-FPM has them; `?app=NAME` shows one pool. As JSON, one pool is PHP-FPM's
-object, several are `{"pools": [...]}`.
+`?json`, `?openmetrics` and `?full` as PHP-FPM has them; `?app=NAME` shows one pool, with 404 if there is none. As JSON,
+one pool is PHP-FPM's object, several are `{"pools": [...]}`.
 """
 
 import json
@@ -10,10 +10,13 @@ from urllib.parse import parse_qs
 
 from lab.core.clock import Clock
 from lab.core.model import AppSpec
+from lab.core.printable import printable
 from lab.engine.lab import LabSpec
 from lab.pool import status
 from lab.pool.manager import AppView, PoolView, WorkerView
-from lab.proxy.manager import EndpointView, ProxyView, RequestView, UpstreamView
+from lab.proxy.manager import EndpointView, Page, ProxyView, RequestView, UpstreamView
+
+_TEXT = "text/plain; charset=utf-8"
 
 
 def render(
@@ -24,13 +27,18 @@ def render(
     slow: Mapping[str, int],
     clock: Clock,
     started: float,
-) -> tuple[str, bytes]:
-    """Content type and body of the page.
+) -> Page:
+    """The page; 404 for an app that there is not.
 
     `slow` counts each app's slow requests, `started` is when the lab began, in monotonic seconds.
     """
     asked = parse_qs(query, keep_blank_values=True)
-    names = asked.get("app", [app.name for app in spec.apps])
+    known = [app.name for app in spec.apps]
+    names = asked.get("app", known)
+    for name in names:
+        if name not in known:
+            text = f"Found no app {printable(name.encode(), 80)}; expected {' or '.join(known)}.\n"
+            return Page(_TEXT, text.encode(), 404)
     upstreams = {upstream.app: upstream for upstream in proxy.upstreams}
     pools = [
         _pool(app, view, upstreams[app.name], slow.get(app.name, 0), clock, started)
@@ -39,10 +47,10 @@ def render(
         if app.name == view.name and app.name in names and app.name in upstreams
     ]
     if "openmetrics" in asked:
-        return "application/openmetrics-text; version=1.0.0; charset=utf-8", status.openmetrics(pools)
+        return Page("application/openmetrics-text; version=1.0.0; charset=utf-8", status.openmetrics(pools))
     as_json, full = "json" in asked, "full" in asked
     pages = [status.render(one, as_json=as_json, full=full) for one in pools]
-    return ("application/json", _joined(pages)) if as_json else ("text/plain; charset=utf-8", "\n".join(pages).encode())
+    return Page("application/json", _joined(pages)) if as_json else Page(_TEXT, "\n".join(pages).encode())
 
 
 def _joined(pages: Sequence[str]) -> bytes:

@@ -21,6 +21,8 @@ from lab.proxy.manager import ProxyManager
 MAX_RATE = 200.0
 _MAX_OPEN = 256
 _MAX_BODY = 64 * 1024
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+"""Hosts of a URL that are no address to connect from, and what is there as well."""
 
 
 class OwnTraffic:
@@ -47,11 +49,11 @@ class OwnTraffic:
         return self._rate == rate and self._only is None
 
     def aim(self, host: str, port: int, *, secure: bool = False) -> None:
-        """Set the listener's address, and whether TLS is spoken there.
+        """Set the listener's address, and whether TLS is spoken there. One that is everywhere is asked at loopback.
 
         Who answers is not proved: it is this very process, whatever names its certificate has.
         """
-        self._address = (host, port)
+        self._address = (_EVERYWHERE.get(host, host), port)
         if secure:
             self._tls = ssl.create_default_context()
             self._tls.check_hostname = False
@@ -95,14 +97,15 @@ class OwnTraffic:
 
     async def _exchange(self, path: str) -> bytes:
         loop = asyncio.get_running_loop()
-        with socket.socket() as sock:
+        name, port = self._address
+        bare = name.strip("[]")
+        with socket.socket(socket.AF_INET6 if ":" in bare else socket.AF_INET) as sock:
             sock.setblocking(False)
-            sock.bind((self._address[0], 0))
-            self._proxy.mark_own(sock.getsockname())
+            sock.bind((bare, 0))
+            self._proxy.mark_own(sock.getsockname()[:2])
             with contextlib.suppress(BlockingIOError):  # `sock_connect` of uvloop takes a thread to look up an address
-                sock.connect(self._address)
-            host = f"{self._address[0]}:{self._address[1]}"
-            question = f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode("ascii")
+                sock.connect((bare, port))
+            question = f"GET {path} HTTP/1.0\r\nHost: {name}:{port}\r\n\r\n".encode("ascii")
             if self._tls is not None:
                 return await _ask_secretly(sock, self._tls, question)
             await loop.sock_sendall(sock, question)

@@ -1,7 +1,12 @@
 """The lab's own requests ask each app what it can answer: none that waits, and a site at its front page."""
 
 import asyncio
+import contextlib
+import socket
 from pathlib import Path
+
+import msgspec
+import pytest
 
 from lab import bootstrap
 from lab.core.model import (
@@ -52,6 +57,30 @@ async def asked(lab: LocalLab, app: int, since: int = 0) -> LabSnapshot:
             if snapshot.apps[app].rps > 0 and snapshot.own.totals.answered > since:
                 return snapshot
             await lab.events(snapshot.events_next, wait=0.1)
+
+
+def addresses() -> list[str]:
+    """Where a lab may listen on this machine."""
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return ["127.0.0.1", "0.0.0.0", "::1", "::"]
+    return ["127.0.0.1", "0.0.0.0"]
+
+
+@pytest.mark.parametrize("host", addresses())
+async def test_wherever_the_lab_listens_its_own_requests_are_answered_and_counted_apart(
+    host: str, tmp_path: Path
+) -> None:
+    lab = bootstrap.local_lab(
+        msgspec.structs.replace(spec(tmp_path), listener=ListenerSpec(host=host, port=0)), control=None
+    )
+    await asyncio.to_thread(lab.start)
+    try:
+        snapshot = await asked(lab, app=1)
+        assert snapshot.own.totals.answered > 0
+        assert snapshot.totals.accepted == 0
+        assert (await lab.request("site")).status == 200
+    finally:
+        await lab.close()
 
 
 async def test_an_app_that_waits_is_not_asked_and_a_site_is_asked_for_its_front_page(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -57,3 +58,10 @@ async def test_one_pool_as_json_is_php_fpms_object_with_counted_requests(lab: Lo
 
 async def test_several_pools_as_json_are_a_list(lab: LocalLab) -> None:
     assert [one["pool"] for one in json.loads(await page(lab, "?json"))["pools"]] == ["one", "two"]
+
+
+async def test_an_app_that_there_is_not_is_404_and_told_with_those_that_there_are(lab: LocalLab) -> None:
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        await page(lab, "?json&app=three")
+    with caught.value as answer:
+        assert (answer.code, answer.read()) == (404, b"Found no app three; expected one or two.\n")
