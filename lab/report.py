@@ -209,6 +209,7 @@ def _limits(proxy: ProxySnapshot) -> Iterator[str]:
     if any(most for _, _, most in counts):
         yield "limits: " + ", ".join(f"{now} of {most} {what}" for what, now, most in counts if most)
     yield from _refused("refused by a limit", proxy.shed)
+    yield from _refused("TLS handshakes that failed", proxy.handshakes_failed)
 
 
 def _refused(what: str, shed: Mapping[str, int]) -> Iterator[str]:

@@ -229,6 +229,11 @@ class ProxySnapshot(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 0
     """Clients that are connected."""
     max_connections: int = 0
+    handshakes: int = 0
+    """Clients in the middle of a TLS handshake, beside those."""
+    handshakes_failed: dict[str, int] = {}
+    """TLS handshakes that came to nothing since the lab began, by cause: `client left`, `too slow`, `certificate
+    refused` (the client was not told to trust it), `not understood`, `too many`."""
     requests: int = 0
     """In flight, the lab's own included."""
     max_requests: int = 0

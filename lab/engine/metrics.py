@@ -68,6 +68,10 @@ class _Families:
         sight, figures = self._sight, self._sight.figures
         yield _gauge("cgilab_uptime_seconds", "Since the lab began.", (), {(): sight.uptime})
         yield _gauge("cgilab_connections", "Open connections of clients.", (), {(): sight.proxy.connections})
+        about = "Clients in the middle of a TLS handshake."
+        yield _gauge("cgilab_tls_handshakes", about, (), {(): sight.proxy.handshakes})
+        handshakes: Rows = {(cause,): count for cause, count in sight.proxy.handshakes_failed.items()}
+        yield _counter("cgilab_tls_handshakes_failed", "TLS handshakes that came to nothing.", ("cause",), handshakes)
         shed: Rows = {(cause,): count for cause, count in sight.proxy.shed.items()}
         yield _counter("cgilab_shed", "Requests that a limit refused, the lab's own included.", ("cause",), shed)
         yield _counter("cgilab_access_log_lost_lines", "Lines that were not written.", (), {(): figures.unlogged})

@@ -65,6 +65,8 @@ def build(
 def _proxy(limits: Limits, view: ProxyView) -> ProxySnapshot:
     return ProxySnapshot(
         connections=view.connections,
+        handshakes=view.handshakes,
+        handshakes_failed=view.handshakes_failed,
         max_connections=limits.connections,
         requests=view.totals.in_flight + view.own.in_flight,
         max_requests=limits.requests,

@@ -166,6 +166,10 @@ class ProxyView(msgspec.Struct, frozen=True, kw_only=True):
     routes: tuple[RouteSnapshot, ...]
     connections: int
     """Open connections of clients."""
+    handshakes: int = 0
+    """Clients in the middle of a TLS handshake; they are not among the connections yet."""
+    handshakes_failed: dict[str, int] = {}
+    """TLS handshakes that came to nothing since the start, by cause."""
     certificate: str | None = None
     """A file that clients may trust, where the certificate was made here."""
     pending: int

@@ -95,7 +95,8 @@ class Limits(Spec, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Of a body in chunks that is collected for CGI and FastCGI, which must be told its length first."""
     connections: Count = 0
     """Clients that are connected at a time. Beyond, the one that is idle for longest has to go, or else the new one is
-    answered with 503. This and the next two are off at 0."""
+    answered with 503. Of clients in the middle of a TLS handshake, who are counted too, the one that has been at it for
+    longest has to go. This and the next two are off at 0."""
     requests: Count = 0
     """Requests to apps in flight at a time; further ones are answered with 503 at once."""
     pending: Count = 0
@@ -106,7 +107,7 @@ class ClientTimeouts(Spec, frozen=True, kw_only=True, forbid_unknown_fields=True
     """The proxy's patience with clients of whom it does not know yet what they want."""
 
     request_head: Seconds = 10.0
-    """From the first byte of a head to its last."""
+    """From the first byte of a head to its last; with TLS, also for the whole handshake."""
     idle: Seconds = 60.0
     """How long a connection stays open without a request."""
     drain: Seconds = 5.0

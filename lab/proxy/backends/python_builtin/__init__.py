@@ -17,7 +17,7 @@
     files.py        the files of an app with a document root
     forwarding.py   what a head gains on its way
     listener.py     the listening socket, and who else holds the port
-    tls.py          TLS on it: certificates, and clients that speak none
+    tls.py          certificates; handshakes.py: clients on their way in; secure.py: TLS on their connections
     outbox.py       what is written in one turn of the loop leaves together
     recorder.py     what is remembered of a request that has ended, and what an answer says of itself
     pages.py        what the gateway shows to those who run it

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.downstream import Downstream
 
-_SURPLUS: Final = 64
+SURPLUS: Final = 64
 """Connections beyond the limit that may ask once."""
 
 
@@ -32,7 +32,7 @@ class Crowd:
         downstream.surplus = connections > self.limit
         if not downstream.surplus:
             self._idle[downstream] = None
-        return connections <= self.limit + _SURPLUS
+        return connections <= self.limit + SURPLUS
 
     def rests(self, downstream: "Downstream") -> None:
         """It waits for its client's next request from now on."""

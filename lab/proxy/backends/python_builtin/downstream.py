@@ -117,12 +117,12 @@ class Downstream(asyncio.Protocol, Timed):
         Whoever announced that this request is the last, by `Connection: close` or HTTP/1.0, may end its half behind
         it, as `printf ... | nc -N` does. From anybody else it is the only sign there is that nobody waits any more: who
         wants an answer closes when it has read it (RFC 9112 9.6). Of several requests that were sent at once, the last
-        one tells. TLS cannot end one direction alone.
+        one tells.
         """
         exchange, busy = self.exchange, self._state is _BUSY
         last = busy and not exchange.uploading and not exchange.request.keep_alive
         self._silent = bool(self._unread) and (busy or self.blocked)
-        return (last or self._silent) and self.transport.can_write_eof()
+        return last or self._silent
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gateway.wheel.forget(self)
@@ -350,8 +350,7 @@ class Downstream(asyncio.Protocol, Timed):
         self.exchange.upload = None
         self._gateway.outbox.flush()
         if not self.transport.is_closing():
-            if self.transport.can_write_eof():  # TLS cannot end one direction alone
-                self.transport.write_eof()
+            self.transport.write_eof()
             self.resume_reading()
         self._arm(_LINGER)
 

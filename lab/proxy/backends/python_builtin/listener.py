@@ -2,12 +2,14 @@
 
 import errno
 import socket
+from typing import Final
 
 from lab.core.errors import PortInUseError, UnavailableError
 from lab.core.model import ListenerSpec
 from lab.ports import holder_of
 
-_BACKLOG = 1024
+BACKLOG: Final = 1024
+"""Connections that the kernel keeps until the proxy accepts them. Whoever listens again has to say so again."""
 
 
 def listen(spec: ListenerSpec) -> socket.socket:
@@ -21,7 +23,7 @@ def listen(spec: ListenerSpec) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((spec.host, spec.port))
-        sock.listen(_BACKLOG)
+        sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
         if error.errno == errno.EADDRINUSE:

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,12 @@ from lab.proxy import problems
 from lab.proxy.accounting import Tally
 from lab.proxy.backends.python_builtin import tls
 from lab.proxy.backends.python_builtin.branch import Branch, RouteState, base, branch_figures, implied, view
-from lab.proxy.backends.python_builtin.downstream import Downstream, Plaintext
+from lab.proxy.backends.python_builtin.downstream import Downstream
 from lab.proxy.backends.python_builtin.endpoint import EndpointState
 from lab.proxy.backends.python_builtin.files import SiteRoute
 from lab.proxy.backends.python_builtin.gateway import Gateway, ignore, no_cgi
-from lab.proxy.backends.python_builtin.listener import listen
+from lab.proxy.backends.python_builtin.handshakes import Handshakes
+from lab.proxy.backends.python_builtin.listener import BACKLOG, listen
 from lab.proxy.backends.python_builtin.pages import PageRoute
 from lab.proxy.backends.python_builtin.upstream import Upstream
 from lab.proxy.manager import AllFigures, OnStarved, Pages, ProxyManager, ProxySpec, ProxyView, RequestView
@@ -66,7 +68,9 @@ class PythonBuiltinProxy:
         now = clock.monotonic()
         self._gone = (Tally(now), Tally(now))
         """Of apps that were removed: everybody's requests, and the lab's own."""
-        self._server: asyncio.Server | tls.TlsServer | None = None
+        self._server: asyncio.Server | None = None
+        self._handshakes: Handshakes | None = None
+        """None where no TLS is spoken."""
         self._certificate: str | None = None
         """The file that clients may trust, where it was made here."""
         self._marking: asyncio.TimerHandle | None = None
@@ -87,17 +91,12 @@ class PythonBuiltinProxy:
         self._gateway.authority = authority.encode()
         self._gateway.port = port
         loop, gateway = asyncio.get_running_loop(), self._gateway
+        accept: Callable[[], asyncio.Protocol] = partial(Downstream, gateway)
         if secure:
             gateway.proto = b"https"
-            self._server = tls.TlsServer(
-                sock,
-                context,
-                lambda: Downstream(gateway),
-                lambda: Plaintext(gateway),
-                lambda: gateway.spec.settings.timeouts.request_head,
-            )
-        else:
-            self._server = await loop.create_server(lambda: Downstream(gateway), sock=sock)
+            self._handshakes = Handshakes(context, self._certificate, gateway, self._events)
+            accept = self._handshakes.entrance
+        self._server = await loop.create_server(accept, sock=sock, backlog=BACKLOG)
         self._gateway.wheel.start()
         self._marking = loop.call_later(_MARK, self._mark)
         return f"{gateway.proto.decode()}://{authority}"
@@ -181,6 +180,8 @@ class PythonBuiltinProxy:
             ),
             routes=tuple(self._route_views(now)),
             connections=len(self._gateway.downstreams),
+            handshakes=0 if self._handshakes is None else len(self._handshakes),
+            handshakes_failed={} if self._handshakes is None else dict(self._handshakes.failed),
             certificate=self._certificate,
             pending=self._gateway.pending,
             shed=dict(sum(self._gateway.shed.values(), Counter())),
@@ -223,6 +224,8 @@ class PythonBuiltinProxy:
         self._server.close()
         self._server = None
         self._gateway.draining = True
+        if self._handshakes is not None:
+            self._handshakes.close()
         self._gateway.outbox.flush()
         for downstream in list(self._gateway.downstreams):
             downstream.drain()

@@ -1,26 +1,20 @@
-"""TLS for the listener: what it is known by, and how a connection comes to speak it.
+"""TLS for the listener: what it is known by.
 
 A certificate is either given, or made here: signed by nobody but itself, for this machine's own names, kept for later
 labs of the same user, so that what was told to trust it once still does. Everything that can be wrong with files is
-found before the lab listens. A client that speaks plain HTTP to a port of TLS is told so: its first byte is looked at
-before OpenSSL takes it for rubbish and hangs up without a word.
+found before the lab listens.
 """
 
-import asyncio
-import contextlib
 import fcntl
 import ipaddress
 import os
-import socket
 import ssl
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from lab.core.errors import UnavailableError
 from lab.core.model import ListenerSpec, Tls
-from lab.core.tasks import background
 
 NAMES: Final = ("localhost", "127.0.0.1", "::1")
 """Whom a certificate that is made here speaks for."""
@@ -28,16 +22,6 @@ NAMES: Final = ("localhost", "127.0.0.1", "::1")
 _VALID: Final = timedelta(days=365)
 _RENEWED: Final = timedelta(days=30)
 """So long before its end another one is made."""
-
-_HANDSHAKE: Final = b"\x16"
-"""The first byte that a TLS client says: the type of a record that carries a handshake (RFC 8446 5.1)."""
-
-_AT_ONCE: Final = 100
-"""Connections accepted in one turn of the loop."""
-_PAUSE: Final = 0.5
-"""Seconds until the next attempt, when this process may open no further descriptor."""
-_FAREWELL: Final = 2.0
-"""Seconds that a client has to answer the end of TLS."""
 
 
 def context(spec: ListenerSpec, folder: Path) -> tuple[ssl.SSLContext, Path | None]:
@@ -49,6 +33,7 @@ def context(spec: ListenerSpec, folder: Path) -> tuple[ssl.SSLContext, Path | No
     both = _self_signed(folder) if made else Path(spec.certificate)
     found = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     found.minimum_version = ssl.TLSVersion.TLSv1_2
+    found.options |= ssl.OP_NO_RENEGOTIATION  # which asks for a handshake's work as often as a client likes
     found.set_alpn_protocols(["http/1.1"])
     for file in (both,) if made else (both, Path(spec.key)):
         _readable(file)
@@ -163,97 +148,3 @@ def _made() -> tuple[bytes, bytes]:
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     return secret, certificate.public_bytes(pem)
-
-
-Factory = Callable[[], asyncio.Protocol]
-
-
-class TlsServer:
-    """Accepts connections, and looks at the first byte of each: TLS is handed to `secure`, anything else to `plain`.
-
-    `patience` tells how many seconds a client has for its first byte, and again for its handshake.
-    """
-
-    def __init__(
-        self, sock: socket.socket, tls: ssl.SSLContext, secure: Factory, plain: Factory, patience: Callable[[], float]
-    ) -> None:
-        self._sock = sock
-        self._tls = tls
-        self._secure, self._plain = secure, plain
-        self._patience = patience
-        self._loop = asyncio.get_running_loop()
-        self._waiting: dict[socket.socket, asyncio.TimerHandle] = {}
-        """Who has not said anything yet."""
-        self._introduced: set[asyncio.Task[None]] = set()
-        """Handshakes that are under way."""
-        self._pause: asyncio.TimerHandle | None = None
-        self._listen()
-
-    def close(self) -> None:
-        """Accept no more, and hang up on those who have not said anything."""
-        if self._pause is not None:
-            self._pause.cancel()
-        self._loop.remove_reader(self._sock)
-        self._sock.close()
-        for client in list(self._waiting):
-            self._drop(client)
-        for task in self._introduced:
-            task.cancel()
-
-    def _listen(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._sock, self._accept)
-
-    def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                client, _ = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError:  # no descriptor is left: the kernel keeps who comes now
-                self._loop.remove_reader(self._sock)
-                self._pause = self._loop.call_later(_PAUSE, self._listen)
-                return
-            client.setblocking(False)
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._waiting[client] = self._loop.call_later(self._patience(), self._drop, client)
-            self._loop.add_reader(client, self._look, client)
-
-    def _look(self, client: socket.socket) -> None:
-        try:
-            first = client.recv(1, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            first = b""
-        if first:
-            self._forget(client)
-            task = background(self._introduce(client, first == _HANDSHAKE))
-            self._introduced.add(task)
-            task.add_done_callback(self._introduced.discard)
-        else:
-            self._drop(client)
-
-    async def _introduce(self, client: socket.socket, speaks_tls: bool) -> None:
-        """What goes wrong here is the client's affair: it has left, or knows no protocol, name or cipher in common."""
-        connect = self._loop.connect_accepted_socket
-        with contextlib.suppress(OSError):  # ssl.SSLError is one
-            if speaks_tls:
-                patience = self._patience()
-                await connect(
-                    self._secure,
-                    client,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=patience,
-                    ssl_shutdown_timeout=_FAREWELL,
-                )
-            else:
-                await connect(self._plain, client)
-
-    def _drop(self, client: socket.socket) -> None:
-        self._forget(client)
-        client.close()
-
-    def _forget(self, client: socket.socket) -> None:
-        self._waiting.pop(client).cancel()
-        self._loop.remove_reader(client)

@@ -197,15 +197,13 @@ class _End(asyncio.Protocol):
             self.other.transport.write(data)
 
     def eof_received(self) -> bool:
-        """Say so to the other side. TLS cannot end one direction alone, so there it ends both."""
+        """Say so to the other side; when both have said everything, it is over."""
         self.silent = True
-        towards = self.other.transport
-        if self.other.silent or not towards.can_write_eof() or not self.transport.can_write_eof():
-            first = self.other if self.other.silent else self
-            self._tunnel.close(first.name, f"the {first.name} closed it")
+        if self.other.silent:
+            self._tunnel.close(self.other.name, f"the {self.other.name} closed it")
             return False
-        if not towards.is_closing():
-            towards.write_eof()
+        if not self.other.transport.is_closing():
+            self.other.transport.write_eof()
         self._tunnel.half_closed()
         return True
 
