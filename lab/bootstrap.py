@@ -165,6 +165,8 @@ def _running(
         farewell = lab.stop()
         # The terminal or the pipe may be gone by now; that is no reason to complain.
         with contextlib.suppress(OSError):
+            if farewell.why:
+                told.write(f"{farewell.why}\n")
             workers = "1 worker" if farewell.stopped == 1 else f"{farewell.stopped} workers"
             told.write(f"{workers} stopped, {farewell.left} left.\n")
             told.flush()

@@ -130,12 +130,17 @@ class Engine:
         """Stop own traffic, then load runs, then take no more requests, then the workers, then the processes that they
         needed; return when none is left."""
         self._closing = True
-        workers = (worker for app in self._pool.observe().apps for worker in app.workers)
-        roll = Roll.call({worker.pid for worker in workers if worker.pid is not None})
+        roll = self._roll()
         try:
             await self._stack.aclose()
         finally:
             self.farewell = roll.again()
+
+    def abandon(self) -> Farewell:
+        """As `close`, but at once and for another thread: the engine's own loop does nothing any more."""
+        roll, why = self._roll(), self.held_up()
+        self._pool.abandon()
+        return roll.again(f"The lab did not end by itself, so its workers were killed. {why}".rstrip())
 
     def held_up(self) -> str:
         """What keeps the lab from answering, as far as that is known. May be called by any thread."""
@@ -409,6 +414,10 @@ class Engine:
         self._events.emit(EventKind.DECISION, text, app=name, data=data)
         if decision.after != decision.before:
             await self._resize(app, decision.after)
+
+    def _roll(self) -> Roll:
+        workers = (worker for app in self._pool.observe().apps for worker in app.workers)
+        return Roll.call({worker.pid for worker in workers if worker.pid is not None})
 
     def _views(self) -> tuple[PoolView, ProxyView]:
         return self._pool.observe(), self._proxy.observe()

@@ -12,6 +12,8 @@ class Farewell(msgspec.Struct, frozen=True):
 
     stopped: int = 0
     left: int = 0
+    why: str = ""
+    """What kept the lab from ending by itself, in sentences; empty when nothing did."""
 
 
 class Roll:
@@ -25,10 +27,10 @@ class Roll:
         """Those that there are now."""
         return cls({pid: _born(pid) for pid in pids})
 
-    def again(self) -> Farewell:
+    def again(self, why: str = "") -> Farewell:
         """Who of them is still there."""
         left = sum(1 for pid, ticks in self._born.items() if ticks is not None and _born(pid) == ticks)
-        return Farewell(stopped=len(self._born) - left, left=left)
+        return Farewell(stopped=len(self._born) - left, left=left, why=why)
 
 
 def _born(pid: int) -> int | None:

@@ -207,3 +207,10 @@ class PoolManager(Protocol):
         Also called for a pool that was not started.
         """
         ...
+
+    def abandon(self) -> None:
+        """Kill every worker and process at once, because the loop does nothing any more, and return when none is left.
+
+        Called by another thread, and nothing is called afterwards.
+        """
+        ...

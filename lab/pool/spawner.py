@@ -227,6 +227,20 @@ class Spawner:
             self._tell_gone(children, waiting, await self._end_adopted())
         self._loop = None
 
+    def abandon(self) -> None:
+        """As `close`, without the loop, which does nothing any more: for another thread, when the lab is to end."""
+        sock, pid = self._socket, self._pid
+        if sock is None or not pid:
+            return
+        ended = os.pidfd_open(pid)
+        sock.shutdown(socket.SHUT_RDWR)
+        look = select.poll()
+        look.register(ended, select.POLLIN)
+        if not look.poll(_CLOSE_TIMEOUT * 1000):
+            os.kill(pid, signal.SIGKILL)
+            look.poll(_CLOSE_TIMEOUT * 1000)
+        os.close(ended)
+
     # -- the socket
 
     def _listen(self) -> None:

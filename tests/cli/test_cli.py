@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -338,6 +339,43 @@ def test_a_signal_stops_everything_cleanly(home: dict[str, str], number: int, co
         assert process.returncode == code
         assert told == "2 workers stopped, 0 left.\n"
         assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+
+
+STUCK = {
+    "it sleeps": ("time.sleep(1e9)", "mine.py, line 7: it is in code that cannot be interrupted.\\n2 workers", 0),
+    "it computes": ("sum(range(10**12))", 'mine.py", line 7 in choose', -signal.SIGPROF),
+}
+"""In code of a kind that lets others have their turn meanwhile, and of one that does not."""
+
+
+@pytest.mark.parametrize(("body", "said", "code"), STUCK.values(), ids=STUCK)
+def test_a_lab_ends_when_it_is_told_to_though_a_policy_keeps_it_from_doing_anything(
+    home: dict[str, str], tmp_path: Path, body: str, said: str, code: int
+) -> None:
+    chosen = tmp_path / "chosen"
+    (tmp_path / "mine.py").write_text(
+        "import pathlib, time\n\nclass Policy:\n    def choose(self, endpoints, request):\n"
+        f"        if request.path == '/api/search/x':\n            pathlib.Path({str(chosen)!r}).touch()\n"
+        f"            {body}\n        return endpoints[0]\n"
+    )
+    manifest = json.loads((tmp_path / "lab.json").read_text())
+    manifest["apps"][0]["selection"] = "./mine.py"
+    (tmp_path / "lab.json").write_text(json.dumps(manifest))
+    with started(home) as process:
+        address = until(process.stdout, "proxy.listening")["data"]["url"].removeprefix("http://").split(":")
+        pids = [until(process.stdout, "endpoint.in")["pid"] for _ in range(2)]
+        while not chosen.exists():  # there is nothing to choose while a question about its health occupies a worker
+            with socket.create_connection((address[0], int(address[1]))) as client:
+                client.sendall(b"GET /api/search/x HTTP/1.1\r\nHost: x\r\n\r\n")
+                client.settimeout(1.0)
+                with contextlib.suppress(TimeoutError):
+                    client.recv(4096)
+        process.terminate()
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == code
+        assert re.search(said, told)
+        while [pid for pid in pids if lives(pid)]:
+            time.sleep(0.01)
 
 
 def test_ctrl_c_while_it_is_still_imported_is_no_traceback(home: dict[str, str], tmp_path: Path) -> None:

@@ -162,6 +162,9 @@ class PythonBuiltinPool:
         self._folder.close()
         await asyncio.to_thread(self._disk.shutdown)
 
+    def abandon(self) -> None:
+        self._spawner.abandon()
+
     # -- inside
 
     def _apply_programs(self, apps: Mapping[str, AppSpec]) -> None:

@@ -6,6 +6,11 @@ So a thread looks now and then whether the code is still in the same call, and a
 `OverdueError`. Code in C cannot be interrupted like this: a `time.sleep(100)` sleeps to its end, and raises then. Until
 then `stuck` and `where` tell of it.
 
+Some of it, such as `sum(range(10**12))`, gives no other thread a turn: nobody in the process hears a key or a signal
+then, so that it could not even be told to end. Therefore each look winds up a timer of the kernel (setitimer(2)). It
+runs only while the process computes, so that one which sleeps or is stopped has all the time in the world; but when it
+has computed for five seconds without a look, it tells where it is, and dies by SIGPROF. The fork server ends the rest.
+
 The exception must not come late, when the call is over and code of the lab runs on the same thread. So the watchdog
 first says that it aims at this turn, then looks whether it is still on; and who ends a turn looks whether somebody has
 aimed at it, and then waits for that to be over and takes back what is still on its way. Looks are counted, not seconds:
@@ -13,6 +18,8 @@ a lab that was stopped itself for a while has not been kept waiting by anybody.
 """
 
 import ctypes
+import faulthandler
+import signal
 import sys
 import threading
 import time
@@ -28,6 +35,11 @@ _EVERY: Final = 0.1
 
 _LOOKS: Final = 10
 """How often one turn is seen before it is ended: after about a second. One that goes on all the same is hit again."""
+
+_STANDARD_ERROR: Final = 2
+
+_LAST: Final = 5.0
+"""Seconds of CPU time that this process may take without a look."""
 
 
 class OverdueError(BaseException):
@@ -103,7 +115,9 @@ class Watchdog:
     def _watch(self) -> None:
         seen: object = None
         looks = 0
+        faulthandler.register(signal.SIGPROF, _STANDARD_ERROR, all_threads=False, chain=True)
         while not self._over.wait(self._every):
+            signal.setitimer(signal.ITIMER_PROF, _LAST)
             turn = self._turn
             if turn is None or turn is not seen:
                 seen, looks = turn, 0
@@ -111,6 +125,7 @@ class Watchdog:
             looks += 1
             if not looks % self._looks:
                 self._end(turn)
+        signal.setitimer(signal.ITIMER_PROF, 0)  # whoever else looks winds it up again
 
     def _end(self, turn: object) -> None:
         line = self.where()
