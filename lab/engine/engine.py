@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from lab.core import openmetrics
 from lab.core.clock import Clock
 from lab.core.errors import NoLabError, NotPossibleError, PortInUseError, ReadOnlyError, UnknownTargetError
 from lab.core.events import Event, EventBatch, EventKind, EventRing
@@ -447,7 +448,7 @@ class Engine:
         uptime = self._clock.monotonic() - self._started
         routed = {endpoint for app in self._spec.apps for endpoint in self._endpoints.of(app.name)}
         sight = metrics.Sight(self._proxy.figures(), proxy, pool, routed, uptime)
-        return lambda: Page(metrics.CONTENT_TYPE, metrics.render(sight))
+        return lambda: Page(openmetrics.CONTENT_TYPE, metrics.render(sight))
 
     def _on_event(self, event: Event) -> None:
         self._may_be_asked = None

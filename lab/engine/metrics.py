@@ -11,6 +11,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from lab.core import openmetrics
 from lab.core.histogram import Histogram
 from lab.core.model import Endpoint
 from lab.core.snapshot import Totals
@@ -19,8 +20,6 @@ from lab.proxy.manager import AllFigures, Figures, ProxyView
 
 if TYPE_CHECKING:
     from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
-
-CONTENT_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 _BOUNDS: Final = tuple(1 << power for power in range(8, 26))
 """Microseconds: 256 us to 33.6 s, each twice the one before."""
@@ -49,13 +48,7 @@ class Sight:
 
 def render(sight: Sight) -> bytes:
     """The page."""
-    from prometheus_client import CollectorRegistry  # it takes 40 ms to import, and few ask for this page
-    from prometheus_client.openmetrics.exposition import generate_latest
-
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(sight))
-    page: bytes = generate_latest(registry)
-    return page
+    return openmetrics.page(_Families(sight))
 
 
 class _Families:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qs
 
+from lab.core import openmetrics
 from lab.core.clock import Clock
 from lab.core.model import AppSpec
 from lab.core.printable import printable
@@ -47,7 +48,7 @@ def render(
         if app.name == view.name and app.name in names and app.name in upstreams
     ]
     if "openmetrics" in asked:
-        return Page("application/openmetrics-text; version=1.0.0; charset=utf-8", status.openmetrics(pools))
+        return Page(openmetrics.CONTENT_TYPE, status.metrics(pools))
     as_json, full = "json" in asked, "full" in asked
     pages = [status.render(one, as_json=as_json, full=full) for one in pools]
     return Page("application/json", _joined(pages)) if as_json else Page(_TEXT, "\n".join(pages).encode())

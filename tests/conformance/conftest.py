@@ -5,6 +5,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -315,6 +316,17 @@ class World:
 
     async def client(self) -> Client:
         client = Client(*await asyncio.open_connection(*self.address))
+        self._clients.append(client)
+        return client
+
+    async def own_client(self) -> Client:
+        """A client that the gateway counts as the lab itself."""
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.proxy.mark_own(sock.getsockname())
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, self.address)
+            client = Client(*await asyncio.open_connection(sock=sock.dup()))
         self._clients.append(client)
         return client
 

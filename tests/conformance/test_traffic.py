@@ -276,7 +276,8 @@ async def test_probes_take_places_and_give_them_to_who_waits(world):
     assert (await client.response())[0] == 200
 
 
-async def test_a_probe_is_not_kept_waiting_by_an_idle_connection(world):
+def answers_once():
+    """A worker's handler that answers one request and waits, and the event that its connection was closed."""
     closed = asyncio.Event()
 
     async def handler(reader, writer):
@@ -285,6 +286,11 @@ async def test_a_probe_is_not_kept_waiting_by_an_idle_connection(world):
         await reader.read()
         closed.set()
 
+    return handler, closed
+
+
+async def test_a_probe_is_not_kept_waiting_by_an_idle_connection(world):
+    handler, closed = answers_once()
     await world.start()
     await world.worker(handler=handler, concurrency=1)
     assert await world.get() == 200
@@ -337,14 +343,7 @@ async def test_24_a_backlog_that_is_full_is_504_after_the_connect_timeout(world)
 
 
 async def test_24_idle_connections_end_on_both_sides(world):
-    closed = asyncio.Event()
-
-    async def handler(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(OK)
-        await reader.read()
-        closed.set()
-
+    handler, closed = answers_once()
     await world.start(timeouts=Timeouts(upstream_idle=0.1), clients=ClientTimeouts(idle=0.1))
     await world.worker(handler=handler)
     client = await world.client()
@@ -658,15 +657,9 @@ async def test_28_who_was_inside_a_dying_worker_is_counted_once_whether_its_conn
 async def test_28_own_requests_are_counted_apart_but_at_the_endpoint_together(world):
     await world.start()
     await world.worker()
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        world.proxy.mark_own(sock.getsockname())
-        sock.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(sock, world.address)
-        reader, writer = await asyncio.open_connection(sock=sock.dup())
-        writer.write(GET)
-        await reader.readuntil(b"ok")
-        writer.close()
+    lab = await world.own_client()
+    await lab.send(GET)
+    await lab.response()
     assert await world.get() == 200
     view = world.proxy.observe()
     assert (view.own.answered, view.totals.answered) == (1, 1)

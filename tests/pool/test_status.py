@@ -6,7 +6,7 @@ import msgspec
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from lab.core.states import WorkerState
-from lab.pool.status import PoolStatus, ProcessStatus, RequestStatus, openmetrics, render
+from lab.pool.status import PoolStatus, ProcessStatus, RequestStatus, metrics, render
 
 
 def process(pid: int, state: WorkerState = WorkerState.READY, in_flight: int = 0) -> ProcessStatus:
@@ -78,7 +78,7 @@ def test_what_is_not_measured_is_left_out():
 
 def test_openmetrics_holds_every_pool_and_is_read_by_prometheus():
     other = msgspec.structs.replace(STATUS, pool="auth", accepted=3)
-    page = openmetrics((STATUS, other)).decode()
+    page = metrics((STATUS, other)).decode()
     families = {family.name: family for family in text_string_to_metric_families(page)}
     accepted = families["phpfpm_accepted_connections"]
     assert accepted.type == "counter"
