@@ -88,6 +88,8 @@ class _Families:
         failed: Rows = {labels: one.failed for labels, one in workers.items()}
         about = "Requests that a worker left without an answer."
         yield _counter("cgilab_worker_failed", about, ("app", "slot", "generation"), failed)
+        yield _tunnels("cgilab_route", "route", routes)
+        yield _tunnels("cgilab_app", "app", apps)
         queues: Rows = {(one.app,): one.queue for one in sight.proxy.upstreams}
         yield _gauge("cgilab_app_queue_length", "Requests that wait for a place.", ("app",), queues)
         retries: Rows = {(one.app,): one.retries for one in sight.proxy.upstreams}
@@ -126,6 +128,11 @@ def _traffic(prefix: str, labels: tuple[str, ...], places: Places) -> "Iterator[
     yield _counter(f"{prefix}_sent_bytes", "Bodies of answers.", labels, sent)
     in_flight = {values: one.in_flight for values, one in places.items()}
     yield _gauge(f"{prefix}_in_flight", "Requests that have not ended.", labels, in_flight)
+
+
+def _tunnels(prefix: str, label: str, places: Places) -> "Metric":
+    ended = {(*values, cause): count for values, one in places.items() for cause, count in one.tunnels_ended.items()}
+    return _counter(f"{prefix}_tunnels_ended", "Tunnels that are over, by how they ended.", (label, "cause"), ended)
 
 
 def _stages(prefix: str, labels: tuple[str, ...], places: Places) -> "HistogramMetricFamily":

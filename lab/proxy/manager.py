@@ -4,7 +4,7 @@ The proxy knows endpoints, never processes. Which endpoints an upstream has, the
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -200,6 +200,8 @@ class Figures:
     """From a request's acceptance to the head of its answer ..."""
     total: Histogram
     """... and to its end."""
+    tunnels_ended: Mapping[str, int] = field(default_factory=dict)
+    """Of a route or an app: tunnels that are over, by how they ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -353,14 +353,21 @@ async def _lab_ends(world, client, switcher):
     await world.proxy.close()
 
 
+async def _client_says_everything_first(world, client, switcher):
+    client.writer.write_eof()
+    assert await asyncio.wait_for(switcher.reader.read(), 5) == b""
+    switcher.writer.write_eof()
+
+
 ENDS = {
-    _idle: ("gateway", "nothing moved for 0.4 s"),
-    _halved: ("gateway", "the client had said everything, and for 0.3 s the worker said nothing"),
-    _worker_leaves: ("gateway", "its worker had to end"),
-    _worker_says_everything_first: ("worker", "the worker closed it"),
-    _worker_breaks: ("worker", "the worker broke it off"),
-    _client_breaks: ("client", "the client broke it off"),
-    _lab_ends: ("gateway", "the lab ended"),
+    _idle: ("gateway", "nothing moved for 0.4 s", "idle"),
+    _halved: ("gateway", "the client had said everything, and for 0.3 s the worker said nothing", "half_closed"),
+    _worker_leaves: ("gateway", "its worker had to end", "worker_ended"),
+    _worker_says_everything_first: ("worker", "the worker closed it", "worker_closed"),
+    _client_says_everything_first: ("client", "the client closed it", "client_closed"),
+    _worker_breaks: ("worker", "the worker broke it off", "worker_reset"),
+    _client_breaks: ("client", "the client broke it off", "client_reset"),
+    _lab_ends: ("gateway", "the lab ended", "lab_ended"),
 }
 
 
@@ -370,7 +377,9 @@ async def test_15_29_who_ended_a_tunnel_is_told(world, switcher, end, known):
     await end(world, client, switcher)
     event = await ended(world)
     (trace,) = world.proxy.traces()
-    assert (trace.tunnel.ended_by, trace.tunnel.why) == known
+    assert (trace.tunnel.ended_by, trace.tunnel.why) == known[:2]
+    figures = world.proxy.figures()
+    assert figures.apps["app"].tunnels_ended == figures.routes["app"].tunnels_ended == {known[2]: 1}
     assert event.data["by"] == known[0]
     assert f": {known[1]}; 0 bytes" in event.text
 

@@ -6,7 +6,9 @@ import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
@@ -116,6 +118,18 @@ async def test_15_messages_come_back_whatever_they_are_made_of(lab: bootstrap.Lo
     after = await until(lab, lambda now: now.totals.accepted and not now.totals.tunnels)
     assert (after.totals.accepted, after.totals.answered, after.apps[0].tunnels) == (1, 1, 0)
     assert after.totals.tunnel_bytes > 2 << 20
+    async with httpx.AsyncClient() as client:
+        page = (await client.get(f"{after.listener}/-/metrics")).text
+    ended = [
+        (sample.name, sample.labels.get("app") or sample.labels.get("route"), sample.labels["cause"], sample.value)
+        for family in text_string_to_metric_families(page)
+        if family.name.endswith("tunnels_ended")
+        for sample in family.samples
+    ]
+    assert ended == [
+        ("cgilab_route_tunnels_ended_total", "echo", "worker_closed", 1.0),
+        ("cgilab_app_tunnels_ended_total", "echo", "worker_closed", 1.0),
+    ]
 
 
 @pytest.mark.parametrize(

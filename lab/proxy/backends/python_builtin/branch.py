@@ -13,8 +13,9 @@ Envoy's weighted clusters do not look at health, and a canary that is down fails
 lose requests by it.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from lab.core.model import RouteSpec
@@ -43,6 +44,7 @@ class Branch:
         "name",
         "strip",
         "tallies",
+        "tunnels_ended",
         "unanswered",
         "upstream",
         "weight",
@@ -64,6 +66,8 @@ class Branch:
         """Those that ended here without an answer: the client left, or a program had another path answer instead."""
         self.tallies = (Tally(now), Tally(now))
         """The others: everybody's, and the lab's own."""
+        self.tunnels_ended = Counter[str]()
+        """Tunnels that are over, by how they ended."""
         self.weight = 1
         self.credit = 0
         self._marks: deque[int] = deque([0], maxlen=WINDOW + 1)
@@ -88,6 +92,7 @@ class Branch:
         """Add all that another one counted before the last ten seconds."""
         self.accepted += other.accepted
         self.unanswered += other.unanswered
+        self.tunnels_ended += other.tunnels_ended
         self._marks = deque((mark + other.accepted for mark in self._marks), maxlen=WINDOW + 1)
         for tally, its in zip(self.tallies, other.tallies, strict=True):
             tally.absorb(its)
@@ -170,7 +175,8 @@ def branch_figures(branches: Sequence[Branch]) -> Figures:
     """Everything that was counted on several ways together."""
     tally = Tally.together([tally for branch in branches for tally in branch.tallies])
     accepted = sum(branch.accepted for branch in branches)
-    return tally.figures(accepted, sum(branch.in_flight for branch in branches))
+    figures = tally.figures(accepted, sum(branch.in_flight for branch in branches))
+    return replace(figures, tunnels_ended=sum((branch.tunnels_ended for branch in branches), Counter[str]()))
 
 
 def view(spec: RouteSpec, branches: Sequence[Branch], leads: Sequence[Branch], now: float) -> RouteSnapshot:

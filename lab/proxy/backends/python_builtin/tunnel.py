@@ -10,7 +10,7 @@ open, what it carried each way, and who hung up first.
 
 import asyncio
 from collections.abc import Iterable
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import TYPE_CHECKING, cast
 
 from lab.core.model import Timeouts
@@ -43,6 +43,26 @@ def switch(protocols: tuple[bytes, ...]) -> bytes:
     return b"Connection: upgrade\r\nUpgrade: %b\r\n" % b", ".join(protocols) if protocols else b""
 
 
+class TunnelEnd(StrEnum):
+    """Why a tunnel ended, as figures name it."""
+
+    CLIENT_CLOSED = "client_closed"
+    CLIENT_RESET = "client_reset"
+    WORKER_CLOSED = "worker_closed"
+    WORKER_RESET = "worker_reset"
+    IDLE = "idle"
+    """Nothing moved for `timeouts.tunnel_idle`."""
+    HALF_CLOSED = "half_closed"
+    """One of the two had said everything, and the other one said nothing for `timeouts.drain`."""
+    WORKER_ENDED = "worker_ended"
+    """Its worker had to end, and `timeouts.drain` was over."""
+    LAB_ENDED = "lab_ended"
+
+
+_CLOSED = {"client": TunnelEnd.CLIENT_CLOSED, "worker": TunnelEnd.WORKER_CLOSED}
+_RESET = {"client": TunnelEnd.CLIENT_RESET, "worker": TunnelEnd.WORKER_RESET}
+
+
 class _State(Enum):
     OPEN = auto()
     DRAINING = auto()
@@ -67,6 +87,7 @@ class Tunnel(Timed):
         """Nothing more is asked on this connection, so it stays what it was."""
         self._trace: Trace | None = None
         self._opened = gateway.now()
+        self._cause = TunnelEnd.IDLE
         self._ended_by = self._why = ""
 
     def open(self, said: bytes) -> None:
@@ -95,11 +116,11 @@ class Tunnel(Timed):
             self._state = _State.DRAINING
             self._arm(self._timeouts.drain)
 
-    def close(self, who: str, why: str) -> None:
+    def close(self, cause: TunnelEnd, who: str, why: str) -> None:
         """Deliver what has been said, and hang up on both. Whoever comes first is told to have ended it."""
         if self._state is not _State.CLOSING:
             self._state = _State.CLOSING
-            self._ended_by, self._why = who, why
+            self._cause, self._ended_by, self._why = cause, who, why
             self._arm(self._timeouts.drain)
         self._client.transport.close()
         self._worker.transport.close()
@@ -128,7 +149,7 @@ class Tunnel(Timed):
         if self._left:
             if error is not None:
                 reset(end.other.transport)
-                self.close(end.name, f"the {end.name} broke it off")
+                self.close(_RESET[end.name], end.name, f"the {end.name} broke it off")
             else:
                 self._give_up()
             return
@@ -136,6 +157,7 @@ class Tunnel(Timed):
         self._counters.tunnels -= 1
         self._endpoint.tunnels.discard(self)
         self._endpoint.release()
+        self._request.route.tunnels_ended[self._cause] += 1
         tunnelled = Tunnelled(
             seconds=self._gateway.now() - self._opened,
             from_client=self._client.said,
@@ -149,15 +171,15 @@ class Tunnel(Timed):
         """End it, because neither of the two did."""
         quiet = next((end for end in (self._client, self._worker) if end.silent), None)
         if self._gateway.draining:
-            why = "the lab ended"
+            cause, why = TunnelEnd.LAB_ENDED, "the lab ended"
         elif self._state is _State.DRAINING:
-            why = "its worker had to end"
+            cause, why = TunnelEnd.WORKER_ENDED, "its worker had to end"
         elif quiet is not None:
-            seconds = f"{self._patience():g} s"
+            cause, seconds = TunnelEnd.HALF_CLOSED, f"{self._patience():g} s"
             why = f"the {quiet.name} had said everything, and for {seconds} the {quiet.other.name} said nothing"
         else:
-            why = f"nothing moved for {self._patience():g} s"
-        self.close("gateway", why)
+            cause, why = TunnelEnd.IDLE, f"nothing moved for {self._patience():g} s"
+        self.close(cause, "gateway", why)
 
     def _patience(self) -> float:
         timeouts = self._timeouts
@@ -200,7 +222,7 @@ class _End(asyncio.Protocol):
         """Say so to the other side; when both have said everything, it is over."""
         self.silent = True
         if self.other.silent:
-            self._tunnel.close(self.other.name, f"the {self.other.name} closed it")
+            self._tunnel.close(_CLOSED[self.other.name], self.other.name, f"the {self.other.name} closed it")
             return False
         if not self.other.transport.is_closing():
             self.other.transport.write_eof()
