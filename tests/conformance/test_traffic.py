@@ -14,8 +14,10 @@ from lab.core.clock import SystemClock
 from lab.core.errors import PortInUseError
 from lab.core.events import EventRing
 from lab.core.model import ClientTimeouts, ListenerSpec, Queue, Timeouts
+from lab.pool import accept_queues
 from lab.pool.sockdiag import free_port
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
+from lab.proxy.backends.python_builtin.listener import BACKLOG
 from lab.proxy.manager import Page, ProxySpec, UpstreamSpec
 from tests.conformance.conftest import GET, OK, PATIENCE, Gate, read_request
 
@@ -716,3 +718,10 @@ async def test_a_port_in_use_names_its_holder(world):
     other = PythonBuiltinProxy(clock, EventRing(clock))
     with pytest.raises(PortInUseError, match=r"in use by .+ \(pid \d+\)"):
         await other.start(ProxySpec(listener=ListenerSpec(port=world.address[1])))
+
+
+async def test_23_the_kernel_keeps_so_many_connections_until_the_proxy_takes_them(world):
+    await world.start()
+    port = world.address[1]
+    most = int(Path("/proc/sys/net/core/somaxconn").read_text())
+    assert accept_queues.look([port])[port].room == min(BACKLOG, most)

