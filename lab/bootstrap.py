@@ -17,6 +17,7 @@ from lab.config import languages, manifest
 from lab.conversation import attached, speak
 from lab.core.clock import SystemClock
 from lab.core.errors import NoLabError, NotPossibleError
+from lab.core.spelling import counted
 from lab.engine import reload
 from lab.engine.engine import Engine
 from lab.engine.lab import Lab, LabSpec
@@ -167,8 +168,7 @@ def _running(
         with contextlib.suppress(OSError):
             if farewell.why:
                 told.write(f"{farewell.why}\n")
-            workers = "1 worker" if farewell.stopped == 1 else f"{farewell.stopped} workers"
-            told.write(f"{workers} stopped, {farewell.left} left.\n")
+            told.write(f"{counted(farewell.stopped, 'worker')} stopped, {farewell.left} left.\n")
             told.flush()
 
 

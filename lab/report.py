@@ -10,6 +10,7 @@ import msgspec
 
 from lab.core.events import Event, EventBatch, EventKind
 from lab.core.snapshot import AppSnapshot, LabSnapshot, ProxySnapshot, RouteSnapshot, ServiceSnapshot, WorkerSnapshot
+from lab.core.spelling import counted
 from lab.core.states import BreakerState, EndpointHealth
 from lab.core.trace import Why
 from lab.engine import standings, timeline
@@ -239,7 +240,7 @@ def _count(value: int | None) -> str:
 
 
 def _counted(number: int | None, noun: str) -> str:
-    return f"{_count(number)} {noun}{'' if number == 1 else 's'}"
+    return f"- {noun}s" if number is None else counted(number, noun)
 
 
 def _ms(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""How a wrong word is shown, and which one was probably meant. Every error about a name says both."""
+"""How a wrong word is shown, which one was probably meant (every error about a name says both), and one beside many."""
 
 import json
 from collections.abc import Iterable
@@ -25,3 +25,8 @@ def quoted(value: Any) -> str:
     """A wrong value as it may stand in a sentence: as JSON, shortened."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def counted(number: int, one: str, several: str = "") -> str:
+    """`1 worker`, `2 workers`, `2 processes`: `several` is for nouns to which more than an s is added."""
+    return f"1 {one}" if number == 1 else f"{number} {several or one + 's'}"

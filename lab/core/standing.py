@@ -10,6 +10,7 @@ import sys
 import msgspec
 
 from lab.core.schema import published
+from lab.core.spelling import counted
 from lab.core.states import EndpointHealth
 
 _UNABLE = frozenset({"stopped", "traced", "zombie", "gone"})
@@ -73,17 +74,15 @@ def differences(believed: Believed, actual: Actual, *, shared: bool) -> tuple[st
         return tuple(found)
     if actual.waiting:
         whose = "one of its workers takes" if shared else "its process takes"
-        found.append(f"{_connections(actual.waiting)} in its accept queue until {whose} them up.")
+        wait = counted(actual.waiting, "connection waits", "connections wait")
+        found.append(f"{wait} in its accept queue until {whose} them up.")
     if actual.room and actual.waiting > actual.room:
         found.append(f"That queue is full ({actual.room}): the kernel drops who connects now, and has them try again.")
     open_now = actual.established + actual.waiting
     if not shared and believed.in_flight > open_now:
-        found.append(f"The balancer counts {believed.in_flight} in flight, on {open_now} connections that there are.")
+        there = f"only {counted(open_now, 'connection is', 'connections are')}" if open_now else "no connection is"
+        found.append(f"The balancer counts {believed.in_flight} in flight, but {there} open.")
     return tuple(found)
-
-
-def _connections(number: int) -> str:
-    return "1 connection waits" if number == 1 else f"{number} connections wait"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import shlex
 
 from lab.core.errors import LabError, NotPossibleError
 from lab.core.model import PROXY
+from lab.core.spelling import counted
 from lab.engine import settings, shares, standings, timeline
 from lab.engine.lab import Changed, Lab, Signalled
 
@@ -106,7 +107,7 @@ def _told(signalled: tuple[Signalled, ...]) -> str:
 def _healed(helped: int) -> str:
     if not helped:
         return "Nothing to heal: nothing is frozen, failed or in back-off."
-    return f"Healed {helped} {'process' if helped == 1 else 'processes'}."
+    return f"Healed {counted(helped, 'process', 'processes')}."
 
 
 def _usage(words: list[str]) -> LabError:

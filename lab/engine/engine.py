@@ -20,6 +20,7 @@ from lab.core.events import Event, EventBatch, EventKind, EventRing
 from lab.core.model import PROXY, AppSpec, ListenerSpec
 from lab.core.program import CgiProgram, StartCgi
 from lab.core.snapshot import LabSnapshot
+from lab.core.spelling import counted
 from lab.core.standing import Standing
 from lab.core.states import Policy
 from lab.core.tasks import background
@@ -32,7 +33,7 @@ from lab.engine.farewell import Farewell, Roll
 from lab.engine.lab import Answer, Changed, LabSpec, ProcessSpec, Scaled, Shifted, Signalled
 from lab.engine.processes import Processes
 from lab.engine.reload import Reloader
-from lab.engine.scaling import Decision, Scaling, count
+from lab.engine.scaling import Decision, Scaling
 from lab.engine.services import Services, held
 from lab.engine.slow_requests import SlowRequests
 from lab.engine.traffic import OwnTraffic
@@ -398,7 +399,7 @@ class Engine:
         await self._services.close()
 
     async def _resize(self, app: AppSpec, workers: int) -> None:
-        text = f"{app.name} scaled from {app.pool.max_workers} to {count(workers)}"
+        text = f"{app.name} scaled from {app.pool.max_workers} to {counted(workers, 'worker')}"
         data = {"from": app.pool.max_workers, "to": workers}
         self._events.emit(EventKind.SCALED, text, app=app.name, data=data)
         pool = msgspec.structs.replace(app.pool, max_workers=workers)
@@ -410,7 +411,7 @@ class Engine:
         if app is None or self._closing:
             return
         data = {"metric": decision.metric, "value": decision.value, "from": decision.before, "to": decision.after}
-        grown = f"{count(decision.after)} instead of {decision.before}"
+        grown = f"{counted(decision.after, 'worker')} instead of {decision.before}"
         text = f"{name}: {decision.why}" + (f": {grown}" if decision.after != decision.before else "")
         self._events.emit(EventKind.DECISION, text, app=name, data=data)
         if decision.after != decision.before:

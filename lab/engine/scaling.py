@@ -17,6 +17,7 @@ from math import ceil
 
 from lab.core.clock import Clock
 from lab.core.model import AppSpec, Metric, ScalingSpec
+from lab.core.spelling import counted
 from lab.core.tasks import background
 from lab.pool.manager import AppView, PoolView
 from lab.proxy.manager import ProxyView, UpstreamView
@@ -66,11 +67,6 @@ def measure(metric: Metric, pool: AppView, upstream: UpstreamView, workers: int)
     return total / max(1, workers)
 
 
-def count(workers: int) -> str:
-    """`1 worker`, `2 workers`."""
-    return "1 worker" if workers == 1 else f"{workers} workers"
-
-
 class Controller:
     """Decides for one app."""
 
@@ -92,7 +88,8 @@ class Controller:
         bounded = self._bounded(workers)
         if bounded != workers:
             between = f"{self._least} to {self.spec.max_workers}"
-            outside = f"{count(workers)} {'is' if workers == 1 else 'are'} outside the bounds of its scaling, {between}"
+            found = f"{counted(workers, 'worker')} {'is' if workers == 1 else 'are'}"
+            outside = f"{found} outside the bounds of its scaling, {between}"
             return self._decide(now, value, bounded, outside)
         if len(self._looks) < LOOKS:
             return None

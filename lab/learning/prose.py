@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lab.core import spelling
 from lab.learning import expressions
 
 _TEMPLATE = re.compile(r"\{\{(.+?)\}\}", re.DOTALL)
@@ -114,7 +115,7 @@ def counted(number: int | None, noun: str) -> str:
     """`no requests`, `1 request`, `3 requests`."""
     if number is None:
         return f"{NOT_SEEN} {noun}s"
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+    return spelling.counted(number, noun) if number else f"no {noun}s"
 
 
 def _filled(source: str, names: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import msgspec
 
 from lab.core.histogram import Histogram
 from lab.core.schema import published
+from lab.core.spelling import counted
 from lab.load.profiles import Profile, Shape
 
 BUSY_RATE = 1_000.0
@@ -220,10 +221,9 @@ def line(sample: Sample) -> str:
 def table(result: Result) -> str:
     """A result as plain lines: a name, two spaces or more, a value."""
     spread = ("p50", result.p50_ms), ("p90", result.p90_ms), ("p95", result.p95_ms), ("p99", result.p99_ms)
-    users = f"{result.users} user{'' if result.users == 1 else 's'}"
     rows = [
         ("target", result.url),
-        ("run", f"{result.ending}, {users}, {result.shape}, {result.seconds:.1f} s"),
+        ("run", f"{result.ending}, {counted(result.users, 'user')}, {result.shape}, {result.seconds:.1f} s"),
         ("requests", f"{result.sent} sent = {result.answered} answered + {result.failed} failed{_open(result)}"),
         ("rate", f"{result.rps:.1f} requests/s"),
         ("latency", "  ".join(f"{name} {_ms(value)}" for name, value in (*spread, ("max", result.max_ms))) + " ms"),

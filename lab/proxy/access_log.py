@@ -22,6 +22,7 @@ from typing import Final
 import msgspec
 
 from lab.core.model import AccessLogForm
+from lab.core.spelling import counted
 
 PIECE: Final = 0.1
 """Seconds between two hand-overs."""
@@ -142,9 +143,11 @@ class AccessLog:
         if failure and failure != self._told:
             self._tell(f"The access log {self.file} cannot be written: {failure}")
         elif self._told and not failure:
-            self._tell(f"The access log {self.file} is written again; {lost - self._lost_before} lines are missing")
+            missing = counted(lost - self._lost_before, "line is", "lines are")
+            self._tell(f"The access log {self.file} is written again; {missing} missing")
         elif not failure and lost > self._told_lost:
-            self._tell(f"The access log lost {lost - self._told_lost} lines: they came faster than the disk takes them")
+            lines = counted(lost - self._told_lost, "line")
+            self._tell(f"The access log lost {lines}: they came faster than the disk takes them")
         if not failure:
             self._lost_before = lost
         self._told, self._told_lost = failure, lost

@@ -54,7 +54,9 @@ def test_connections_that_nobody_has_accepted_are_told() -> None:
 
 def test_requests_in_flight_on_connections_that_are_gone_are_told_but_not_where_many_share_a_socket() -> None:
     busy = msgspec.structs.replace(WELL, in_flight=2)
-    assert differ(busy) == ("The balancer counts 2 in flight, on 1 connections that there are.",)
+    assert differ(busy) == ("The balancer counts 2 in flight, but only 1 connection is open.",)
+    gone = msgspec.structs.replace(IDLE, established=0)
+    assert differ(busy, gone) == ("The balancer counts 2 in flight, but no connection is open.",)
     assert differ(busy, shared=True) == ()
 
 

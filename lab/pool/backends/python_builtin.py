@@ -15,6 +15,7 @@ from lab.core.errors import UnavailableError, UnknownTargetError
 from lab.core.events import EventKind, EventRing
 from lab.core.model import AppSpec, Contract, WorkerId
 from lab.core.program import CgiProgram
+from lab.core.spelling import counted
 from lab.pool import forkserver, php, procfs, stacks
 from lab.pool.build import Builder
 from lab.pool.cgi_programs import CgiPool
@@ -216,7 +217,7 @@ class PythonBuiltinPool:
         self._events.emit(EventKind.FORKSERVER, text, pid=self._spawner.pid)
 
     def _on_orphans(self, count: int) -> None:
-        what = "1 orphaned process" if count == 1 else f"{count} orphaned processes"
+        what = counted(count, "orphaned process", "orphaned processes")
         self._events.emit(EventKind.NOTE, f"The fork server reaped {what} that workers left behind")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from lab.core.events import Event, EventKind
 from lab.core.model import Contract, is_file
 from lab.core.snapshot import AppSnapshot, LabSnapshot
+from lab.core.spelling import counted
 from lab.core.states import DELIBERATE, BreakerState, Policy, WorkerState
 from lab.pool.php import FPM
 from lab.tui import figures
@@ -260,7 +261,7 @@ def _waiting(app: AppSnapshot) -> list[Span]:
 
 def _apart(app: AppSnapshot) -> list[Span]:
     """What its workers have beside requests, and which requests never reach them."""
-    found: list[Span] = [(f"{app.tunnels} tunnel{'' if app.tunnels == 1 else 's'}", "text")] if app.tunnels else []
+    found: list[Span] = [(counted(app.tunnels, "tunnel"), "text")] if app.tunnels else []
     refused = sum(app.shed.values())
     return [*found, (f"{refused} shed", "dim")] if refused else found
 
