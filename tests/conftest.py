@@ -4,12 +4,14 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from types import FrameType
 
 import hypothesis
 import pytest
+
+from tests.ports import Reserve, reserving
 
 # What a search finds by chance is for whoever searches: its failure is kept and comes again. A gate asks the same each
 # time, or it would refuse a change for what was there before it; and it need not be told which lines failures have in
@@ -37,6 +39,13 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
         os.environ[name] = str(folder / name.split("_")[1].lower())
     os.environ.pop("CGILAB_CONTROL", None)
+
+
+@pytest.fixture
+def reserve() -> Iterator[Reserve]:
+    """Ports that are this test's alone."""
+    with reserving() as reserve:
+        yield reserve
 
 
 class OutOfTimeError(BaseException):

@@ -15,7 +15,6 @@ from lab.core.errors import PortInUseError
 from lab.core.events import EventRing
 from lab.core.model import ClientTimeouts, ListenerSpec, Queue, Timeouts
 from lab.pool import accept_queues
-from lab.pool.sockdiag import free_port
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
 from lab.proxy.backends.python_builtin.listener import BACKLOG
 from lab.proxy.manager import Page, ProxySpec, UpstreamSpec
@@ -151,9 +150,9 @@ async def test_a_worker_that_dies_in_mid_request_is_a_502_that_names_it(world):
     assert (endpoint.failed, endpoint.in_flight) == (1, 0)
 
 
-async def test_20_a_refused_connection_is_tried_elsewhere_even_for_post(world):
+async def test_20_a_refused_connection_is_tried_elsewhere_even_for_post(world, reserve):
     await world.start()
-    world.route(free_port())
+    world.route(reserve())
     worker = await world.worker()
     client = await world.client()
     for _ in range(4):
@@ -163,9 +162,9 @@ async def test_20_a_refused_connection_is_tried_elsewhere_even_for_post(world):
     assert world.proxy.observe().totals.retries >= 1
 
 
-async def test_20_one_that_is_refused_waits_for_the_successor_of_who_refused_it(world):
+async def test_20_one_that_is_refused_waits_for_the_successor_of_who_refused_it(world, reserve):
     await world.start()
-    dead = world.route(free_port())
+    dead = world.route(reserve())
     client = await world.client()
     await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi")
     while not world.proxy.observe().upstreams[0].queue:
@@ -176,9 +175,9 @@ async def test_20_one_that_is_refused_waits_for_the_successor_of_who_refused_it(
     assert world.proxy.observe().totals.failed == 0
 
 
-async def test_20_with_every_connection_refused_it_is_a_502(world):
+async def test_20_with_every_connection_refused_it_is_a_502(world, reserve):
     await world.start(timeouts=Timeouts(connect=0.5))
-    ports = [free_port(), free_port()]
+    ports = [reserve(), reserve()]
     for port in ports:
         world.route(port)
     client = await world.client()
@@ -205,14 +204,14 @@ async def test_a_worker_never_has_more_requests_than_places_and_the_rest_wait_in
     assert (view.queue, view.max_queue) == (0, 4)
 
 
-async def test_20_who_could_not_connect_waits_for_another_endpoint(world):
+async def test_20_who_could_not_connect_waits_for_another_endpoint(world, reserve):
     await world.start()
     gate = Gate()
     busy = await world.worker(handler=gate, concurrency=1)
     first = await world.client()
     await first.send(GET)
     await gate.arrived.acquire()
-    world.route(free_port(), concurrency=1)
+    world.route(reserve(), concurrency=1)
     second = await world.client()
     await second.send(GET)
     await world.until(lambda: world.proxy.observe().totals.retries == 1)

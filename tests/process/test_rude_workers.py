@@ -169,8 +169,8 @@ async def test_a_port_taken_by_another_worker_is_no_crash_and_the_thief_is_not_r
     assert any("Address already in use" in text for text in told)
 
 
-async def test_one_that_listens_where_it_was_not_told_to_is_never_ready(bench):
-    elsewhere = sockdiag.free_port()
+async def test_one_that_listens_where_it_was_not_told_to_is_never_ready(bench, reserve):
+    elsewhere = reserve()
     program = f"import sys\nsys.argv[1] = '{elsewhere}'\n" + bench.PROGRAM
     await bench.pool.apply((bench.app(program, start_timeout=2.0, intensity_failures=1),))
     await bench.until(lambda: sockdiag.listener(elsewhere) is not None)

@@ -21,7 +21,7 @@ from lab.core.model import HealthMethod, Restart, ServiceHealth, ServiceSpec
 from lab.core.states import ServiceState as S
 from lab.engine.health import check
 from lab.engine.services import Services
-from lab.pool.sockdiag import free_port
+from tests.ports import Reserve
 from tests.process.conftest import PATIENCE
 
 SLEEP = ("sleep", "1000")
@@ -170,8 +170,10 @@ async def test_one_on_its_way_out_is_no_longer_healthy_for_who_comes(beside: Bes
 # -- health
 
 
-async def test_http_is_healthy_with_2xx_and_says_what_it_got_instead(beside: Beside, tmp_path: Path) -> None:
-    port = free_port()
+async def test_http_is_healthy_with_2xx_and_says_what_it_got_instead(
+    beside: Beside, tmp_path: Path, reserve: Reserve
+) -> None:
+    port = reserve()
     server = (sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port))
     health = by(HealthMethod.HTTP, url=f"http://127.0.0.1:{port}/ready?x=1", fall=2)
     beside.apply(service("web", command=server, folder=str(tmp_path), health=health, restart=Restart.NEVER))
@@ -186,9 +188,9 @@ async def test_http_is_healthy_with_2xx_and_says_what_it_got_instead(beside: Bes
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server")
 async def test_redis_comes_up_before_who_needs_it_and_saves_its_data_when_it_goes(
-    beside: Beside, tmp_path: Path
+    beside: Beside, tmp_path: Path, reserve: Reserve
 ) -> None:
-    port = free_port()
+    port = reserve()
     redis = service(
         "redis",
         command=("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "3600 1"),
@@ -283,8 +285,8 @@ async def test_a_command_that_ended_in_time_counts_however_late_the_lab_looks(be
     await watching
 
 
-async def test_nobody_listening_is_told_with_the_reason(beside: Beside) -> None:
-    address = f"127.0.0.1:{free_port()}"
+async def test_nobody_listening_is_told_with_the_reason(beside: Beside, reserve: Reserve) -> None:
+    address = f"127.0.0.1:{reserve()}"
     beside.apply(
         service("tcp", health=by(HealthMethod.TCP, address=address)),
         service("http", health=by(HealthMethod.HTTP, url=f"http://{address}/")),

@@ -1,5 +1,6 @@
 """The samples as the lab runs them: built and started by languages.json, each with a socket of its own."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -19,7 +20,7 @@ from lab import paths
 from lab.config.languages import Language, fill, find_tool, load
 from lab.core.errors import UnavailableError
 from lab.core.model import Contract
-from lab.pool import sockdiag
+from tests.ports import reserving
 
 LANGUAGES = load()
 ANSWER = re.compile(rb"HTTP/1\.1 (\d+) .*?\r\nContent-Length: *(\d+)(?:\r\n.*?)??\r\n\r\n", re.DOTALL | re.IGNORECASE)
@@ -182,10 +183,12 @@ class Starter:
         self.programs = programs
         self._folder = folder
         self._started: list[subprocess.Popen[bytes]] = []
+        self._ports = contextlib.ExitStack()
+        self.reserve = self._ports.enter_context(reserving())
 
     def __call__(self, name: str, contract: Contract = Contract.HTTP_PORT, **environment: str) -> Worker:
         """Sample `name` on a socket as `contract` has it."""
-        address: tuple[str, int] | str = ("127.0.0.1", sockdiag.free_port())
+        address: tuple[str, int] | str = ("127.0.0.1", self.reserve())
         if contract is Contract.HTTP_UNIX:
             address = str(self._folder / f"{len(self._started)}.sock")
         elif contract is not Contract.HTTP_PORT:
@@ -223,6 +226,7 @@ class Starter:
         for process in self._started:
             process.kill()
             process.wait()
+        self._ports.close()
 
 
 @pytest.fixture(scope="session")

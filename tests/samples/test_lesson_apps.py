@@ -12,7 +12,6 @@ import pytest
 
 from lab import paths
 from lab.config.manifest import load
-from lab.pool import sockdiag
 
 SAMPLES = paths.content("samples")
 APPS = ("sleepy", "flaky", "leaky", "counter")
@@ -25,7 +24,7 @@ def app(start: Any) -> Start:
     """Starts a lesson app on a free port."""
 
     def begin(name: str, **environment: str) -> Any:
-        port = sockdiag.free_port()
+        port = start.reserve()
         command = (sys.executable, str(SAMPLES / "lesson-apps" / f"{name}.py"), str(port))
         return start.run(command, ("127.0.0.1", port), **environment)
 
@@ -55,9 +54,7 @@ def test_each_tells_its_pid_is_healthy_and_ends_with_0(app: Start, name: str) ->
 @pytest.mark.parametrize("name", APPS)
 def test_a_wrong_port_is_named(start: Any, app: Start, name: str) -> None:
     with pytest.raises(AssertionError, match="found port 'x', expected 1 to 65535"):
-        start.run(
-            (sys.executable, str(SAMPLES / "lesson-apps" / f"{name}.py"), "x"), ("127.0.0.1", sockdiag.free_port())
-        )
+        start.run((sys.executable, str(SAMPLES / "lesson-apps" / f"{name}.py"), "x"), ("127.0.0.1", start.reserve()))
 
 
 @pytest.mark.parametrize("wrong", ["ms=-1", "ms=10001", "ms=x", "ms=nan", "ms=inf"])

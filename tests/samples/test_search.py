@@ -24,7 +24,6 @@ import pytest
 from lab import paths
 from lab.config.languages import load
 from lab.core.model import Contract
-from lab.pool import sockdiag
 from lab.pool.build import sources
 
 pytestmark = pytest.mark.timeout(180)  # Go compiles its whole library where it never ran before: 16 s on two busy cores
@@ -521,7 +520,7 @@ def test_random_bytes_find_no_memory_error(tmp_path: Path, start: Any) -> None:
     source = str(paths.content("samples") / "search/c/search.c")
     flags = ("-g", "-O1", "-std=c17", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
     subprocess.run(("cc", *flags, "-o", program, source), check=True, timeout=60)
-    port = sockdiag.free_port()
+    port = start.reserve()
     worker = start.run((program, str(port)), ("127.0.0.1", port))
     chance = random.Random(7)
     for _ in range(400):

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import socket
 
 import pytest
 from msgspec.structs import replace
@@ -11,17 +10,16 @@ from lab import bootstrap, paths
 from lab.core.model import ListenerSpec
 from lab.engine.lab import Answer, LabSpec
 from lab.engine.local import LocalLab
+from tests.ports import Reserve
 
 pytestmark = pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server")
 
 WRITTEN = "6390"
 
 
-def on_a_free_port() -> LabSpec:
+def on_port(port: str) -> LabSpec:
     """The sample as it is, but with another port for Redis: two test runs may be at it."""
     spec = bootstrap.lab_spec(paths.content("samples") / "with-redis.json", port=0, name="with-redis")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
     (app,), (redis,) = spec.apps, spec.processes
     command = tuple(port if word == WRITTEN else word for word in redis.command)
     asked = tuple(port if word == WRITTEN else word for word in redis.health.command)
@@ -48,8 +46,8 @@ async def answered(lab: LocalLab, status: int) -> Answer:
     return answer
 
 
-async def test_workers_share_one_count_and_outlive_redis() -> None:
-    lab = bootstrap.local_lab(on_a_free_port(), control=None)
+async def test_workers_share_one_count_and_outlive_redis(reserve: Reserve) -> None:
+    lab = bootstrap.local_lab(on_port(str(reserve())), control=None)
     await asyncio.to_thread(lab.start)
     try:
         await until_all_serve(lab)
