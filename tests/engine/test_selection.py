@@ -29,6 +29,7 @@ async def lab(tmp_path: Path) -> AsyncIterator[LocalLab]:
     (tmp_path / "policies" / "mine.py").write_text(FIRST)
     app = {"name": "search", "route": "/search", "language": "python", "source": SEARCH, "concurrency": 4}
     app |= {"selection": "./policies/mine.py", "pool": {"max_workers": 3, "start_timeout": 20, "backoff_initial": 0.1}}
+    app |= {"liveness": {"interval": 3600}}  # a question is in flight, too, and would be in the way of a choice
     file = tmp_path / "lab.json"
     file.write_text(json.dumps({"version": 1, "name": "select", "listener": {"port": 0}, "apps": [app]}))
     spec = msgspec.structs.replace(bootstrap.lab_spec(file, port=0, name=None), own_rate=0)
