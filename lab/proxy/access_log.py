@@ -64,6 +64,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     took: float = 0.0
     queued: float = 0.0
     connecting: float = 0.0
+    tried: float = 0.0
+    """At workers that failed it."""
     first: float = 0.0
     """Until the head of the answer; 0 where it came with the end."""
     route: str = ""
@@ -200,6 +202,7 @@ class AccessLog:
             "seconds": round(entry.took, 6),
             "queue": round(entry.queued, 6),
             "connect": round(entry.connecting, 6),
+            "tried": round(entry.tried, 6),
             "first_byte": round(entry.first or entry.took, 6),
             "route": entry.route,
             "app": entry.app,

@@ -47,7 +47,10 @@ def relayed(next_hop: str, worker: str, status: int) -> bytes:
     return f"{passed}Server-Timing: app;desc={quoted(worker)};dur=".encode()
 
 
-def waits(queued: float, connecting: float) -> bytes:
-    """What a Server-Timing field says of waits, behind other entries; nothing of waits that there were not."""
-    queue = b", queue;dur=%.3f" % (queued * 1000) if queued else b""
-    return queue + (b", connect;dur=%.3f" % (connecting * 1000) if connecting else b"")
+def waits(queued: float, connecting: float, tried: float) -> bytes:
+    """What a Server-Timing field says of waits, behind other entries; nothing of waits that there were not.
+
+    `tried` is the time at workers that failed the request.
+    """
+    waited = ((b"queue", queued), (b"connect", connecting), (b"tried", tried))
+    return b"".join(b", %b;dur=%.3f" % (name, seconds * 1000) for name, seconds in waited if seconds)

@@ -73,7 +73,7 @@ async def test_28_the_json_access_log_tells_who_answered_and_where_the_time_went
     assert line["id"] == trace.id
     assert (line["app"], line["worker"], line["status"], line["outcome"]) == ("app", "app/0", 200, "answered")
     assert line["seconds"] >= line["first_byte"] >= line["connect"] > 0
-    assert (line["sent"], line["own"]) == (2, False)
+    assert (line["sent"], line["own"], line["tried"]) == (2, False, 0)
 
 
 HOSTILE = b'x" 200 1 "-" "-"\tforged \\ \x9b2J \xff'

@@ -1,12 +1,13 @@
 """Point 13, its end: answers say who made them and where the time went (RFC 9209, Server-Timing, X-Request-Id)."""
 
+import asyncio
 import re
 import socket
 
 import msgspec
 import pytest
 
-from lab.core.model import Explain, Timeouts
+from lab.core.model import Explain, RetrySpec, Timeouts
 from lab.proxy import explain
 from lab.proxy.problems import Problem
 from tests.conformance.conftest import GET, OK
@@ -116,6 +117,21 @@ async def test_13_an_identity_that_a_client_or_a_worker_made_up_does_not_pass_fo
     (name,) = fields(head, "X-Request-Id")
     assert name not in ("theirs", "forged")
     assert fields(worker.requests[0], "X-Request-Id") == [name]
+
+
+async def test_13_server_timing_tells_the_time_at_a_worker_that_failed_it(world):
+    async def dies(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.05)
+
+    await world.start(retries=RetrySpec(on=("reset",)))
+    await explaining(world, Explain.ALL)
+    await world.worker(handler=dies)
+    await world.worker()
+    timings = [fields((await asked(world))[1], "Server-Timing")[0] for _ in range(2)]  # one of them meets it first
+    tried = [float(found[1]) for timing in timings if (found := re.search(r", tried;dur=([\d.]+)$", timing))]
+    assert len(tried) == 1
+    assert tried[0] >= 49
 
 
 @pytest.mark.parametrize("how", [Explain.PROBLEMS, Explain.ALL])

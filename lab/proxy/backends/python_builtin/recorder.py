@@ -101,6 +101,7 @@ class Recorder:
                 took=took,
                 queued=exchange.queued,
                 connecting=exchange.connecting,
+                tried=_tried(exchange),
                 first=exchange.first and exchange.first - exchange.started,
                 route=exchange.route.name,
                 app=exchange.route.app,
@@ -169,14 +170,14 @@ class Recorder:
         told = endpoint.told.get(exchange.status)
         if told is None:
             told = endpoint.told[exchange.status] = explain.relayed(endpoint.hop, endpoint.who, exchange.status)
-        waits = explain.waits(exchange.queued, exchange.connecting) if exchange.queued or exchange.connecting else b""
+        waits = _waits(exchange) if exchange.queued or exchange.connecting or exchange.attempts else b""
         return b"%b%b%.3f%b\r\n" % (exchange.name, told, taken, waits)
 
     def explained_problem(self, exchange: "Exchange", problem: Problem) -> bytes:
         """The fields that say what happened to a request that the gateway answers itself."""
         hop = exchange.endpoint.hop if exchange.asked or exchange.tried else ""
         total = b"Server-Timing: total;dur=%.3f" % ((self._now() - exchange.started) * 1000)
-        timing = total + explain.waits(exchange.queued, exchange.connecting) + b"\r\n"
+        timing = total + _waits(exchange) + b"\r\n"
         return _named(exchange.identity) + problem.proxy_status(hop) + timing
 
     def ended(self, exchange: "Exchange", outcome: Outcome, took: float) -> None:
@@ -205,7 +206,7 @@ class Recorder:
         end = exchange.started + took
         head = exchange.first or end
         asked = exchange.asked or end
-        tried = sum(one.seconds for one in exchange.attempts if one.sent)
+        tried = _tried(exchange)
         return Trace(
             id=exchange.identity,
             at=self._clock.wall() - took,
@@ -254,6 +255,15 @@ class Recorder:
 
 def _named(identity: str) -> bytes:
     return b"X-Request-Id: %b\r\n" % identity.encode()
+
+
+def _waits(exchange: "Exchange") -> bytes:
+    return explain.waits(exchange.queued, exchange.connecting, _tried(exchange))
+
+
+def _tried(exchange: "Exchange") -> float:
+    """Seconds at workers that had it and failed it."""
+    return sum(one.seconds for one in exchange.attempts if one.sent)
 
 
 def _attempts(exchange: "Exchange", outcome: Outcome) -> tuple[Attempt, ...]:
