@@ -242,6 +242,11 @@ def test_tls_nothing_older_than_1_2_is_offered_whatever_openssl_would_allow(tmp_
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
+def test_tls_one_connection_has_one_handshake(tmp_path):
+    context, _ = tls.context(SELF_SIGNED, tmp_path)
+    assert ssl.OP_NO_RENEGOTIATION in context.options
+
+
 def test_tls_a_certificate_is_kept_and_its_key_is_for_its_user_alone(tmp_path):
     first = made(tmp_path / "tls")
     assert made(tmp_path / "tls") == first

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import random
 import socket
 import ssl
 import struct
@@ -283,3 +284,39 @@ async def test_15_tls_one_direction_of_a_tunnel_may_end_before_the_other(world, 
         assert await client.heard() == b"this is all"
     assert await asyncio.wait_for(heard, 30) == b"all of it"
     await world.until(lambda: world.proxy.observe().totals.tunnels == 0)
+
+
+async def test_10_tls_a_record_that_was_tampered_with_reaches_nobody(world):
+    worker = await started(world)
+    client = await spoken(world)
+    await client.shake()
+    client.tls.write(GET)
+    good = client.said()
+    await client.client.send(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(ssl.SSLError, match="bad record mac"):
+        await client.heard()
+    await world.until(lambda: world.proxy.observe().connections == 0)
+    assert worker.requests == []
+    assert world.proxy.observe().totals.accepted == 0
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_08_tls_requests_are_the_same_however_their_bytes_are_cut(world, seed):
+    rng = random.Random(seed)
+    worker = await started(world)
+    client = await spoken(world)
+    await client.shake()
+    asked = [f"GET /{number} HTTP/1.1\r\nHost: x\r\nX: {'x' * rng.randint(0, 30_000)}\r\n\r\n" for number in range(20)]
+    text = "".join(asked).encode()
+    while text:
+        text = text[client.tls.write(text[: rng.randint(1, 20_000)]) :]
+    said = client.said()
+    while said:
+        size = rng.choice((1, 5, 100, 16_384, 20_000, 40_000))
+        await client.client.send(said[:size])
+        said = said[size:]
+        await asyncio.sleep(0)
+    heard = b""
+    while heard.count(b"\r\n\r\nok") < len(asked):
+        heard += await client.heard(until=b"ok")
+    assert [head.split(b" ")[1] for head in worker.requests] == [b"/%d" % number for number in range(20)]

@@ -2,12 +2,13 @@
 
 import asyncio
 import ssl
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 
-from lab import bootstrap
+from lab import bootstrap, report
 from lab.core.model import AppSpec, ListenerSpec, PoolSettings, Tls
 from lab.core.snapshot import LabSnapshot
 from lab.engine.lab import LabSpec
@@ -35,6 +36,20 @@ async def until(lab, condition) -> LabSnapshot:
         while not condition(snapshot := await lab.snapshot()):
             await lab.events(snapshot.events_next, wait=0.1)
     return snapshot
+
+
+async def test_28_tls_a_handshake_that_fails_is_seen_wherever_people_and_programs_look(lab) -> None:
+    snapshot = await lab.snapshot()
+    with pytest.raises(urllib.error.URLError, match="certificate verify failed"):
+        await asyncio.to_thread(urllib.request.urlopen, snapshot.listener, timeout=40)
+    snapshot = await until(lab, lambda now: now.proxy.handshakes_failed)
+    assert snapshot.proxy.handshakes_failed == {"certificate refused": 1}
+    assert "\nTLS handshakes that failed: certificate refused 1\n" in await report.status(lab, snapshot, full=False)
+    context = ssl.create_default_context(cafile=snapshot.certificate)
+    url = f"{snapshot.listener}/-/metrics"
+    page = await asyncio.to_thread(lambda: urllib.request.urlopen(url, context=context, timeout=40).read())
+    assert b'\ncgilab_tls_handshakes_failed_total{cause="certificate refused"} 1.0\n' in page
+    assert b"\ncgilab_tls_handshakes 0.0\n" in page
 
 
 async def test_tls_everybody_who_asks_a_lab_is_answered(lab) -> None:
