@@ -11,6 +11,7 @@ A client that speaks plain HTTP to a port of TLS is told so: its first byte tell
 import asyncio
 import ssl
 from collections import Counter
+from itertools import islice
 from typing import Final, cast
 
 from lab.core.events import EventKind, EventRing
@@ -64,8 +65,9 @@ class Handshakes:
         gateway.wheel.arm(entrance, gateway.now() + gateway.spec.settings.timeouts.request_head)
         if (crowd := gateway.crowd) is not None:
             surplus = len(self._under_way) + len(gateway.downstreams) - crowd.limit - SURPLUS
-            for oldest in [one for one in self._under_way if not one.own][: max(0, surplus)]:
-                if oldest is not entrance:
+            if surplus > 0:
+                others = (one for one in self._under_way if not one.own and one is not entrance)
+                for oldest in list(islice(others, surplus)):
                     oldest.give_up(CROWDED)
 
     def ended(self, entrance: "Entrance", cause: str | None = None, reason: str = "") -> None:
