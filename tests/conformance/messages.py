@@ -1,5 +1,7 @@
 """Generated requests, valid or bent near the edges where parsers disagree, and what the gateway takes them for."""
 
+from itertools import pairwise
+
 from hypothesis import strategies as st
 
 from lab.core.model import Limits
@@ -105,6 +107,50 @@ def streams(draw: st.DrawFn) -> bytes:
     return data
 
 
+CUTS = st.lists(st.integers(0, 400), max_size=12)
+"""Places at which a message is cut into segments."""
+
+
+def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
+    """`data` cut at these places; those beyond its end cut nothing."""
+    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    return [data[begin:end] for begin, end in pairwise(places)]
+
+
+ANSWER_FIELDS = st.one_of(
+    _field(b"X", b"1", b"", b"a, b", b"caf\xe9", b"a\tb", b":"),
+    _field(b"Connection", b"keep-alive", b"x", b"close", b"a, x", b""),
+    _field(b"Date", b"Sat, 21 Nov 2026 21:00:00 GMT"),
+    _field(b"Trailer", b"A"),
+    _field(b"Transfer_Encoding", b"chunked"),
+    _field(b"Upgrade", b"h2c"),
+    st.sampled_from([b"Content-Length: 0", b"Content-Length: 3", b"Transfer-Encoding: chunked", b" folded", b"X : y"]),
+)
+STATUSES = st.sampled_from(
+    [b"200 OK", b"200 OK", b"200", b"404 Not Found", b"206 Part", b"204 No", b"304 No", b"205 R"]
+)
+INTERIMS = st.sampled_from([b"", b"", b"", b"HTTP/1.1 103 Hints\r\nLink: a\r\n\r\n", b"HTTP/1.1 100 C\r\n\r\n"])
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> bytes:
+    """What a worker says to one request, well formed or bent in up to two places."""
+    fields = draw(st.lists(ANSWER_FIELDS, max_size=3))
+    body = draw(PAYLOADS)
+    kind = draw(st.sampled_from(["none", "counted", "counted", "chunked"]))
+    if kind == "counted":
+        fields.append(draw(_field(b"Content-Length", b"%d" % len(body), b"0%d" % len(body))))
+    elif kind == "chunked":
+        body = draw(_chunks())
+        fields.append(draw(_field(b"Transfer-Encoding", b"chunked", b"Chunked", b",chunked")))
+    lines = b"".join(field + b"\r\n" for field in draw(st.permutations(fields)))
+    data = b"%bHTTP/%b %b\r\n%b\r\n%b" % (draw(INTERIMS), draw(VERSIONS), draw(STATUSES), lines, body)
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        place = draw(st.integers(0, len(data)))
+        data = data[:place] + draw(st.just(b"") | BITS) + data[place + draw(st.integers(0, 2)) :]
+    return data
+
+
 class Reader:
     """Takes a client's bytes for requests as the gateway does, piece by piece."""
 
@@ -114,6 +160,8 @@ class Reader:
         self.asked: list[tuple[bytes, bytes]] = []
         """Method and target of those that are answered: also of one whose body has not come to its end. Empty for one
         that is refused for its head."""
+        self.ends: list[tuple[int, bytes]] = []
+        """Behind which byte each of `found` ends, and its trailers."""
         self.whole = 0
         """Those of which everything has come, also one that is the gateway's own."""
         self.ended = False
@@ -122,9 +170,11 @@ class Reader:
         self._head: RequestHead | None = None
         self._body: Body | None = None
         self._payload = b""
+        self._fed = 0
 
     def feed(self, data: bytes) -> None:
         """More bytes."""
+        self._fed += len(data)
         try:
             while data and not self.ended:
                 data = self._feed_head(data) if self._body is None else self._feed_body(self._body, data)
@@ -141,9 +191,9 @@ class Reader:
         self.asked.append((head.method, head.target))
         rest, self._held = self._held[head.end :], b""
         if head.length:
-            self._body = incoming(head.length, 400)
+            self._body = incoming(head.length, 400, head.dropped)
         else:
-            self._complete()
+            self._complete(rest, b"")
         return rest
 
     def _feed_body(self, body: Body, data: bytes) -> bytes:
@@ -151,14 +201,15 @@ class Reader:
         if not body.done:
             return b""
         self._body = None
-        self._complete()
+        self._complete(body.rest, body.trailers)
         return body.rest
 
-    def _complete(self) -> None:
+    def _complete(self, rest: bytes, trailers: bytes) -> None:
         assert self._head is not None
         self.whole += 1
         if self._head.target != b"*":  # the gateway's own
             self.found.append((self._head.method, self._head.target, self._head.host or b"", self._payload))
+            self.ends.append((self._fed - len(rest), trailers))
         self._payload = b""
         self.ended = not self._head.keep_alive
 

@@ -23,7 +23,8 @@ from hypothesis import HealthCheck, given, settings
 
 from lab import paths
 from tests.conformance.conftest import World
-from tests.conformance.messages import BEHIND, Reader, Request, ours, streams
+from tests.conformance.messages import BEHIND, CUTS, Reader, Request, ours, pieces, streams
+from tests.conformance.readers import Read, by_h11, by_httptools, fields
 
 SEARCH = paths.content("samples") / "search"
 KNOWN_METHODS = {b"GET", b"HEAD", b"POST", b"PUT", b"OPTIONS", b"DELETE"}
@@ -32,75 +33,22 @@ NOTHING = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 pytestmark = pytest.mark.timeout(300)
 
-# -- readers
-
-
-def by_h11(data: bytes) -> list[Request]:
-    """What h11 reads."""
-    found: list[Request] = []
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-    connection.receive_data(data)
-    request: h11.Request | None = None
-    body = b""
-    while True:
-        event = connection.next_event()
-        if isinstance(event, h11.Request):
-            request, body = event, b""
-        elif isinstance(event, h11.Data):
-            body += bytes(event.data)
-        elif isinstance(event, h11.EndOfMessage):
-            assert request is not None
-            found.append((request.method, request.target, dict(request.headers)[b"host"], body))
-            connection.send(h11.Response(status_code=204, headers=[]))
-            connection.send(h11.EndOfMessage())
-            connection.start_next_cycle()
-        else:
-            return found
-
-
-def by_httptools(data: bytes) -> list[Request]:
-    """What httptools reads: Node's parser, which uvicorn uses."""
-    found: list[Request] = []
-
-    class Seen:
-        target = host = body = b""
-
-        def on_message_begin(self) -> None:
-            self.target = self.host = self.body = b""
-
-        def on_url(self, piece: bytes) -> None:
-            self.target += piece
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            if name.lower() == b"host":
-                self.host = value.strip()
-
-        def on_body(self, piece: bytes) -> None:
-            self.body += piece
-
-        def on_message_complete(self) -> None:
-            found.append((parser.get_method(), self.target, self.host, self.body))
-
-    parser = httptools.HttpRequestParser(Seen())
-    parser.feed_data(data)
-    return found
-
-
 # -- the gateway and what is behind it
 
 
 class Gateway:
     """A real gateway with a worker that keeps what reaches it."""
 
-    def __init__(self) -> None:
+    def __init__(self, **upstream: object) -> None:
+        self._upstream = upstream
         self.loop = uvloop.new_event_loop()
         self._world = World()
         self._received = b""
         self.loop.run_until_complete(self._start())
 
-    def forward(self, data: bytes) -> tuple[bytes, bytes]:
+    def forward(self, data: bytes, cuts: list[int]) -> tuple[bytes, bytes]:
         """What of a client's bytes reaches the worker, and what the client gets."""
-        return self.loop.run_until_complete(asyncio.wait_for(self._forward(data), 60))
+        return self.loop.run_until_complete(asyncio.wait_for(self._forward(data, cuts), 60))
 
     def sends_on(self, data: bytes) -> list[Request]:
         """What should reach the worker. An old client that names no host is given the listener's."""
@@ -112,7 +60,7 @@ class Gateway:
         self.loop.close()
 
     async def _start(self) -> None:
-        await self._world.start()
+        await self._world.start(**self._upstream)
         await self._world.worker(handler=self._serve)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -128,10 +76,10 @@ class Gateway:
             writer.write(NOTHING * (requests - answered))
             held, answered = (b"", 0) if _ends(held) else (held, requests)
 
-    async def _forward(self, data: bytes) -> tuple[bytes, bytes]:
+    async def _forward(self, data: bytes, cuts: list[int]) -> tuple[bytes, bytes]:
         self._received = b""
         client = await self._world.client()
-        await client.send(data + BEHIND)
+        await client.send(*pieces(data + BEHIND, cuts))
         reader, answers = Reader(), b""
         reader.feed(data + BEHIND)
         with contextlib.suppress(ConnectionError):
@@ -166,6 +114,14 @@ def _ends(held: bytes) -> bool:
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
+    gateway = Gateway(request_buffer=0)  # so that bodies are sent on piece by piece, too
+    yield gateway
+    gateway.close()
+
+
+@pytest.fixture(scope="module")
+def collecting() -> Iterator[Gateway]:
+    """One that sends on no request before all of it is there: a sample that refuses a body hangs up in its middle."""
     gateway = Gateway()
     yield gateway
     gateway.close()
@@ -218,32 +174,37 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 MANY = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@given(data=streams())
+@given(data=streams(), cuts=CUTS)
 @MANY
-def test_01_what_is_sent_on_means_the_same_to_h11(gateway: Gateway, data: bytes) -> None:
-    received, answers = gateway.forward(data)
-    assert by_h11(received) == gateway.sends_on(data)
+def test_01_what_is_sent_on_means_the_same_to_h11(gateway: Gateway, data: bytes, cuts: list[int]) -> None:
+    received, answers = gateway.forward(data, cuts)
+    found = by_h11(received)
+    assert [read.request for read in found] == gateway.sends_on(data)
+    assert ends(found) == our_ends(received)
     assert answers.count(NOTHING[:12]) >= len(ours(data + BEHIND))
 
 
-@given(data=streams())
+@given(data=streams(), cuts=CUTS)
 @MANY
-def test_01_what_is_sent_on_means_the_same_to_httptools(gateway: Gateway, data: bytes) -> None:
-    received, _ = gateway.forward(data)
+def test_01_what_is_sent_on_means_the_same_to_httptools(gateway: Gateway, data: bytes, cuts: list[int]) -> None:
+    received, _ = gateway.forward(data, cuts)
     expected = gateway.sends_on(data)
     try:
         found = by_httptools(received)
     except httptools.HttpParserInvalidMethodError:  # it has a list of those that there may be
         assert not {method for method, *_ in expected} <= KNOWN_METHODS
     else:
-        assert found == expected
+        assert [read.request for read in found] == expected
+        assert ends(found) == our_ends(received)
 
 
-@given(data=streams())
+@given(data=streams(), cuts=CUTS)
 @MANY
-def test_01_what_is_sent_on_means_the_same_to_a_sample(gateway: Gateway, sample: Sample, data: bytes) -> None:
-    received, _ = gateway.forward(data)
-    answers = iter(gateway.loop.run_until_complete(sample.read(received)))
+def test_01_what_is_sent_on_means_the_same_to_a_sample(
+    collecting: Gateway, sample: Sample, data: bytes, cuts: list[int]
+) -> None:
+    received, _ = collecting.forward(data, cuts)
+    answers = iter(collecting.loop.run_until_complete(sample.read(received)))
     may_refuse = re.search(rb"(?i)\n(content-length|transfer-encoding)", received) is not None
     for method, target, _, body in ours(data + BEHIND):
         status, query = next(answers)
@@ -256,6 +217,18 @@ def test_01_what_is_sent_on_means_the_same_to_a_sample(gateway: Gateway, sample:
     else:
         assert next(answers)[0] == 200, "the request behind them begins where it should"
     assert next(answers, None) is None
+
+
+def ends(found: list[Read]) -> list[tuple[int, tuple[tuple[bytes, bytes], ...]]]:
+    """Behind which byte each request ends for somebody, and what comes late in it."""
+    return [(read.end, read.trailers) for read in found]
+
+
+def our_ends(data: bytes) -> list[tuple[int, tuple[tuple[bytes, bytes], ...]]]:
+    """The same as we read our own words: a gateway behind this one may be another cgilab."""
+    reader = Reader()
+    reader.feed(data)
+    return [(end, fields(trailers)) for end, trailers in reader.ends]
 
 
 def query_of(target: bytes) -> bytes:

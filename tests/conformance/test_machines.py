@@ -11,7 +11,7 @@ import re
 import socket
 import struct
 from collections.abc import Callable
-from itertools import count, pairwise
+from itertools import count
 from typing import Any
 
 import pytest
@@ -24,16 +24,9 @@ from lab.core.model import Timeouts
 from lab.wire.bodies import incoming
 from lab.wire.http1 import UNTIL_CLOSE, BadMessageError, parse_response
 from tests.conformance.conftest import World
-from tests.conformance.messages import BEHIND, Answers, Reader, ours, streams
+from tests.conformance.messages import BEHIND, CUTS, Answers, Reader, ours, pieces, streams
 
 pytestmark = pytest.mark.timeout(300)
-CUTS = st.lists(st.integers(0, 400), max_size=12)
-
-
-def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
-    """`data` cut at these places; those beyond its end cut nothing."""
-    places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    return [data[begin:end] for begin, end in pairwise(places)]
 
 
 @given(data=streams(), cuts=CUTS)
