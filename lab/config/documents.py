@@ -201,8 +201,7 @@ def words(expected: inspect.Type) -> str:
         case inspect.StrType():
             return "text in quotes"
         case inspect.VarTupleType(item_type=item, min_length=least):
-            kind = "objects" if isinstance(_bare(item), inspect.StructType) else "texts"
-            return f"a list of {kind}" + (f", at least {least}" if least else "")
+            return _list(item) + (f", at least {least}" if least else "")
         case inspect.StructType(fields=fields):
             return f"an object with keys such as {', '.join(field.encode_name for field in fields[:3])}"
         case inspect.DictType(value_type=value, min_length=least):
@@ -210,6 +209,16 @@ def words(expected: inspect.Type) -> str:
             return f"an object of names and {kind}" + (f", at least {least}" if least else "")
         case _:
             return "an object"
+
+
+def _list(item: inspect.Type) -> str:
+    match item:
+        case inspect.StrType():
+            return "a list of texts"
+        case _ if isinstance(_bare(item), inspect.StructType):
+            return "a list of objects"
+        case _:
+            return f"a list, each item {words(item)}"
 
 
 _ENDLESS = 10**15

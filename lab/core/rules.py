@@ -40,6 +40,8 @@ from lab.core.states import Policy
 Finding = tuple[str, str]
 """A key, such as `pool.max_spare`, and a sentence about it."""
 
+_NO_TIME = "found 0, expected more: nothing comes in no time. For as good as no limit, set a day: 86400."
+
 
 class Language(Protocol):
     """What the rules have to know of a language."""
@@ -161,6 +163,8 @@ def of_app(app: AppSpec, languages: Languages, policies: Collection[str]) -> Ite
 
 def of_proxy(proxy: ProxySettings) -> Iterator[Problem]:
     """Everything that is wrong with the settings of the proxy itself."""
+    if not proxy.timeouts.request_head:
+        yield Problem(PROXY, PROXY, "timeouts.request_head", _NO_TIME)
     for key, networks in (("observe_from", proxy.observe_from), ("trusted", proxy.trusted)):
         for number, network in enumerate(networks):
             try:
@@ -265,6 +269,9 @@ def _patience(app: AppSpec) -> Iterator[Finding]:
     ):
         if value <= 0:
             yield key, "found 0, expected more: no worker can be ready, or answer, in no time."
+    for key in ("request_body", "connect", "response_head", "response_idle", "tunnel_idle"):
+        if not getattr(app.timeouts, key):
+            yield f"timeouts.{key}", _NO_TIME
     shedding = app.shedding
     if shedding.target > shedding.interval:
         found = f"found {shedding.target:g}, expected at most {shedding.interval:g}, which is shedding.interval"

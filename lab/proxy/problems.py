@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from http import HTTPStatus
 
+from lab.core.spelling import counted
 from lab.proxy import explain
 from lab.proxy.accounting import Outcome
 
@@ -150,7 +151,7 @@ def _shed(cause: str, detail: str, remedy: str, seconds: int = 1, error: str = _
 
 @lru_cache(maxsize=64)
 def queue_full(app: str, length: int) -> Problem:
-    detail = f"Every worker of {app} is busy and {length} requests wait already."
+    detail = f"Every worker of {app} is busy, no more than {counted(length, 'request')} may wait, and so many do."
     return _shed("queue full", detail, "Try again, or give it more workers.")
 
 
@@ -178,25 +179,29 @@ def breaker_open(app: str, seconds: int) -> Problem:
 
 @lru_cache(maxsize=64)
 def too_many_requests(app: str, limit: int) -> Problem:
-    detail = f"Workers of {app} have {limit} requests at once, and may have no more."
+    detail = f"Workers of {app} may have no more than {counted(limit, 'request')} at once, and so many they have."
     return _shed("breaker requests", detail, "Try again, or raise breaker.max_requests.")
 
 
 @lru_cache(maxsize=64)
 def too_many_connections(app: str, limit: int) -> Problem:
-    detail = f"There are {limit} connections to workers of {app}, all in use, and may be no more."
+    detail = f"There may be no more than {counted(limit, 'connection')} to workers of {app}, and so many are in use."
     return _shed("breaker connections", detail, "Try again, or raise breaker.max_connections.")
 
 
 def too_often(app: str, rate: float, seconds: float) -> Problem:
     """`seconds` until the next request would be let through."""
-    return _too_often("app rate", f"{app} takes {rate:g} requests a second", "rate_limit.rate", math.ceil(seconds))
+    return _too_often("app rate", f"{app} takes {_rate(rate)}", "rate_limit.rate", math.ceil(seconds))
 
 
 def client_too_often(app: str, rate: float, seconds: float) -> Problem:
     """As `too_often`, for one client."""
-    detail = f"{app} takes {rate:g} requests a second from one client"
+    detail = f"{app} takes {_rate(rate)} from one client"
     return _too_often("client rate", detail, "rate_limit.per_client_rate", math.ceil(seconds))
+
+
+def _rate(rate: float) -> str:
+    return "1 request a second" if rate == 1 else f"{rate:g} requests a second"
 
 
 @lru_cache(maxsize=64)
@@ -207,17 +212,19 @@ def _too_often(cause: str, limit: str, setting: str, seconds: int) -> Problem:
 
 @lru_cache(maxsize=64)
 def proxy_busy(limit: int) -> Problem:
-    return _shed("requests", f"{limit} requests are in flight already.", "Try again, or raise proxy.limits.requests.")
+    detail = f"No more than {counted(limit, 'request')} may be in flight, and so many are."
+    return _shed("requests", detail, "Try again, or raise proxy.limits.requests.")
 
 
 @lru_cache(maxsize=64)
 def too_many_wait(limit: int) -> Problem:
-    return _shed("pending", f"{limit} requests wait already.", "Try again, or raise proxy.limits.pending.")
+    detail = f"No more than {counted(limit, 'request')} may wait, and so many do."
+    return _shed("pending", detail, "Try again, or raise proxy.limits.pending.")
 
 
 @lru_cache(maxsize=64)
 def too_crowded(limit: int) -> Problem:
-    detail = f"{limit} clients are connected already, all of them busy."
+    detail = f"No more than {counted(limit, 'client')} may be connected, and so many are, all of them busy."
     return _shed("connections", detail, "Try again, or raise proxy.limits.connections.")
 
 

@@ -116,7 +116,7 @@ async def test_24_too_many_requests_in_flight_are_503_and_the_next_one_passes(wo
     status, head, detail = await ask(world)
     assert status == 503
     assert retry_after(head) == 1
-    assert "2 requests are in flight" in detail
+    assert "No more than 2 requests may be in flight" in detail
     for client in clients:
         gate.go.release()
         assert (await client.response())[0] == 200

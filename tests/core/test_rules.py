@@ -9,7 +9,7 @@ import pytest
 
 from lab.config.languages import Language
 from lab.core import rules
-from lab.core.model import AppSpec, Contract, ListenerSpec, ProxySettings, ServiceSpec
+from lab.core.model import AppSpec, ClientTimeouts, Contract, ListenerSpec, ProxySettings, ServiceSpec
 
 
 def language(*contracts: Contract) -> Language:
@@ -85,6 +85,8 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
     "ondemand without idling": (pool(policy="ondemand", idle_timeout=0), "pool.idle_timeout", "found 0, expected more"),
     "ondemand with standby": (pool(policy="ondemand", standby=1), "pool.standby", "found 1, expected 0: ondemand"),
     "no time to start": (pool(start_timeout=0), "pool.start_timeout", "found 0, expected more"),
+    "a connection in no time": ({"timeouts": {"connect": 0}}, "timeouts.connect", "set a day: 86400"),
+    "an answer in no time": ({"timeouts": {"response_head": 0}}, "timeouts.response_head", "found 0, expected more"),
     "probing all the time": ({"liveness": {"interval": 0}}, "liveness.interval", "found 0, expected more"),
     "no time to answer": ({"liveness": {"timeout": 0}}, "liveness.timeout", "found 0, expected more"),
     "patience grows with overload": (
@@ -338,6 +340,11 @@ def test_addresses_and_urls_are_taken_apart() -> None:
     assert rules.host_and_port("[::1]:80") == ("::1", 80)
     assert rules.http_target("http://localhost") == ("localhost", 80, "/")
     assert rules.http_target("http://[::1]:9/a?b=c") == ("::1", 9, "/a?b=c")
+
+
+def test_a_head_needs_its_time() -> None:
+    (problem,) = rules.of_proxy(ProxySettings(timeouts=ClientTimeouts(request_head=0)))
+    assert (problem.key, "found 0, expected more" in problem.message) == ("timeouts.request_head", True)
 
 
 @pytest.mark.parametrize("network", ["300.1.1.1", "::1/200", "a:b"])

@@ -78,6 +78,9 @@ def test_a_key_and_a_text_become_a_value_of_the_model(key: str, text: str, path:
         ("concurrency.most", "5", "concurrency has no parts"),
         ("scaling.high", "5", "missing required field `metric`"),
         ("", "5", "which no app has"),
+        ("retries.on", "never", 'found "never", expected a list, each item connect, reset, timeout or a status.'),
+        ("weights", "1,x", 'found "1,x", expected a list, each item a whole number from'),
+        ("needs", "a,B", 'found "a,B", expected a list, each item a name of lower-case letters, digits and hyphens.'),
     ],
 )
 def test_a_wrong_key_or_value_is_told_with_what_would_be_right(key: str, text: str, told: str) -> None:
