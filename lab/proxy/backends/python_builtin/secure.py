@@ -113,7 +113,7 @@ class SecureTransport(asyncio.Transport, asyncio.Protocol):
         self._under.resume_reading()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._said_end or self._under.is_closing():
+        if not data or self._said_end or self._under.is_closing():
             return
         if len(data) <= _RECORD:
             self._tls.write(data)
