@@ -92,6 +92,10 @@ async def test_21_an_unwell_worker_is_told_by_sign_and_word_with_its_time_and_wh
     assert "! 4122 fails its check, still routed: hung up" in shown
     assert "breaker open 3.0 s" in shown
     assert "panic" in shown
+    flow.show(replace(snapshot, apps=(replace(search, shed={"breaker open": 12345}), *others)))
+    for width in range(50, 171):
+        (told,) = (row for row in read(flow.rows(width)) if "breaker open 3.0 s  panic" in row)
+        assert len(told) <= width
 
 
 async def test_a_frozen_worker_shows_what_the_balancer_still_believes() -> None:

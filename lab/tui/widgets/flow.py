@@ -162,16 +162,22 @@ class Flow(Painted):
                 yield self._line(app, names, width)
 
     def _head(self, app: AppSnapshot, width: int) -> Row:
-        """Name, nature and figures of an app, as far as there is room."""
+        """Name, nature and figures of an app, as far as there is room beside what keeps requests from it."""
+        loud = tuple((f"  {text}", role) for text, role in _waiting(app))
+        room = width - length(loud)
         nature = _nature(app)
         dot = f" {self.glyphs.dot} "
-        while nature and len(app.name) + 2 + len(dot.join(nature)) > width:
+        while nature and len(app.name) + 2 + len(dot.join(nature)) > room:
             nature.pop()
         row: Row = ((app.name, "head"), (f"  {dot.join(nature)}", "dim"))
         latency = f"  {_rate(app)[0]}  p99 {figures.milliseconds(app.p99_ms)}"
-        if length(row) + len(latency) <= width:
+        if length(row) + len(latency) <= room:
             row = (*row, (latency, "text"))
-        return (*row, *((f"  {text}", role) for text, role in (*_waiting(app), *_apart(app))))
+        row = (*row, *loud)
+        for text, role in _apart(app):
+            if length(row) + 2 + len(text) <= width:
+                row = (*row, (f"  {text}", role))
+        return row
 
     def _line(self, app: AppSnapshot, names: int, width: int) -> list[Row]:
         """An app on one row: name, cells, nature. Cells that do not fit continue below, and then go before nature."""
