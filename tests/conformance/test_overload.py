@@ -125,7 +125,7 @@ async def test_24_too_many_requests_in_flight_are_503_and_the_next_one_passes(wo
     assert world.proxy.observe().shed == {"requests": 1}
 
 
-async def test_24_too_many_that_wait_are_503(world):
+async def test_23_too_many_that_wait_are_503(world):
     await world.start(limits=Limits(pending=1))
     waiting = await world.client()
     await waiting.send(GET)

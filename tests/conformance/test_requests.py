@@ -141,3 +141,11 @@ async def test_14_who_answers_before_the_whole_request_is_there_is_not_asked_aga
     assert await client.reader.read() == b"ok"
     assert await world.get() == 200
     assert worker.connections == 2
+
+
+async def test_14_the_rest_of_an_upload_that_nobody_wants_is_taken_for_a_while_only(world):
+    await world.start(limits=Limits(body=10))
+    client = await world.client()
+    await client.send(post(b"Content-Length: 11"))
+    assert (await client.response())[0] == 413
+    await world.until(lambda: world.proxy.observe().connections == 0)  # it never hangs up by itself

@@ -275,6 +275,15 @@ async def test_20_the_budget_bounds_what_a_whole_app_tries_again(world):
     assert len(one.requests) + len(other.requests) == 15
 
 
+async def test_20_the_budget_bounds_other_connections_that_are_tried_as_well(world):
+    await world.start(retries=RetrySpec(budget_percent=0, budget_per_second=0))
+    world.route(1)
+    await world.worker()
+    told = [(await asked(world))[0] for _ in range(4)]
+    assert sorted(told) == [200, 200, 502, 502]
+    assert world.proxy.observe().totals.retries == 0
+
+
 async def test_20_each_attempt_is_written_down(world):
     await world.start(retries=RESET)
     world.route(1)

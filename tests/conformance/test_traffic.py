@@ -111,6 +111,34 @@ async def test_19_a_request_on_a_stale_connection_is_replayed_once_if_idempotent
     assert worker.connections == (2 if status == 200 else 1)
 
 
+def test_19_an_idle_connection_ends_before_the_worker_would_end_it():
+    """Node's `keepAliveTimeout` is 5 s, the shortest of those that workers are written in."""
+    assert Timeouts().upstream_idle < 5
+
+
+async def test_19_a_worker_that_dies_long_after_it_was_asked_is_not_asked_once_more(timeless):
+    asked, die = asyncio.Event(), asyncio.Event()
+
+    async def handler(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await die.wait()
+
+    await timeless.start()
+    worker = await timeless.worker(handler=handler)
+    assert await timeless.get() == 200
+    client = await timeless.client()
+    await client.send(GET)
+    await asked.wait()
+    timeless.clock.advance(0.5)
+    die.set()
+    assert (await client.response())[0] == 502
+    assert worker.connections == 1
+    assert timeless.proxy.observe().totals.retries == 0
+
+
 async def test_19_what_an_idle_connection_says_unasked_is_nobodys_answer(world):
     """Not even when the next request is on its way to it: both are here before the gateway looks."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -250,7 +278,7 @@ async def test_requests_wait_for_an_endpoint_and_are_served_when_one_appears(wor
         assert (await client.response())[0] == 200
 
 
-async def test_a_full_queue_sheds_with_503_and_retry_after(world):
+async def test_23_a_full_queue_sheds_with_503_and_retry_after(world):
     await world.start(queue_length=1)
     waiting = await world.client()
     await waiting.send(GET)
@@ -343,7 +371,7 @@ async def test_24_a_backlog_that_is_full_is_504_after_the_connect_timeout(world)
         assert await world.get() == 504
 
 
-async def test_24_idle_connections_end_on_both_sides(world):
+async def test_19_idle_connections_end_on_both_sides(world):
     handler, closed = answers_once()
     await world.start(timeouts=Timeouts(upstream_idle=0.1), clients=ClientTimeouts(idle=0.1))
     await world.worker(handler=handler)
@@ -421,6 +449,26 @@ async def test_26_a_worker_that_does_not_read_stops_the_client(world):
     go.set()
     assert (await client.response())[0] == 200
     await upload
+
+
+@pytest.mark.parametrize("request_buffer", [0, 65536])
+async def test_26_a_body_that_nobody_can_take_yet_is_kept_within_bounds(world, request_buffer):
+    await world.start(request_buffer=request_buffer)  # and no worker
+    client = await world.client()
+    await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 67108864\r\n\r\n")
+    sent = 0
+
+    async def send():
+        nonlocal sent
+        for _ in range(1024):
+            await client.send(b"x" * 65536)
+            sent += 65536
+
+    sending = asyncio.ensure_future(send())
+    await world.standstill(lambda: sent)
+    sending.cancel()
+    assert sent < 32 * 1024 * 1024
+    assert world.proxy.observe().pending == 1
 
 
 async def test_26_a_client_that_asks_on_and_on_but_never_reads_is_not_read_on_and_on(world):
@@ -653,6 +701,34 @@ async def test_28_who_was_inside_a_dying_worker_is_counted_once_whether_its_conn
     assert world.proxy.inside(endpoint) == 3
     await world.until(lambda: world.proxy.inside(endpoint) == 1)  # those two broke long ago: the worker outlived them
     assert world.proxy.in_flight(endpoint) == 1
+
+
+async def test_28_where_a_request_waited_and_what_it_carried_is_counted_at_its_route_its_app_and_its_worker(timeless):
+    await timeless.start()
+    client = await timeless.client()
+    await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello")
+    await timeless.until(lambda: timeless.proxy.observe().pending == 1)
+    timeless.clock.advance(3)
+    await timeless.worker()
+    assert (await client.response())[2] == b"ok"
+    found = timeless.proxy.figures()
+    for figures in (found.routes["app"], found.apps["app"], found.workers[timeless.endpoints[0]]):
+        assert (figures.received, figures.sent) == (5, 2)
+        assert (figures.queue.sum, figures.connect.sum) == pytest.approx((3, 0))
+        assert (figures.first_byte.sum, figures.total.sum) == pytest.approx((3, 3))
+
+
+async def test_28_a_wait_for_a_connection_is_none_for_a_place(timeless):
+    await timeless.start(timeouts=Timeouts(connect=60))
+    with full_backlog() as port:
+        timeless.route(port)
+        client = await timeless.client()
+        await client.send(GET)
+        await timeless.until(lambda: timeless.proxy.in_flight(timeless.endpoints[0]) == 1)
+        timeless.clock.advance(70)
+        assert (await client.response())[0] == 504
+    figures = timeless.proxy.figures().apps["app"]
+    assert (figures.queue.sum, figures.connect.sum) == pytest.approx((0, 70))
 
 
 async def test_28_own_requests_are_counted_apart_but_at_the_endpoint_together(world):

@@ -88,7 +88,7 @@ async def test_15_what_was_said_before_the_switch_was_known_is_not_lost(world, s
     assert await told(switcher.reader, 5) == b"early"
 
 
-async def test_15_a_tunnel_counts_as_answered_when_it_opens_and_takes_a_place_until_it_ends(world, switcher):
+async def test_28_a_tunnel_counts_as_answered_when_it_opens_and_takes_a_place_until_it_ends(world, switcher):
     client = await opened(world, switcher)
     view = world.proxy.observe()
     assert (view.totals.accepted, view.totals.answered, view.totals.in_flight) == (1, 1, 0)
