@@ -30,6 +30,9 @@ T = TypeVar("T")
 _GRACE = 5.0
 """Seconds for which the engine's loop may stand still while it is to end."""
 
+_IMPATIENCE = 1.0
+"""Seconds after which whoever waits for an answer looks whether one can come at all."""
+
 _LOOK = 0.2
 """Seconds between two looks at whether it does."""
 
@@ -185,16 +188,28 @@ class LocalLab:
             raise self._ended() from None
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
+        answer, time, why = asyncio.wrap_future(call), asyncio.get_running_loop().time, ""
+        since = time()
         try:
-            async with asyncio.timeout(deadline):
-                return await asyncio.wrap_future(call)
-        except TimeoutError as error:
-            raise DeadlineError(f"The lab did not answer within {deadline:g} s.", self._engine.held_up()) from error
+            while not answer.done():
+                waited = time() - since
+                if why or waited >= deadline:
+                    raise DeadlineError(f"The lab did not answer within {waited:.1f} s.", why)
+                await asyncio.wait((answer,), timeout=min(_IMPATIENCE, deadline - waited))
+                why = self._held_up()
+            return answer.result()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             raise self._ended() from None  # nobody here gave it up: the engine did, as it ended
+        finally:
+            answer.cancel()
+
+    def _held_up(self) -> str:
+        """What keeps the engine from answering, if that is known, and what can be done."""
+        why = self._engine.held_up()
+        return why and f"{why} Quitting ends the lab all the same."
 
     def _ended(self) -> NoLabError:
         if self._failure is None:

@@ -161,9 +161,10 @@ async def test_18_who_gets_no_answer_is_told_which_policy_everybody_waits_for(la
         told = ""
         while "choose at mine.py, line 4" not in told and not asking.done():
             try:
-                await lab._call(lab._engine.snapshot(), 0.5)
+                await lab.snapshot()  # in a moment, and not when its own patience ends
             except DeadlineError as error:
                 told = str(error)
         assert "choose at mine.py, line 4: it is in code that cannot be interrupted" in told
         assert (await asking).status_code == 200
+        assert "Quitting ends the lab all the same." in told
     assert "until the file is saved again" in (await until(lab, EventKind.SELECTION, since, times=2)).text
