@@ -91,9 +91,9 @@ class _Conditions:
         """Whether all of it holds."""
         if self._methods and request.method not in self._methods:
             return False
-        if self._host and _bare(request.host or b"") != self._host:
+        if self._host and _bare(request.fields.host or b"") != self._host:
             return False
-        if self._suffix and not _bare(request.host or b"").endswith(self._suffix):
+        if self._suffix and not _bare(request.fields.host or b"").endswith(self._suffix):
             return False
         return not self._fields or all(field.search(request.lines) for field in self._fields)
 

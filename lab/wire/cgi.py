@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from lab.wire.headers import HOP_BY_HOP, TOKEN, without
-from lab.wire.http1 import CHUNKED, BadMessageError, RequestHead, ResponseHead, content_length, shown
+from lab.wire.http1 import CHUNKED, BadMessageError, RequestHead, ResponseHead, content_length, shown, with_length
 
 Variables = list[tuple[bytes, bytes]]
 """Names and values, each name once."""
@@ -132,15 +132,15 @@ def of_request(request: RequestHead, script: Script, *, authorized: bool) -> Var
     ]
     if script.root and script.path_info:
         found.append((b"PATH_TRANSLATED", script.root + script.path_info))
-    if request.length > 0:
-        found.append((b"CONTENT_LENGTH", b"%d" % request.length))
+    if request.fields.length > 0:
+        found.append((b"CONTENT_LENGTH", b"%d" % request.fields.length))
     found += _fields(request.lines, authorized).items()
     return found
 
 
 def expects_continue(request: RequestHead) -> bool:
     """The client waits for 100 before it sends its body. Whoever speaks CGI cannot say that, so the gateway does."""
-    return request.modern and _EXPECTS.search(request.lines) is not None
+    return request.fields.modern and _EXPECTS.search(request.lines) is not None
 
 
 def _fields(lines: bytes, authorized: bool) -> dict[bytes, bytes]:
@@ -191,7 +191,7 @@ def redirected(request: RequestHead, redirect: LocalRedirect) -> RequestHead:
     fields = request.lines[request.lines.index(b"\n") + 1 :]
     of_body = {name.lower() for name, _ in _FIELD.findall(fields) if _BODY_FIELD.fullmatch(name)}
     lines = b"%b %b HTTP/1.1\r\n" % (method, redirect.target) + without(fields, of_body)
-    return msgspec.structs.replace(request, method=method, target=redirect.target, length=0, lines=lines)
+    return msgspec.structs.replace(with_length(request, 0), method=method, target=redirect.target, lines=lines)
 
 
 class Answer(msgspec.Struct, frozen=True):

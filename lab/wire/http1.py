@@ -98,12 +98,9 @@ class BadMessageError(Exception):
         self.detail = detail
 
 
-class RequestHead(msgspec.Struct, frozen=True, gc=False):
-    """What a gateway needs to know of a request before its body."""
+class RequestFields(msgspec.Struct, frozen=True, gc=False):
+    """What the version and the fields of a request tell a gateway. Requests with the same ones share it."""
 
-    method: bytes
-    target: bytes
-    """Origin-form (path and query), or `*`."""
     modern: bool
     """The client speaks HTTP/1.1, not 1.0: it knows chunks and interim responses."""
     host: bytes | None
@@ -112,10 +109,6 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """Body bytes, or `CHUNKED`."""
     keep_alive: bool
     """The client would send another request on this connection."""
-    lines: bytes
-    """Request line (HTTP/1.1, origin-form) and the fields that may travel on, without the empty line."""
-    end: int
-    """Where the body begins in the parsed data."""
     upgrade: bytes = b""
     """Protocols that the client would switch to, as its Upgrade field lists them. Only where it may ask (RFC 9110 7.8):
     in HTTP/1.1, with `Connection: upgrade`; and without a body, so that the request ends with its head."""
@@ -127,6 +120,19 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     """It has passed another gateway, as Via says (RFC 9110 7.6.3)."""
     dropped: tuple[bytes, ...] = ()
     """Fields that Connection names. They were cut out, and may not come as trailers either (RFC 9110 7.6.1)."""
+
+
+class RequestHead(msgspec.Struct, frozen=True, gc=False):
+    """What a gateway needs to know of a request before its body."""
+
+    method: bytes
+    target: bytes
+    """Origin-form (path and query), or `*`."""
+    lines: bytes
+    """Request line (HTTP/1.1, origin-form) and the fields that may travel on, without the empty line."""
+    end: int
+    """Where the body begins in the parsed data."""
+    fields: RequestFields
 
 
 class ResponseHead(msgspec.Struct, frozen=True, gc=False):
@@ -211,9 +217,8 @@ def parse_request(data: bytes, limits: Limits) -> RequestHead | None:
     if target[0] != 0x2F or method in _PECULIAR:
         target, host, lines = _other_form(method, target, host, lines)
         lines, last = _one_hop_less(method, length, lines)
-    return RequestHead(
-        method, target, modern, host, length or 0, keep_alive, lines, end, upgrade, last, named, relayed, others
-    )
+    known = RequestFields(modern, host, length or 0, keep_alive, upgrade, last, named, relayed, others)
+    return RequestHead(method, target, lines, end, known)
 
 
 class Section(msgspec.Struct, frozen=True, gc=False):
@@ -223,8 +228,7 @@ class Section(msgspec.Struct, frozen=True, gc=False):
     """As they came, from the last digit of the version to the empty line."""
     lines: bytes
     """The same, of those that may travel on."""
-    head: RequestHead
-    """The request that had them."""
+    fields: RequestFields
     limits: Limits
     """It kept to these."""
     most: int
@@ -234,11 +238,11 @@ class Section(msgspec.Struct, frozen=True, gc=False):
 def section_of(data: bytes, head: RequestHead, limits: Limits) -> Section | None:
     """What is known of the next request from `head`, parsed from `data`; None if more depends on its request line."""
     asked = _ASKED.match(data)
-    if asked is None or not head.modern or head.method in _PECULIAR or head.end > _LONGEST_SECTION:
+    if asked is None or not head.fields.modern or head.method in _PECULIAR or head.end > _LONGEST_SECTION:
         return None
     begin = asked.end()
     most = min(limits.request_line, limits.head) - (head.end - begin)
-    return Section(data[begin : head.end], head.lines[begin:], head, limits, most)
+    return Section(data[begin : head.end], head.lines[begin:], head.fields, limits, most)
 
 
 def repeated(data: bytes, known: Section, limits: Limits) -> RequestHead | None:
@@ -252,12 +256,7 @@ def repeated(data: bytes, known: Section, limits: Limits) -> RequestHead | None:
     method, target = asked.groups()
     if method in _PECULIAR:
         return None
-    lines, end, same = data[:begin] + known.lines, begin + len(known.raw), known.head
-    host, length, keep_alive, upgrade = same.host, same.length, same.keep_alive, same.upgrade
-    named, relayed, dropped = same.named, same.relayed, same.dropped
-    return RequestHead(
-        method, target, True, host, length, keep_alive, lines, end, upgrade, False, named, relayed, dropped
-    )
+    return RequestHead(method, target, data[:begin] + known.lines, begin + len(known.raw), known.fields)
 
 
 def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
@@ -330,6 +329,11 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
 def retargeted(request: RequestHead, target: bytes) -> RequestHead:
     """The same request for another target, in origin-form; its fields stay as they are."""
     return msgspec.structs.replace(request, target=target, lines=with_target(request, target))
+
+
+def with_length(request: RequestHead, length: int) -> RequestHead:
+    """The same request with a body of so many bytes."""
+    return msgspec.structs.replace(request, fields=msgspec.structs.replace(request.fields, length=length))
 
 
 def with_target(request: RequestHead, target: bytes) -> bytes:

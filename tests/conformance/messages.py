@@ -190,8 +190,8 @@ class Reader:
             return b""
         self.asked.append((head.method, head.target))
         rest, self._held = self._held[head.end :], b""
-        if head.length:
-            self._body = incoming(head.length, 400, head.dropped)
+        if head.fields.length:
+            self._body = incoming(head.fields.length, 400, head.fields.dropped)
         else:
             self._complete(rest, b"")
         return rest
@@ -208,10 +208,10 @@ class Reader:
         assert self._head is not None
         self.whole += 1
         if self._head.target != b"*":  # the gateway's own
-            self.found.append((self._head.method, self._head.target, self._head.host or b"", self._payload))
+            self.found.append((self._head.method, self._head.target, self._head.fields.host or b"", self._payload))
             self.ends.append((self._fed - len(rest), trailers))
         self._payload = b""
-        self.ended = not self._head.keep_alive
+        self.ended = not self._head.fields.keep_alive
 
 
 class Answers:

@@ -22,7 +22,7 @@ def told(
 
 
 def variables(request: RequestHead, script: cgi.Script = SCRIPT, *, authorized: bool = False) -> cgi.Variables:
-    introduced = cgi.of_connection(request.host or b"gateway:80", CLIENT, request.modern)
+    introduced = cgi.of_connection(request.fields.host or b"gateway:80", CLIENT, request.fields.modern)
     return introduced + cgi.of_request(request, script, authorized=authorized)
 
 
@@ -102,7 +102,7 @@ def test_a_local_redirect_keeps_the_client_and_drops_the_body():
     fields = b"Host: x\r\nCookie: c\r\nContent-Type: a/b\r\nContent-Length: 3\r\nExpect: 100-continue\r\n"
     request = parse_request(b"POST /a HTTP/1.1\r\n" + fields + b"\r\n", Limits())
     request = cgi.redirected(request, cgi.LocalRedirect(b"/b?c"))
-    assert (request.method, request.target, request.length) == (b"GET", b"/b?c", 0)
+    assert (request.method, request.target, request.fields.length) == (b"GET", b"/b?c", 0)
     assert request.lines == b"GET /b?c HTTP/1.1\r\nHost: x\r\nCookie: c\r\n"
 
 

@@ -65,7 +65,7 @@ def test_a_clean_head_travels_on_unchanged_but_for_its_empty_line():
     head = parse_request(data, LIMITS)
     assert head.lines == data[: head.end - 2]
     assert data[head.end :] == b"rest"
-    assert (head.target, head.length, head.keep_alive) == (b"/a?b", 0, True)
+    assert (head.target, head.fields.length, head.fields.keep_alive) == (b"/a?b", 0, True)
 
 
 @pytest.mark.parametrize(

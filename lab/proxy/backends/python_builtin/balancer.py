@@ -38,6 +38,7 @@ class Balancer(Timed):
     """An app's endpoints as far as they may be chosen. Its deadline is the next look at slow starts."""
 
     def __init__(self, spec: UpstreamSpec, gateway: Gateway, events: EventRing) -> None:
+        super().__init__()
         self.offered: list[EndpointState] = []
         """Those with a place, in no order. Each knows its position."""
         self.everyone: tuple[EndpointState, ...] = ()
@@ -128,8 +129,9 @@ class Balancer(Timed):
             offered = [state for state in offered if state not in exchange.tried]
         if len(offered) < 2:
             return offered[0] if offered else None
-        self._asked.exchange = exchange
-        return self._choose(offered, self._asked)
+        asked, choose = self._asked, self._choose
+        asked.exchange = exchange
+        return choose(offered, asked)
 
     def assign(self, exchange: "Exchange", state: "EndpointState") -> None:
         """A request goes to `state`, chosen just now or from the queue."""

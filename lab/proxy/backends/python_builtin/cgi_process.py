@@ -193,7 +193,7 @@ async def start(endpoint: "EndpointState", exchange: "Exchange", gateway: "Gatew
     known = always + cgi.of_connection(*exchange.introduction)
     environment = _environment(known + exchange.variables(authorized=False))
     program = await gateway.start_cgi(endpoint.endpoint.app, environment)
-    return CgiConnection(endpoint, gateway, program, endpoint.upstream.spec.cgi, exchange.request.length)
+    return CgiConnection(endpoint, gateway, program, endpoint.upstream.spec.cgi, exchange.request.fields.length)
 
 
 def _environment(variables: cgi.Variables) -> dict[str, str]:

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 class WorkerConnection(asyncio.Protocol, Timed):
     """Its deadline is the end of an idle stay in the pool."""
 
+    __slots__ = ("blocked", "dialect", "endpoint", "exchange", "pid", "reused", "transport")
+
     def __init__(self, endpoint: "EndpointState", dialect: Dialect) -> None:
+        super().__init__()
         self.endpoint = endpoint
         self.dialect = dialect
         self.pid = endpoint.endpoint.pid

@@ -17,7 +17,16 @@ from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.outbox import reset
 from lab.proxy.backends.python_builtin.tunnel import Tunnel
 from lab.proxy.timeouts import NEVER, Timed
-from lab.wire.http1 import CHUNKED, BadMessageError, RequestHead, Section, parse_request, repeated, section_of
+from lab.wire.http1 import (
+    CHUNKED,
+    BadMessageError,
+    RequestFields,
+    RequestHead,
+    Section,
+    parse_request,
+    repeated,
+    section_of,
+)
 
 _UNREAD_LIMIT: Final = 64 * 1024
 """Bytes of later requests that are kept while one is served; reading pauses beyond."""
@@ -54,9 +63,35 @@ _READY, _BUSY, _LINGERING, _CLOSING, _SWITCHED = State
 class Downstream(asyncio.Protocol, Timed):
     """One client's connection. Its deadline covers idle times, heads and lingering; a request has its own."""
 
+    __slots__ = (
+        "_claimed",
+        "_claims",
+        "_end",
+        "_ends",
+        "_gateway",
+        "_head_begun",
+        "_introduced",
+        "_reading",
+        "_section",
+        "_serving",
+        "_silent",
+        "_state",
+        "_tunnel",
+        "_unread",
+        "address",
+        "blocked",
+        "client",
+        "exchange",
+        "own",
+        "peer",
+        "surplus",
+        "transport",
+    )
+
     _tunnel: Tunnel
 
     def __init__(self, gateway: Gateway) -> None:
+        super().__init__()
         self.transport: asyncio.Transport
         self.peer = ""
         """The address at the other end."""
@@ -83,6 +118,10 @@ class Downstream(asyncio.Protocol, Timed):
         self._section: Section | None = None
         """The field lines of its last request, which the next one nearly always has, too."""
         self._introduced: Introduction | None = None
+        self._ends: RequestFields | None = None
+        """What the last request that was given `_end` had ..."""
+        self._claimed = NO_CLAIMS
+        """... and what was claimed for it."""
         self._claims = NO_CLAIMS
 
     # -- asyncio's side
@@ -92,6 +131,7 @@ class Downstream(asyncio.Protocol, Timed):
         self.address = transport.get_extra_info("peername", _NOBODY)[:2]
         self.peer = self.client = self.address[0]
         self.own = self.address in self._gateway.own_addresses
+        self.exchange.counters = self._gateway.counters[self.own]
         self._gateway.downstreams.add(self)
         self._arm(self._gateway.spec.settings.timeouts.idle)
         crowd = self._gateway.crowd
@@ -120,7 +160,7 @@ class Downstream(asyncio.Protocol, Timed):
         one tells.
         """
         exchange, busy = self.exchange, self._state is _BUSY
-        last = busy and not exchange.uploading and not exchange.request.keep_alive
+        last = busy and not exchange.uploading and not exchange.request.fields.keep_alive
         self._silent = bool(self._unread) and (busy or self.blocked)
         return last or self._silent
 
@@ -166,17 +206,13 @@ class Downstream(asyncio.Protocol, Timed):
 
         They are the same for nearly all requests of a connection.
         """
-        known, chunked = self._introduced, request.length == CHUNKED
-        if (
-            known is None
-            or known.host != request.host
-            or known.modern is not request.modern
-            or known.chunked is not chunked
-            or known.claims is not self._claims
-        ):
-            self._introduced = Introduction(request.host, request.modern, chunked, self._claims)
-            gateway = self._gateway
-            self._end = self._introduced.fields(self.peer, gateway.proto, gateway.authority, gateway.pseudonym)
+        fields, claims = request.fields, self._claims
+        if fields is not self._ends or claims is not self._claimed:
+            self._ends, self._claimed = fields, claims
+            introduced = Introduction(fields.host, fields.modern, fields.length == CHUNKED, claims)
+            if introduced != self._introduced:
+                self._introduced, gateway = introduced, self._gateway
+                self._end = introduced.fields(self.peer, gateway.proto, gateway.authority, gateway.pseudonym)
         return self._end
 
     @property
@@ -264,7 +300,7 @@ class Downstream(asyncio.Protocol, Timed):
                 if request is None:
                     self._await_head()
                     break
-                self._section = section_of(self._unread, request, limits) if request.keep_alive else None
+                self._section = section_of(self._unread, request, limits) if request.fields.keep_alive else None
             if self._gateway.trust is not None or self._claims is not NO_CLAIMS:
                 self._hear(self._unread[: request.end])
             if self._gateway.crowd is not None and self._is_turned_away(request):
@@ -283,7 +319,7 @@ class Downstream(asyncio.Protocol, Timed):
     def _has_left(self) -> bool:
         """Whether a client that says no more does not wait for an answer either, as it said in its last request."""
         exchange = self.exchange
-        asks_on = exchange.request.keep_alive and not self._unread
+        asks_on = exchange.request.fields.keep_alive and not self._unread
         return self._state is _BUSY and (exchange.uploading or asks_on)
 
     def _part(self) -> None:
@@ -329,7 +365,7 @@ class Downstream(asyncio.Protocol, Timed):
         if self._gateway.recorder.log is not None:
             self._gateway.recorder.write_refused(self, problem)
         self._gateway.refused(problem)
-        end = self._gateway.date(self._gateway.now()) + RESPONSE_END[False, True, False]
+        end = self._gateway.date.line(self._gateway.now()) + RESPONSE_END[False, True, False]
         if self._gateway.recorder.explains_problems:
             end = problem.proxy_status("") + end
         self.write(problem.response(end, with_body=True))

@@ -341,7 +341,7 @@ def _request_view(request: RequestHead, seconds: float, identity: str = "") -> R
     return RequestView(
         method=request.method.decode(),
         target=request.target.decode("latin-1"),
-        length=max(0, request.length),
+        length=max(0, request.fields.length),
         duration_s=seconds,
         in_flight=bool(identity),
         identity=identity,

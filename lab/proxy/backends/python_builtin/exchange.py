@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lab.core.histogram import bucket
 from lab.proxy import deadlines, problems
-from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Outcome, Tally
+from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Counters, Outcome, Tally
 from lab.proxy.backends.python_builtin import tunnel
 from lab.proxy.backends.python_builtin.branch import NOWHERE
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
@@ -75,6 +75,7 @@ class Exchange(Timed):
         "attempts",
         "connecting",
         "connection",
+        "counters",
         "downstream",
         "endpoint",
         "first",
@@ -101,6 +102,8 @@ class Exchange(Timed):
         "upstream",
     )
 
+    counters: Counters
+    """Everybody's, or those of the lab's own requests."""
     request: RequestHead
     script: cgi.Script | None
     """What answers it, if that is a program; None while nobody has looked."""
@@ -111,6 +114,7 @@ class Exchange(Timed):
     _connecting: asyncio.Task[None]
 
     def __init__(self, downstream: "Downstream", gateway: Gateway) -> None:
+        super().__init__()
         self.downstream = downstream
         self.phase = IDLE
         self.upload: Upload | None = None
@@ -181,10 +185,11 @@ class Exchange(Timed):
     def begin(self, request: RequestHead, data: bytes) -> bytes:
         """Accept a request; `data` came right behind its head. Returns what of `data` does not belong to it."""
         gateway = self._gateway
-        self.started = gateway.now()
+        clock = gateway.now
+        self.started = clock()
         self.phase = ACCEPTED
         self.request = request
-        self.number = gateway.counters[self.downstream.own].begin()
+        self.number = self.counters.begin()
         self.latency = None
         if self.noted:
             self.problem, self.retried, self.attempts = None, False, ()
@@ -203,8 +208,8 @@ class Exchange(Timed):
             self.until = NEVER
             self.original = b""
             self._interims = self._redirects = 0
-        if request.length:
-            self.upload = Upload(self, gateway, request.length)
+        if request.fields.length:
+            self.upload = Upload(self, gateway, request.fields.length)
             data = self.upload.begin(data)
         if self.phase is ACCEPTED:
             self._route()
@@ -246,9 +251,9 @@ class Exchange(Timed):
         except BadMessageError as bad:
             self.fail(problems.bad_message(bad.status, bad.detail))
             return False
-        if self.upload is not None and self.request.length == CHUNKED:
+        if self.upload is not None and self.request.fields.length == CHUNKED:
             self.upload.collect()
-        return self.request.length != CHUNKED
+        return self.request.fields.length != CHUNKED
 
     def waits_with(self, request: RequestHead) -> bool:
         """Whether it is still in the hands of whoever it was given to with `request`."""
@@ -302,7 +307,7 @@ class Exchange(Timed):
         """Host, client and whether it speaks HTTP/1.1. A client that named no host meant the listener's."""
         client = self.downstream
         address = client.address if client.client == client.peer else (client.client, None)
-        return self.request.host or self._gateway.authority, address, self.request.modern
+        return self.request.fields.host or self._gateway.authority, address, self.request.fields.modern
 
     def time_left(self) -> bytes:
         """The field line that tells a worker when it has to be done."""
@@ -326,7 +331,8 @@ class Exchange(Timed):
     def proceed(self, endpoint: "EndpointState") -> None:
         """It was given a place at `endpoint`."""
         self.endpoint = endpoint
-        now = self.asked = endpoint.open[self] = self._gateway.now()
+        clock = self._gateway.now
+        now = self.asked = endpoint.open[self] = clock()
         if self.phase is QUEUED:
             self.queued += now - self._since
         connection = endpoint.connection()
@@ -456,7 +462,7 @@ class Exchange(Timed):
         """End with an answer of the gateway's own. `head` lacks the empty line."""
         keep = self._may_keep()
         now = self._gateway.now()
-        end = self._gateway.date(now) + RESPONSE_END[keep, self.request.modern, False]
+        end = self._gateway.date.line(now) + RESPONSE_END[keep, self.request.fields.modern, False]
         body = b"" if self.request.method == b"HEAD" else body
         self.status, self.sent = int(head[9:12]), len(body)
         self._end(ANSWERED, now)
@@ -474,7 +480,7 @@ class Exchange(Timed):
         now = self._gateway.now()
         self._end(problem.outcome, now)
         self._gateway.refused(problem, self.route.app)
-        end = self._gateway.date(now) + RESPONSE_END[keep, self.request.modern, False]
+        end = self._gateway.date.line(now) + RESPONSE_END[keep, self.request.fields.modern, False]
         if self._gateway.recorder.explains_problems:
             end = self._gateway.recorder.explained_problem(self, problem) + end
         self.downstream.write(problem.response(end, self.request.method != b"HEAD"))
@@ -526,7 +532,7 @@ class Exchange(Timed):
         connecting = self.connecting + (now - self._since if phase is CONNECTING else 0)
         earlier = sum(attempt.seconds for attempt in self.attempts if attempt.sent)
         answering = now - self.asked if at_worker else 0.0
-        before = "for its body to come" if self.request.length else "until it could be admitted"
+        before = "for its body to come" if self.request.fields.length else "until it could be admitted"
         doing = "which did not answer" if not self.uploading else "while its body came"
         passed = (
             (now - self.started - queued - connecting - earlier - answering, before),
@@ -548,14 +554,15 @@ class Exchange(Timed):
         self._refused = self.home = None
         self.added = b""
         gateway = self._gateway
-        if self.request.last:
+        if self.request.fields.last:
             self.answer(*last_hop(self.request))
             return
-        if self.request.relayed and in_a_loop(self.request.lines, gateway.pseudonym):
+        if self.request.fields.relayed and in_a_loop(self.request.lines, gateway.pseudonym):
             self.fail(problems.LOOP)
             return
         routes = gateway.routes
-        route = routes.match(self.request)
+        match = routes.match
+        route = match(self.request)
         if route is not None:
             self.route = route
             route.destination.admit(self)
@@ -596,7 +603,7 @@ class Exchange(Timed):
         self.attempts += (Attempt(self.endpoint.endpoint, why, seconds, sent),)
 
     def _count_retry(self) -> None:
-        self._gateway.counters[self.downstream.own].retries += 1
+        self.counters.retries += 1
 
     def _blame(self, why: str) -> None:
         """Its endpoint has failed it."""
@@ -640,7 +647,7 @@ class Exchange(Timed):
             detail = f"It sent {_INTERIM_LIMIT} interim responses and still another one."
             self._bad_answer(BadMessageError(502, detail))
         else:
-            if self.request.modern:
+            if self.request.fields.modern:
                 self.downstream.write(head.lines + b"\r\n")
             if rest:
                 self.received(rest)
@@ -665,7 +672,7 @@ class Exchange(Timed):
 
     def _respond(self, answer: Answer) -> None:
         """The final response's head is here: send it on, with what there is of the body."""
-        head, payload, download = answer.head, answer.payload, answer.download
+        head, payload, download = answer
         if type(head) is cgi.LocalRedirect:  # isinstance takes three times as long: it asks the class of the class
             self._follow(head)
             return
@@ -675,13 +682,14 @@ class Exchange(Timed):
         watch = self.upstream.watch
         if watch is not None and watch.answered(self, head.status) and self._ask_elsewhere(head.status):
             return
-        gateway, modern = self._gateway, self.request.modern
-        now = gateway.now()
+        gateway, modern = self._gateway, self.request.fields.modern
+        clock = gateway.now
+        now = clock()
         keep = self._keep = (modern or head.length >= 0) and self._may_keep()
         chunks = modern and head.length < 0
         reusable = head.keep_alive and (self.upload is None or self.upload.is_taken(self.connection))
         self.status = head.status
-        lines, date, added = head.lines, b"" if head.dated else gateway.date(now), self.added
+        lines, date, added = head.lines, b"" if head.dated else gateway.date.line(now), self.added
         if self.name:
             lines = without(lines, (REQUEST_ID,)) if head.named else lines
             added = gateway.recorder.explained(self, now) + added
@@ -812,7 +820,7 @@ class Exchange(Timed):
         """Count how it ended, at the worker that answered, too."""
         self.phase = IDLE
         self.deadline = NEVER
-        self._gateway.counters[self.downstream.own].end(outcome)
+        self.counters.end(outcome)
         took, latency = now - self.started, self.latency
         if latency is not None and outcome is not ABANDONED:
             place, uploaded = bucket(took), 0 if self.upload is None else self.upload.received
@@ -836,7 +844,7 @@ class Exchange(Timed):
             tally.stages(self.queued, self.connecting, first, took)
 
     def _may_keep(self) -> bool:
-        if not self.request.keep_alive or (self.upload is not None and not self.upload.done):
+        if not self.request.fields.keep_alive or (self.upload is not None and not self.upload.done):
             return False
         return not (self._gateway.draining or self.downstream.surplus)
 

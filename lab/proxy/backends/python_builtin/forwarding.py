@@ -109,7 +109,7 @@ class DateField:
         self._line = b""
         self._until = -math.inf
 
-    def __call__(self, now: float) -> bytes:
+    def line(self, now: float) -> bytes:
         """The field line of this second, which has the monotonic time `now` in it."""
         if now >= self._until:
             wall = self._clock.wall()

@@ -40,6 +40,8 @@ class Gateway:
 
     def __init__(self, clock: Clock, events: EventRing, start_cgi: StartCgi, on_starved: OnStarved, logs: Path) -> None:
         self.now = clock.monotonic
+        """Where every request passes, it is called by a local name: Python 3.11 looks up a method first, and its class
+        has none of this name."""
         self.recorder = Recorder(clock, events, logs, self.trusts)
         self.logbook = Logbook(clock, events, self.recorder)
         self.start_cgi = start_cgi

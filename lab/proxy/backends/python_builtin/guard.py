@@ -33,6 +33,7 @@ class Guard(Timed):
     """One app's. Its deadline is the end of an ejection, or of an interval in which success rates are counted."""
 
     def __init__(self, upstream: "Upstream", gateway: Gateway, events: EventRing) -> None:
+        super().__init__()
         now = gateway.now()
         self.panic = False
         """Too few endpoints are well, so all of them are offered."""

@@ -91,8 +91,8 @@ class Recorder:
                 client=exchange.downstream.client,
                 method=request.method,
                 target=exchange.original or request.target,
-                modern=request.modern,
-                host=request.host,
+                modern=request.fields.modern,
+                host=request.fields.host,
                 lines=request.lines,
                 status=exchange.status,
                 outcome=outcome,
@@ -151,7 +151,7 @@ class Recorder:
     def baptise(self, exchange: "Exchange") -> None:
         """Give a request the field line that says what it is called, in place of one that the client made up."""
         exchange.name = self._names[exchange.downstream.own] % exchange.number
-        if exchange.request.named:
+        if exchange.request.fields.named:
             exchange.name = _named(self.identity(exchange))
             lines = without(exchange.request.lines, (explain.REQUEST_ID,))
             exchange.request = msgspec.structs.replace(exchange.request, lines=lines)
@@ -170,8 +170,9 @@ class Recorder:
         told = endpoint.told.get(exchange.status)
         if told is None:
             told = endpoint.told[exchange.status] = explain.relayed(endpoint.hop, endpoint.who, exchange.status)
-        waits = _waits(exchange) if exchange.queued or exchange.connecting or exchange.attempts else b""
-        return b"%b%b%.3f%b\r\n" % (exchange.name, told, taken, waits)
+        if exchange.queued or exchange.connecting or exchange.attempts:
+            return exchange.name + told + b"%.3f%b\r\n" % (taken, _waits(exchange))
+        return exchange.name + told + b"%.3f\r\n" % taken
 
     def explained_problem(self, exchange: "Exchange", problem: Problem) -> bytes:
         """The fields that say what happened to a request that the gateway answers itself."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def offered(request: RequestHead, allowed: Iterable[str]) -> tuple[bytes, ...]:
     """The protocols that the client asks for and its app may switch to; the worker is asked for no others."""
     known = {name.encode() for name in allowed}
-    return tuple(name for name in listed(request.upgrade) if name in known)
+    return tuple(name for name in listed(request.fields.upgrade) if name in known)
 
 
 def agreed(head: ResponseHead, offered: tuple[bytes, ...]) -> bool:
@@ -75,6 +75,7 @@ class Tunnel(Timed):
     """Two connections as one. Its deadline is that of its state."""
 
     def __init__(self, downstream: "Downstream", connection: WorkerConnection, gateway: Gateway) -> None:
+        super().__init__()
         self._gateway = gateway
         self._counters = gateway.counters[downstream.own]
         self._endpoint = connection.endpoint

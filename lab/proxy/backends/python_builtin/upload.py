@@ -8,13 +8,11 @@ have to be sent once more. While a body comes, it has to bring its least in each
 
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
 from lab.proxy import problems
 from lab.proxy.backends.python_builtin.phase import ACCEPTED, COLLECTING, RELAYING, WAITING
 from lab.wire import cgi
 from lab.wire.bodies import incoming
-from lab.wire.http1 import CHUNKED, IDEMPOTENT, BadMessageError
+from lab.wire.http1 import CHUNKED, IDEMPOTENT, BadMessageError, with_length
 
 if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.connection import WorkerConnection
@@ -72,7 +70,7 @@ class Upload:
 
     def begin(self, data: bytes) -> bytes:
         """`data` came right behind the request's head. Returns what of it does not belong to the request."""
-        length = self._exchange.request.length
+        length = self._exchange.request.fields.length
         limit = self._gateway.spec.settings.limits.body
         if length > limit:
             self._exchange.fail(problems.body_too_large(limit))
@@ -113,7 +111,7 @@ class Upload:
         if len(self.held) > limit:
             exchange.fail(problems.length_required(limit))
         elif self.done:
-            exchange.request = msgspec.structs.replace(exchange.request, length=len(self.held))
+            exchange.request = with_length(exchange.request, len(self.held))
         else:
             begun, exchange.phase, self._enough = exchange.phase is COLLECTING, COLLECTING, 0
             self._continue()
@@ -188,7 +186,7 @@ class Upload:
         if self._enough:
             return self.done or len(self.held) >= self._enough
         self.collect()
-        return self._exchange.request.length != CHUNKED
+        return self._exchange.request.fields.length != CHUNKED
 
     def _continue(self) -> None:
         """Tell a client that waits for it to send it, in place of a worker that cannot (RFC 9110 10.1.1)."""

@@ -33,7 +33,7 @@ class HttpDialect:
         request = exchange.request
         self._held = b""
         self._to_head = request.method == b"HEAD"
-        self._chunked = request.length == CHUNKED
+        self._chunked = request.fields.length == CHUNKED
         upload = exchange.upload
         body = b"" if upload is None else upload.held
         if self._chunked and upload is not None:
@@ -41,7 +41,7 @@ class HttpDialect:
         lines, strip = request.lines, exchange.route.strip
         if strip:
             lines = with_target(request, replaced(request.target, strip, b""))
-        if request.upgrade:
+        if request.fields.upgrade:
             lines += tunnel.switch(tunnel.offered(request, exchange.upstream.spec.upgrades))
         if exchange.until < NEVER:
             lines += exchange.time_left()
@@ -61,9 +61,9 @@ class HttpDialect:
         self._held = b""
         rest = data[head.end :]
         if len(rest) == head.length or head.status < 200:
-            return Answer(head, rest, None)
+            return head, rest, None
         download = incoming(head.length, 502, head.dropped)
-        return Answer(head, download.feed(rest), download)
+        return head, download.feed(rest), download
 
     def remarks(self) -> tuple[str, ...]:
         return NO_REMARKS

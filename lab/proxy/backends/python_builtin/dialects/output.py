@@ -117,11 +117,11 @@ class ProgramDialect(ABC):
         begun = self.output.head(output, ended)
         if begun is None:
             redirect = self.output.redirect
-            return Answer(redirect, b"", None) if redirect is not None and ended else None
+            return (redirect, b"", None) if redirect is not None and ended else None
         head, payload = begun
         if self.spent:
             head = msgspec.structs.replace(head, keep_alive=False)
-        return Answer(head, payload, None if ended else ProgramBody(self))
+        return head, payload, None if ended else ProgramBody(self)
 
 
 class ProgramBody:
