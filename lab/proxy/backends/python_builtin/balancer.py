@@ -125,7 +125,7 @@ class Balancer(Timed):
                 return home if home.position >= 0 else None
             exchange.home = None
         offered = self.offered
-        if exchange.tried:
+        if exchange.retrial is not None:
             offered = [state for state in offered if state not in exchange.tried]
         if len(offered) < 2:
             return offered[0] if offered else None

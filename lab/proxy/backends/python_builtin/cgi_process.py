@@ -13,6 +13,7 @@ from lab.core.model import CgiLimits
 from lab.core.program import CgiProgram
 from lab.proxy import problems
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
+from lab.proxy.backends.python_builtin.dialects import meta_variables
 from lab.proxy.backends.python_builtin.dialects.cgi import CgiDialect, how_it_ended
 from lab.wire import cgi
 
@@ -189,9 +190,9 @@ class Pipes(asyncio.Transport):
 
 async def start(endpoint: "EndpointState", exchange: "Exchange", gateway: "Gateway") -> CgiConnection:
     """Start a program for one request. Raises `LabError`, and `BadMessageError` for what it cannot be told."""
-    always = cgi.constants(exchange.port, exchange.root, secure=exchange.downstream.secure)
-    known = always + cgi.of_connection(*exchange.introduction)
-    environment = _environment(known + exchange.variables(authorized=False))
+    port, root, secure = meta_variables.server(exchange)
+    known = cgi.constants(port, root, secure=secure) + cgi.of_connection(*meta_variables.connection(exchange))
+    environment = _environment(known + meta_variables.of_request(exchange, authorized=False))
     program = await gateway.start_cgi(endpoint.endpoint.app, environment)
     return CgiConnection(endpoint, gateway, program, endpoint.upstream.spec.cgi, exchange.request.fields.length)
 

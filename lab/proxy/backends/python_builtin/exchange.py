@@ -27,6 +27,7 @@ from lab.proxy.backends.python_builtin.phase import (
     RELAYING,
     WAITING,
 )
+from lab.proxy.backends.python_builtin.retrial import Retrial, was_stale
 from lab.proxy.backends.python_builtin.upload import Upload
 from lab.proxy.breaker import Breaker
 from lab.proxy.explain import REQUEST_ID
@@ -36,7 +37,7 @@ from lab.proxy.timeouts import NEVER, Timed
 from lab.wire import cgi
 from lab.wire.bodies import LAST_CHUNK, Body, chunk
 from lab.wire.headers import listed, without
-from lab.wire.http1 import CHUNKED, IDEMPOTENT, UNTIL_CLOSE, BadMessageError, RequestHead, ResponseHead, retargeted
+from lab.wire.http1 import CHUNKED, UNTIL_CLOSE, BadMessageError, RequestHead, ResponseHead, retargeted
 
 if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.downstream import Downstream
@@ -49,9 +50,6 @@ _INTERIM_LIMIT = 32
 _REDIRECT_LIMIT = 5
 """Local redirects of one request: two scripts that redirect to each other would never end (RFC 3875 6.2.2)."""
 
-_STALE_WITHIN = 0.01
-"""Seconds. A reused connection that ends this soon was ending already; later, the worker died with the request."""
-
 
 class Exchange(Timed):
     """The life of one request. Its deadline is that of its phase."""
@@ -62,23 +60,21 @@ class Exchange(Timed):
         "_download",
         "_endless",
         "_eventful",
-        "_gateway",
         "_interims",
         "_keep",
         "_patience",
         "_redirects",
-        "_refused",
         "_reusable",
         "_since",
         "added",
         "asked",
-        "attempts",
         "connecting",
         "connection",
         "counters",
         "downstream",
         "endpoint",
         "first",
+        "gateway",
         "home",
         "latency",
         "name",
@@ -90,13 +86,12 @@ class Exchange(Timed):
         "problem",
         "queued",
         "request",
-        "retried",
+        "retrial",
         "route",
         "script",
         "sent",
         "started",
         "status",
-        "tried",
         "until",
         "upload",
         "upstream",
@@ -119,14 +114,10 @@ class Exchange(Timed):
         self.phase = IDLE
         self.upload: Upload | None = None
         """The request's body; None for most, which have none."""
-        self.tried: tuple[EndpointState, ...] = ()
-        """Endpoints that are not to have it, because they have failed it."""
-        self.attempts: tuple[Attempt, ...] = ()
-        """What was tried before, and failed."""
+        self.retrial: Retrial | None = None
+        """What was tried before, and failed; None for most, which have not failed."""
         self.probes: Breaker | None = None
         """The half-open breaker that waits for what becomes of it."""
-        self._refused: Problem | None = None
-        """What was wrong with the last of them, while nobody else can be tried."""
         self.route = NOWHERE
         """The way that it takes, once it was found."""
         self.original = b""
@@ -139,7 +130,6 @@ class Exchange(Timed):
         """Field lines that the gateway adds to the worker's final response."""
         self.problem: Problem | None = None
         """What the gateway answered in a worker's place."""
-        self.retried = False
         self.noted = False
         """It will be remembered, however long it takes."""
         self.name = b""
@@ -162,7 +152,7 @@ class Exchange(Timed):
         """Bytes of the answer's body."""
         self.until = NEVER
         """Monotonic time by which it has to be done."""
-        self._gateway = gateway
+        self.gateway = gateway
         self._since = 0.0
         """When its present wait for a place or a connection began."""
         self._patience = 0.0
@@ -184,7 +174,7 @@ class Exchange(Timed):
 
     def begin(self, request: RequestHead, data: bytes) -> bytes:
         """Accept a request; `data` came right behind its head. Returns what of `data` does not belong to it."""
-        gateway = self._gateway
+        gateway = self.gateway
         clock = gateway.now
         self.started = clock()
         self.phase = ACCEPTED
@@ -192,7 +182,7 @@ class Exchange(Timed):
         self.number = self.counters.begin()
         self.latency = None
         if self.noted:
-            self.problem, self.retried, self.attempts = None, False, ()
+            self.problem = self.retrial = None
         recorder = gateway.recorder
         self.noted = not self.number % recorder.sample
         if recorder.explains_all:
@@ -221,7 +211,7 @@ class Exchange(Timed):
 
     def limit_time(self, seconds: float) -> None:
         """It has so long in all, or less if a client that is trusted says so."""
-        asked = deadlines.asked_for(self.request) if self._gateway.trusts(self.downstream.peer) else None
+        asked = deadlines.asked_for(self.request) if self.gateway.trusts(self.downstream.peer) else None
         if asked is not None and asked < seconds:
             seconds = asked
         self.request = deadlines.unasked(self.request)
@@ -235,7 +225,7 @@ class Exchange(Timed):
         """
         if not impatient and self.until == NEVER:
             return False
-        now = self._gateway.now()
+        now = self.gateway.now()
         if now < self.until and not (impatient and now - self._since > self._patience):
             return False
         self.expired()
@@ -270,9 +260,14 @@ class Exchange(Timed):
         return 0 if self.upload is None else self.upload.received
 
     @property
-    def _repeatable(self) -> bool:
-        """All that was sent of it can be sent once more."""
-        return self.upload is None or self.upload.repeatable
+    def attempts(self) -> tuple[Attempt, ...]:
+        """What was tried before, and failed."""
+        return () if self.retrial is None else self.retrial.attempts
+
+    @property
+    def tried(self) -> "tuple[EndpointState, ...]":
+        """Endpoints that are not to have it, because they have failed it."""
+        return () if self.retrial is None else self.retrial.tried
 
     @property
     def is_sent(self) -> bool:
@@ -282,36 +277,11 @@ class Exchange(Timed):
     @property
     def identity(self) -> str:
         """What it is called in traces, logs and fields."""
-        return self.name[14:-2].decode() if self.name else self._gateway.recorder.identity(self)
-
-    @property
-    def port(self) -> int:
-        """The listener's."""
-        return self._gateway.port
-
-    @property
-    def root(self) -> bytes:
-        """The document root of the script that answers it; empty when there is none."""
-        return self.script.root if self.script is not None else b""
-
-    def variables(self, *, authorized: bool) -> cgi.Variables:
-        """What the program that `prepare` found is told of the request. Raises `BadMessageError` for what cannot be."""
-        assert self.script is not None
-        found = cgi.of_request(self.request, self.script, authorized=authorized)
-        if self.until < NEVER:
-            found.append((deadlines.VARIABLE, deadlines.left_ms(self.until, self._gateway.now())))
-        return [*found, (b"HTTP_X_REQUEST_ID", self.identity.encode())] if self.name else found
-
-    @property
-    def introduction(self) -> tuple[bytes, tuple[str, int | None], bool]:
-        """Host, client and whether it speaks HTTP/1.1. A client that named no host meant the listener's."""
-        client = self.downstream
-        address = client.address if client.client == client.peer else (client.client, None)
-        return self.request.fields.host or self._gateway.authority, address, self.request.fields.modern
+        return self.name[14:-2].decode() if self.name else self.gateway.recorder.identity(self)
 
     def time_left(self) -> bytes:
         """The field line that tells a worker when it has to be done."""
-        return deadlines.field(self.until, self._gateway.now())
+        return deadlines.field(self.until, self.gateway.now())
 
     def rewrite(self, target: bytes) -> None:
         """Go on as though the client had asked for `target`."""
@@ -324,14 +294,15 @@ class Exchange(Timed):
         self.phase = QUEUED
         self._eventful = True
         self._since = now
-        self._patience = patience if self._refused is None else self.upstream.spec.timeouts.connect
+        refused = self.retrial is not None and self.retrial.refused is not None
+        self._patience = self.upstream.spec.timeouts.connect if refused else patience
         due = now + self._patience
-        self._gateway.wheel.arm(self, due if due < self.until else self.until)
+        self.gateway.wheel.arm(self, due if due < self.until else self.until)
 
     def proceed(self, endpoint: "EndpointState") -> None:
         """It was given a place at `endpoint`."""
         self.endpoint = endpoint
-        clock = self._gateway.now
+        clock = self.gateway.now
         now = self.asked = endpoint.open[self] = clock()
         if self.phase is QUEUED:
             self.queued += now - self._since
@@ -351,7 +322,7 @@ class Exchange(Timed):
         self.connection = connection
         connection.exchange = self
         if self.phase is CONNECTING:
-            self.asked = self._gateway.now()
+            self.asked = self.gateway.now()
             self.connecting += self.asked - self._since
         awaited = self.phase is QUEUED
         self.phase = WAITING
@@ -360,7 +331,7 @@ class Exchange(Timed):
         except BadMessageError as bad:
             self.fail(problems.bad_message(bad.status, bad.detail))
             return
-        gateway = self._gateway
+        gateway = self.gateway
         if awaited:
             connection.transport.write(begin)  # its worker has nothing to do until this is there
         else:
@@ -376,29 +347,14 @@ class Exchange(Timed):
             self.hold(True)
 
     def connect_failed(self, problem: Problem, *, refused: bool) -> None:
-        """There is no connection to its endpoint: try another one, if there is one (the request was not sent).
-
-        Who refuses a connection has just died, more often than not: then the successor is waited for, for as long as a
-        connection may take.
-        """
-        endpoint, upstream, now = self.endpoint, self.upstream, self._gateway.now()
-        self.tried += (endpoint,)
-        self._note(problem.detail, now - self._since, sent=False)
+        """There is no connection to its endpoint, and it was not sent. `refused`: its endpoint did not want one."""
+        endpoint, now = self.endpoint, self.gateway.now()
+        took = now - self._since
         endpoint.ended(self, now)
-        self.connecting += now - self._since
+        self.connecting += took
         self.phase = ACCEPTED
         self._blame(problem.detail)
-        elsewhere, guard = upstream.untried(self), upstream.guard
-        if guard.is_open or not guard.retries.connect or not (elsewhere or refused):
-            self.fail(problem)
-        elif not elsewhere:
-            self._refused = problem
-            upstream.wait(self)
-        elif guard.grants():
-            self._count_retry()
-            upstream.admit(self)
-        else:
-            self.fail(problem)
+        self._tries().elsewhere(problem, took, refused=refused)
         endpoint.release()
 
     # -- the response
@@ -409,7 +365,7 @@ class Exchange(Timed):
             self._relay(data)
             return
         connection = self.connection
-        if connection.reused and self.upload is None and self._gateway.outbox.holds(connection.transport):
+        if connection.reused and self.upload is None and self.gateway.outbox.holds(connection.transport):
             self._spoken_unasked()
             return
         try:
@@ -442,14 +398,14 @@ class Exchange(Timed):
         if self.phase is RELAYING:
             if self._endless and error is None:
                 self.downstream.write(LAST_CHUNK + b"\r\n" if self._chunks else b"")
-                self._complete(reusable=False, now=self._gateway.now())
+                self._complete(reusable=False, now=self.gateway.now())
             else:
                 if not self._download.whole:
                     self.endpoint.broke()
                 self._break_off()
-        elif self._is_stale():
-            self._note("Its idle connection had been given up.", self._gateway.now() - self.asked, sent=False)
-            self._count_retry()
+        elif was_stale(self, now := self.gateway.now()):
+            self._tries().note("Its idle connection had been given up.", now - self.asked, sent=False)
+            self.counters.retries += 1
             self._connect()
         else:
             self.endpoint.broke()
@@ -461,8 +417,8 @@ class Exchange(Timed):
     def answer(self, head: bytes, body: bytes) -> None:
         """End with an answer of the gateway's own. `head` lacks the empty line."""
         keep = self._may_keep()
-        now = self._gateway.now()
-        end = self._gateway.date.line(now) + RESPONSE_END[keep, self.request.fields.modern, False]
+        now = self.gateway.now()
+        end = self.gateway.date.line(now) + RESPONSE_END[keep, self.request.fields.modern, False]
         body = b"" if self.request.method == b"HEAD" else body
         self.status, self.sent = int(head[9:12]), len(body)
         self._end(ANSWERED, now)
@@ -477,12 +433,12 @@ class Exchange(Timed):
         self._give_up()
         keep = self._may_keep() and not problem.close
         self.status, self.problem, self.noted = problem.status, problem, True
-        now = self._gateway.now()
+        now = self.gateway.now()
         self._end(problem.outcome, now)
-        self._gateway.refused(problem, self.route.app)
-        end = self._gateway.date.line(now) + RESPONSE_END[keep, self.request.fields.modern, False]
-        if self._gateway.recorder.explains_problems:
-            end = self._gateway.recorder.explained_problem(self, problem) + end
+        self.gateway.refused(problem, self.route.app)
+        end = self.gateway.date.line(now) + RESPONSE_END[keep, self.request.fields.modern, False]
+        if self.gateway.recorder.explains_problems:
+            end = self.gateway.recorder.explained_problem(self, problem) + end
         self.downstream.write(problem.response(end, self.request.method != b"HEAD"))
         self.downstream.finished(keep, now)
 
@@ -499,14 +455,15 @@ class Exchange(Timed):
             self._give_up()
             if self.latency is not None:
                 self.route.unanswered += 1
-            self._end(ABANDONED, self._gateway.now())
+            self._end(ABANDONED, self.gateway.now())
 
     def expired(self) -> None:
         timeouts, upload = self.upstream.spec.timeouts, self.upload
-        if self.until < NEVER and self._gateway.now() >= self.until:
+        if self.until < NEVER and self.gateway.now() >= self.until:
             self._out_of_time()
         elif self.phase is QUEUED:
-            self.fail(self._refused or self.upstream.queue_timeout(self._patience))
+            refused = self.retrial and self.retrial.refused
+            self.fail(refused or self.upstream.queue_timeout(self._patience))
         elif self.phase is COLLECTING and upload is not None:
             upload.judge()
         elif self.phase is CONNECTING:
@@ -526,7 +483,7 @@ class Exchange(Timed):
 
     def _out_of_time(self) -> None:
         """Its deadline has passed. Only a worker that has the whole request is to blame, and only then."""
-        now, phase = self._gateway.now(), self.phase
+        now, phase = self.gateway.now(), self.phase
         at_worker = phase is WAITING
         queued = self.queued + (now - self._since if phase is QUEUED else 0)
         connecting = self.connecting + (now - self._since if phase is CONNECTING else 0)
@@ -549,11 +506,9 @@ class Exchange(Timed):
 
     def _route(self) -> None:
         """Find out who answers, now or again."""
-        self.script = None
-        self.tried = ()
-        self._refused = self.home = None
+        self.script = self.home = None
         self.added = b""
-        gateway = self._gateway
+        gateway = self.gateway
         if self.request.fields.last:
             self.answer(*last_hop(self.request))
             return
@@ -571,23 +526,19 @@ class Exchange(Timed):
         else:
             self.fail(problems.no_route(routes.prefixes, known=routes.knows(self.request.target)))
 
+    def _tries(self) -> Retrial:
+        """It failed: from now on it is known what was tried."""
+        if self.retrial is None:
+            self.retrial = Retrial(self)
+        return self.retrial
+
     def _repeat(self, why: str) -> bool:
         """Send the request once more, to somebody else if there is anybody. False: it may not be, nothing was done."""
-        endpoint, upstream = self.endpoint, self.upstream
-        sent = 1 + sum(attempt.sent for attempt in self.attempts)
-        if not self._repeatable or self.request.method not in IDEMPOTENT or sent >= upstream.guard.retries.attempts:
+        retrial = self.retrial or Retrial(self)
+        if not retrial.grants():
             return False
-        if upstream.guard.is_open or not upstream.guard.grants():
-            return False
-        now = self._gateway.now()
-        self._note(why, now - self.asked, sent=True)
-        self._count_retry()
-        self.tried = upstream.elsewhere(self)
-        self.phase, self.asked = ACCEPTED, 0.0
-        self.connection.discard()
-        endpoint.ended(self, now)
-        upstream.admit(self)
-        endpoint.release()
+        self.retrial = retrial
+        retrial.again(why, self.gateway.now())
         return True
 
     def _ask_elsewhere(self, status: int) -> bool:
@@ -596,14 +547,6 @@ class Exchange(Timed):
         repeated = self._repeat(f"It answered with status {status}.")
         endpoint.failed += repeated
         return repeated
-
-    def _note(self, why: str, seconds: float, *, sent: bool) -> None:
-        """An attempt has failed after `seconds`; `sent`: the worker may have seen the request."""
-        self.retried = self.noted = True
-        self.attempts += (Attempt(self.endpoint.endpoint, why, seconds, sent),)
-
-    def _count_retry(self) -> None:
-        self.counters.retries += 1
 
     def _blame(self, why: str) -> None:
         """Its endpoint has failed it."""
@@ -618,21 +561,12 @@ class Exchange(Timed):
         self._connecting = asyncio.get_running_loop().create_task(self.endpoint.connect(self))
         self._wait(self.upstream.spec.timeouts.connect)
 
-    def _is_stale(self) -> bool:
-        """An idle connection may be given up by the worker just before it is used (RFC 9112 9.3.1). Then the request is
-        sent on a fresh one, if the worker has not begun with it, or may begin with it twice."""
-        connection = self.connection
-        if not connection.reused or not self._repeatable or connection.dialect.begun:
-            return False
-        if self.request.method in IDEMPOTENT:
-            return self._gateway.now() - self.endpoint.open[self] < _STALE_WITHIN
-        return self._gateway.outbox.holds(connection.transport)
-
     def _spoken_unasked(self) -> None:
         """The worker speaks before it was sent the request: what it says answers somebody else's, or nobody's."""
         self.connection.discard()
-        self._note("Its idle connection spoke without being asked.", self._gateway.now() - self.asked, sent=False)
-        self._count_retry()
+        why = "Its idle connection spoke without being asked."
+        self._tries().note(why, self.gateway.now() - self.asked, sent=False)
+        self.counters.retries += 1
         self._connect()
 
     def _interim(self, head: ResponseHead, rest: bytes) -> None:
@@ -662,13 +596,13 @@ class Exchange(Timed):
         if (watch := self.upstream.watch) is not None:
             watch.answered(self, head.status)
         self.status = head.status
-        now = self._gateway.now()
+        now = self.gateway.now()
         self._end(ANSWERED, now, endpoint.latency)
         endpoint.answered += 1
         endpoint.ended(self, now, now)
         connection.exchange = None
         downstream.write(head.lines + tunnel.switch(listed(head.upgrade)) + VIA + b"\r\n")
-        tunnel.Tunnel(downstream, connection, self._gateway).open(rest)
+        tunnel.Tunnel(downstream, connection, self.gateway).open(rest)
 
     def _respond(self, answer: Answer) -> None:
         """The final response's head is here: send it on, with what there is of the body."""
@@ -682,7 +616,7 @@ class Exchange(Timed):
         watch = self.upstream.watch
         if watch is not None and watch.answered(self, head.status) and self._ask_elsewhere(head.status):
             return
-        gateway, modern = self._gateway, self.request.fields.modern
+        gateway, modern = self.gateway, self.request.fields.modern
         clock = gateway.now
         now = clock()
         keep = self._keep = (modern or head.length >= 0) and self._may_keep()
@@ -724,7 +658,7 @@ class Exchange(Timed):
             out += LAST_CHUNK + download.trailers + b"\r\n"
         self.downstream.write(out)
         if download.done:
-            self._complete(self._reusable and not download.rest, self._gateway.now())
+            self._complete(self._reusable and not download.rest, self.gateway.now())
         elif out:
             self.arm_transfer()
 
@@ -758,7 +692,7 @@ class Exchange(Timed):
         if (watch := self.upstream.watch) is not None:
             watch.answered(self, 302)
         unread = self.uploading
-        self._leave(reusable=False, now=self._gateway.now())
+        self._leave(reusable=False, now=self.gateway.now())
         self.phase, self.deadline = ACCEPTED, NEVER
         endpoint.release()
         self._eventful = True
@@ -770,8 +704,9 @@ class Exchange(Timed):
         else:
             self.original = self.original or self.request.target
             self.request = cgi.redirected(self.request, redirect)
-            self.upload = None
-            self.latency = None
+            self.upload = self.latency = None
+            if self.retrial is not None:
+                self.retrial.begin_anew()
             self.route.unanswered += 1
             self._route()
 
@@ -789,12 +724,12 @@ class Exchange(Timed):
         One that the client has all of, while its program goes on, is complete: the program alone is given up.
         """
         if self._download.whole:
-            self._complete(reusable=False, now=self._gateway.now())
+            self._complete(reusable=False, now=self.gateway.now())
             return
         self._blame("Its answer broke off.")
         self.noted = True
         self._give_up()
-        self._end(FAILED, self._gateway.now())
+        self._end(FAILED, self.gateway.now())
         self.downstream.reset()
 
     def _give_up(self) -> None:
@@ -804,10 +739,10 @@ class Exchange(Timed):
             self.probes.left()
             self.probes = None
         if phase is QUEUED:
-            self.queued += self._gateway.now() - self._since
+            self.queued += self.gateway.now() - self._since
             self.upstream.withdraw(self)
         elif phase not in (ACCEPTED, COLLECTING, IDLE):
-            now = self._gateway.now()
+            now = self.gateway.now()
             if phase is CONNECTING:
                 self.connecting += now - self._since
                 self._connecting.cancel()
@@ -829,7 +764,7 @@ class Exchange(Timed):
                 answerer.count(place, took, self.status, uploaded, self.sent)
             if self._eventful:
                 self._count_stages(took, (latency,) if answerer is None else (latency, answerer))
-        recorder = self._gateway.recorder
+        recorder = self.gateway.recorder
         if self.noted or took >= recorder.patience:
             recorder.ended(self, outcome, took)
         if recorder.log is not None and not self.number % recorder.log.sample:
@@ -846,18 +781,18 @@ class Exchange(Timed):
     def _may_keep(self) -> bool:
         if not self.request.fields.keep_alive or (self.upload is not None and not self.upload.done):
             return False
-        return not (self._gateway.draining or self.downstream.surplus)
+        return not (self.gateway.draining or self.downstream.surplus)
 
     def _wait(self, seconds: float) -> None:
         """Begin to wait for a place or a connection."""
-        self._since = self._gateway.now()
+        self._since = self.gateway.now()
         due = self._since + seconds
-        self._gateway.wheel.arm(self, due if due < self.until else self.until)
+        self.gateway.wheel.arm(self, due if due < self.until else self.until)
 
     def arm(self, seconds: float) -> None:
         """Set the deadline of what is awaited now."""
-        due = self._gateway.now() + seconds
-        self._gateway.wheel.arm(self, due if due < self.until else self.until)
+        due = self.gateway.now() + seconds
+        self.gateway.wheel.arm(self, due if due < self.until else self.until)
 
     def arm_transfer(self) -> None:
         """Set the deadline of what is awaited next: more of the body, the response's head, more of the response."""

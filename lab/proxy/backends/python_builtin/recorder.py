@@ -196,7 +196,7 @@ class Recorder:
             (Why.SLOW, took >= self.patience),
             (Why.FAILED, outcome is FAILED),
             (Why.SHED, outcome is SHED),
-            (Why.RETRIED, exchange.retried),
+            (Why.RETRIED, bool(exchange.attempts)),
             (Why.SAMPLED, not exchange.number % self.sample),
         )
         return tuple(why for why, holds in found if holds)

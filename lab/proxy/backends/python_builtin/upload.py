@@ -52,7 +52,7 @@ class Upload:
         """How much of it had come when it was last begun to look how fast it comes; -1 while nobody looks."""
         self._exchange = exchange
         self._gateway = gateway
-        self._body = incoming(length, 400, exchange.request.dropped)
+        self._body = incoming(length, 400, exchange.request.fields.dropped)
         self._enough = 0
         """How much of it is collected before a worker is chosen; 0 while all of it is."""
         self.continued = False

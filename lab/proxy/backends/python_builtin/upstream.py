@@ -175,7 +175,7 @@ class Upstream:
             return
         if first and exchange.upload is not None and exchange.upload.gather(self.spec.request_buffer):
             return
-        if not self._idle and not exchange.tried:
+        if not self._idle and (exchange.retrial is None or not exchange.tried):
             self._gateway.on_starved(self.spec.app)
         chosen = self._balancer.choose(exchange)
         if chosen is None:
@@ -228,7 +228,7 @@ class Upstream:
         """
         while self._queue and state.in_flight < state.room:
             first = next(iter(self._queue))
-            exchange = self._first_for(state) if first.tried or first.home is not None else first
+            exchange = self._first_for(state) if first.retrial is not None or first.home is not None else first
             if exchange is None:
                 return False
             self.withdraw(exchange)

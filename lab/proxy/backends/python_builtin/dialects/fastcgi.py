@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from lab.core.printable import printable
-from lab.proxy.backends.python_builtin.dialects import NO_REMARKS
+from lab.proxy.backends.python_builtin.dialects import NO_REMARKS, meta_variables
 from lab.proxy.backends.python_builtin.dialects.output import Output, ProgramDialect
 from lab.wire import cgi, fastcgi
 from lab.wire.bodies import Body
@@ -50,9 +50,9 @@ class FastCgiDialect(ProgramDialect):
         return self._reply.rest
 
     def request(self, exchange: "Exchange") -> bytes:
-        pairs = fastcgi.pairs(exchange.variables(authorized=True))
-        pairs.append(_of_connection(*exchange.introduction))
-        pairs.append(_constants(exchange.port, exchange.root, exchange.downstream.secure))
+        pairs = fastcgi.pairs(meta_variables.of_request(exchange, authorized=True))
+        pairs.append(_of_connection(*meta_variables.connection(exchange)))
+        pairs.append(_constants(*meta_variables.server(exchange)))
         begin = fastcgi.request_head(pairs, self._keep)
         upload = exchange.upload
         if upload is not None and upload.held:
