@@ -10,7 +10,7 @@ from enum import StrEnum
 from operator import add
 from typing import Final
 
-from lab.core.histogram import Histogram
+from lab.core.histogram import Histogram, bucket
 from lab.core.snapshot import Totals
 from lab.proxy.manager import Figures
 
@@ -152,17 +152,6 @@ class Tally(Latency):
         self._late: Histogram | None = None
         """... and until their end."""
 
-    def count(self, place: int, took: float, status: int, received: int, sent: int) -> None:
-        """Count a request that took `took` seconds, which belong at `place` of a histogram."""
-        total = self.total
-        total.counts[place] += 1
-        total.total += 1
-        total.sum += took
-        self.classes[status // 100] += 1
-        if received:
-            self.received += received
-        self.sent += sent
-
     def stages(self, queued: float, connecting: float, first: float, took: float) -> None:
         """Record the stages, in seconds, of a request whose duration `took` was recorded. 0: it had no such stage."""
         if queued > 0:
@@ -243,6 +232,20 @@ class Tally(Latency):
         found.counts[0] += self.total.total - found.total
         found.total = self.total.total
         return found
+
+
+def count(tallies: Sequence[Tally], took: float, status: int, received: int, sent: int) -> None:
+    """Count a request that took `took` seconds at every place that it passed, with the bytes of its bodies."""
+    place, kind = bucket(took), status // 100
+    for tally in tallies:
+        total = tally.total
+        total.counts[place] += 1
+        total.total += 1
+        total.sum += took
+        tally.classes[kind] += 1
+        if received:
+            tally.received += received
+        tally.sent += sent
 
 
 def _merged(one: Histogram | None, other: Histogram | None) -> Histogram | None:

@@ -67,6 +67,8 @@ _SIMPLE_RESPONSE = re.compile(
     + rb"\r\n"
 )
 """With a length, and nothing else that speaks to the gateway."""
+_STATUS: Final = {b"%d" % status: status for status in range(100, 600)}
+"""To look one up takes a third of the time that `int` needs."""
 _NOTABLE_IN_REQUEST = re.compile(
     rb"(?i)\n("
     + _SPECIAL
@@ -271,7 +273,7 @@ def parse_response(data: bytes, to_head: bool) -> ResponseHead | None:
         if end > _RESPONSE_HEAD_LIMIT:
             raise _too_long()
         dated = (before or behind) is not None
-        return ResponseHead(int(code), 0 if bodiless else int(digits), True, data[: end - 2], end, b"", dated)
+        return ResponseHead(_STATUS[code], 0 if bodiless else int(digits), True, data[: end - 2], end, b"", dated)
     match = _RESPONSE.match(data)
     if match is None:
         return _mended_response(data, to_head)

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.core.histogram import Histogram, bucket
-from lab.proxy.accounting import WINDOW, Counters, Latency, Outcome, Tally
+from lab.core.histogram import Histogram
+from lab.proxy.accounting import WINDOW, Counters, Latency, Outcome, Tally, count
 
 
 @given(st.lists(st.sampled_from([None, *Outcome])))
@@ -32,7 +32,7 @@ def test_28_what_is_recorded_of_stages_is_what_recording_every_one_of_them_would
     for queued, connecting, worked, in_pieces in requests:
         first = queued + connecting + worked
         took = first + (0.5 if in_pieces else 0.0)
-        tally.count(bucket(took), took, 200, 1, 2)
+        count((tally,), took, 200, 1, 2)
         if queued or connecting or in_pieces:
             tally.stages(queued, connecting, first if in_pieces else 0.0, took)
         for histogram, seconds in ((queue, queued), (connect, connecting), (first_byte, first), (total, took)):

@@ -288,8 +288,9 @@ class Downstream(asyncio.Protocol, Timed):
     def _serve(self) -> None:
         """Begin every request that is complete and whose turn it is."""
         self._serving = True
+        gateway = self._gateway
         while self._unread and self._state is _READY and not self.blocked:
-            limits = self._gateway.spec.settings.limits
+            limits = gateway.spec.settings.limits
             request = repeated(self._unread, self._section, limits) if self._section is not None else None
             if request is None:
                 try:
@@ -301,9 +302,9 @@ class Downstream(asyncio.Protocol, Timed):
                     self._await_head()
                     break
                 self._section = section_of(self._unread, request, limits) if request.fields.keep_alive else None
-            if self._gateway.trust is not None or self._claims is not NO_CLAIMS:
+            if gateway.trust is not None or self._claims is not NO_CLAIMS:
                 self._hear(self._unread[: request.end])
-            if self._gateway.crowd is not None and self._is_turned_away(request):
+            if gateway.crowd is not None and self._is_turned_away(request):
                 break
             data, self._unread = self._unread[request.end :], b""
             self._state = _BUSY

@@ -9,14 +9,13 @@ request has exactly one outcome, and at most one response.
 import asyncio
 from typing import TYPE_CHECKING
 
-from lab.core.histogram import bucket
 from lab.proxy import deadlines, problems
-from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Counters, Outcome, Tally
+from lab.proxy.accounting import ABANDONED, ANSWERED, FAILED, Counters, Outcome, Tally, count
 from lab.proxy.backends.python_builtin import tunnel
 from lab.proxy.backends.python_builtin.branch import NOWHERE
 from lab.proxy.backends.python_builtin.connection import WorkerConnection
 from lab.proxy.backends.python_builtin.dialects import Answer
-from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, VIA, in_a_loop, last_hop
+from lab.proxy.backends.python_builtin.forwarding import RESPONSE_END, USUAL_END, VIA, in_a_loop, last_hop
 from lab.proxy.backends.python_builtin.gateway import Gateway
 from lab.proxy.backends.python_builtin.phase import (
     ACCEPTED,
@@ -321,18 +320,17 @@ class Exchange(Timed):
         """It was given a connection: send what there is of the request, head and first body bytes at once."""
         self.connection = connection
         connection.exchange = self
-        if self.phase is CONNECTING:
+        before, self.phase = self.phase, WAITING
+        if before is CONNECTING:
             self.asked = self.gateway.now()
             self.connecting += self.asked - self._since
-        awaited = self.phase is QUEUED
-        self.phase = WAITING
         try:
             begin = connection.dialect.request(self)
         except BadMessageError as bad:
             self.fail(problems.bad_message(bad.status, bad.detail))
             return
         gateway = self.gateway
-        if awaited:
+        if before is QUEUED:
             connection.transport.write(begin)  # its worker has nothing to do until this is there
         else:
             gateway.outbox.send(connection.transport, begin)
@@ -343,7 +341,7 @@ class Exchange(Timed):
                 gateway.wheel.arm(self, due)
         else:
             self.upload.connected(connection)
-        if self.downstream.blocked:
+        if before is not ACCEPTED and self.downstream.blocked:
             self.hold(True)
 
     def connect_failed(self, problem: Problem, *, refused: bool) -> None:
@@ -375,6 +373,8 @@ class Exchange(Timed):
             return
         if answer is not None:
             self._respond(answer)
+        elif (redirect := self.connection.dialect.redirect) is not None:
+            self._follow(redirect)
 
     def hold(self, held: bool) -> None:
         """Backpressure: while the client takes nothing, nothing is taken from the worker."""
@@ -607,9 +607,6 @@ class Exchange(Timed):
     def _respond(self, answer: Answer) -> None:
         """The final response's head is here: send it on, with what there is of the body."""
         head, payload, download = answer
-        if type(head) is cgi.LocalRedirect:  # isinstance takes three times as long: it asks the class of the class
-            self._follow(head)
-            return
         if head.status < 200:
             self._interim(head, payload)
             return
@@ -627,7 +624,7 @@ class Exchange(Timed):
         if self.name:
             lines = without(lines, (REQUEST_ID,)) if head.named else lines
             added = gateway.recorder.explained(self, now) + added
-        end = RESPONSE_END[keep, modern, chunks]
+        end = USUAL_END if keep and modern and not chunks else RESPONSE_END[keep, modern, chunks]
         if download is None:
             self.sent = len(payload)
             gateway.outbox.send(self.downstream.transport, b"".join((lines, date, added, end, payload)))
@@ -758,12 +755,10 @@ class Exchange(Timed):
         self.counters.end(outcome)
         took, latency = now - self.started, self.latency
         if latency is not None and outcome is not ABANDONED:
-            place, uploaded = bucket(took), 0 if self.upload is None else self.upload.received
-            latency.count(place, took, self.status, uploaded, self.sent)
-            if answerer is not None:
-                answerer.count(place, took, self.status, uploaded, self.sent)
+            tallies = (latency,) if answerer is None else (latency, answerer)
+            count(tallies, took, self.status, self.uploaded if self.upload is not None else 0, self.sent)
             if self._eventful:
-                self._count_stages(took, (latency,) if answerer is None else (latency, answerer))
+                self._count_stages(took, tallies)
         recorder = self.gateway.recorder
         if self.noted or took >= recorder.patience:
             recorder.ended(self, outcome, took)

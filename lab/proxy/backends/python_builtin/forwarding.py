@@ -186,3 +186,5 @@ RESPONSE_END = {
     for chunked in _BOTH
 }
 """The fields that end a response's head, and its empty line: by keep-alive, HTTP/1.1 and chunked."""
+USUAL_END: Final = RESPONSE_END[True, True, False]
+"""Of nearly all, which are not looked for in a table."""

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from lab.proxy.backends.python_builtin.exchange import Exchange
 
 
-Answer: TypeAlias = tuple[ResponseHead | LocalRedirect, bytes, Body | None]
-"""An answer whose head is complete: the head (a redirect comes when the program has ended); what there is of its body,
-or of an interim response what follows it; and who takes the bytes from here on, None when the answer has arrived to its
-end. A tuple, for each answer is one: it is made and taken apart in a quarter of the time."""
+Answer: TypeAlias = tuple[ResponseHead, bytes, Body | None]
+"""An answer whose head is complete: the head; what there is of its body, or of an interim response what follows it; and
+who takes the bytes from here on, None when the answer has arrived to its end. A tuple, for there is one for each
+request: it is made and taken apart in a quarter of a struct's time."""
 
 
 class Dialect(Protocol):
@@ -31,6 +31,11 @@ class Dialect(Protocol):
     @property
     def begun(self) -> bool:
         """A byte of the answer has arrived."""
+        ...
+
+    @property
+    def redirect(self) -> LocalRedirect | None:
+        """The program has ended, and has another path answer in its place."""
         ...
 
     @property

@@ -19,6 +19,7 @@ class HttpDialect:
     __slots__ = ("_chunked", "_held", "_to_head")
 
     continues: Final = True
+    redirect: Final = None
     parting: Final = b""
 
     def __init__(self) -> None:

@@ -101,6 +101,8 @@ class ProgramDialect(ABC):
     def __init__(self) -> None:
         self.output = Output(False, 0, 0)
         """Of the request that is asked now."""
+        self.redirect: LocalRedirect | None = None
+        """It has ended, and has another path answer."""
 
     @abstractmethod
     def take(self, data: bytes) -> tuple[bytes, bool]:
@@ -116,8 +118,8 @@ class ProgramDialect(ABC):
         output, ended = self.take(data)
         begun = self.output.head(output, ended)
         if begun is None:
-            redirect = self.output.redirect
-            return (redirect, b"", None) if redirect is not None and ended else None
+            self.redirect = self.output.redirect if ended else None
+            return None
         head, payload = begun
         if self.spent:
             head = msgspec.structs.replace(head, keep_alive=False)
