@@ -50,6 +50,14 @@ async def test_08_a_pipelined_problem_does_not_overtake(world):
     assert [(await client.response())[0] for _ in range(3)] == [200, 204, 400]
 
 
+async def test_08_what_comes_with_the_end_of_a_request_that_is_answered_at_once_is_answered_too(world):
+    await world.start(queue_length=0)  # and there is no worker
+    client = await world.client()
+    await client.send(post(b"Content-Length: 6", body=b"abc"))
+    await client.send(b"def" + get() + b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert [(await client.response())[0] for _ in range(3)] == [503, 503, 204]
+
+
 async def test_14_expect_is_forwarded_and_100_is_relayed(world):
     async def handler(reader, writer):
         assert b"Expect: 100-continue" in await reader.readuntil(b"\r\n\r\n")

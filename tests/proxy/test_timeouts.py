@@ -13,6 +13,7 @@ class Alarm(Timed):
     """Remembers when it rang."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.rang = asyncio.Event()
         self.at = 0.0
 

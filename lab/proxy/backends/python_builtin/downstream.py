@@ -149,7 +149,10 @@ class Downstream(asyncio.Protocol, Timed):
             rest = self.exchange.receive(data)
             if rest:
                 self._unread += rest
-                self._bound_unread()
+                if self._state is _READY and not self.blocked:
+                    self._serve()  # the request was answered as soon as its end was here
+                else:
+                    self._bound_unread()
 
     def eof_received(self) -> bool:
         """The client will say no more. True: its connection stays open, for it waits to be answered.
