@@ -363,7 +363,7 @@ class Exchange(Timed):
             self._relay(data)
             return
         connection = self.connection
-        if connection.reused and self.upload is None and self.gateway.outbox.holds(connection.transport):
+        if connection.transport in self.gateway.outbox.waiting and self.upload is None and connection.reused:
             self._spoken_unasked()
             return
         try:

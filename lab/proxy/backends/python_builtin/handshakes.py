@@ -98,6 +98,7 @@ class Entrance(asyncio.Protocol, Timed):
     """One client's connection until it is known whether it speaks TLS. Its deadline is the handshake's."""
 
     def __init__(self, handshakes: Handshakes) -> None:
+        super().__init__()
         self.peer = ""
         self.own = False
         """The lab itself is the client."""

@@ -28,11 +28,12 @@ class Outbox:
     """What is to be sent, by transport. Nothing stays in it longer than until the loop has read what is there."""
 
     def __init__(self) -> None:
-        self._waiting: dict[asyncio.Transport, bytes] = {}
+        self.waiting: dict[asyncio.Transport, bytes] = {}
+        """To be read: what of whose was not sent yet."""
 
     def send(self, transport: asyncio.Transport, data: bytes) -> None:
         """Send `data` soon, behind what was sent before."""
-        waiting = self._waiting
+        waiting = self.waiting
         if len(data) >= _LONG:
             earlier = waiting.pop(transport, b"")
             if not transport.is_closing():
@@ -43,13 +44,9 @@ class Outbox:
         before = waiting.get(transport)
         waiting[transport] = data if before is None else before + data
 
-    def holds(self, transport: asyncio.Transport) -> bool:
-        """Whether something for it was not sent yet."""
-        return transport in self._waiting
-
     def flush(self) -> None:
         """Send now. A transport that has closed meanwhile takes nothing."""
-        waiting, self._waiting = self._waiting, {}
+        waiting, self.waiting = self.waiting, {}
         for transport, data in waiting.items():
             if not transport.is_closing():
                 transport.write(data)

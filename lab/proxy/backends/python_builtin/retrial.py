@@ -99,7 +99,7 @@ def was_stale(exchange: "Exchange", now: float) -> bool:
         return False
     if exchange.request.method in IDEMPOTENT:
         return now - exchange.endpoint.open[exchange] < _STALE_WITHIN
-    return exchange.gateway.outbox.holds(connection.transport)
+    return connection.transport in exchange.gateway.outbox.waiting
 
 
 def _is_here(exchange: "Exchange") -> bool:
