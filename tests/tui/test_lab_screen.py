@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fake_lab import FakeLab, FakeWorker
+from msgspec.structs import replace
 from reading import seen
 from textual.app import App, ComposeResult
 from textual.pilot import Pilot
@@ -15,6 +16,7 @@ from lab.core.errors import NoLabError
 from lab.core.events import EventKind
 from lab.core.model import AppSpec, Contract
 from lab.core.snapshot import Invariants
+from lab.core.states import EndpointHealth
 from lab.engine.lab import LabSpec
 from lab.tui.app import LOST, CgilabApp
 from lab.tui.screens.command_line import CommandLine
@@ -278,6 +280,19 @@ async def test_beliefs_stand_beside_what_the_kernel_says_with_a_line_where_they_
         await screen.press("w")
         assert screen.app.screen.query_one(EndpointTable).size.height == 0
         assert "search/1" in screen.read(WorkerTable)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_21_why_a_worker_is_held_back_is_told_whole(size: tuple[int, int]) -> None:
+    async with opened(size=size) as screen:
+        await screen.press("b")
+        standing, *_ = await screen.lab.standings()
+        why = "did not answer GET /health within 0.3 s"
+        unwell = replace(standing.believed, health=EndpointHealth.UNHEALTHY, why=why)
+        screen.app.screen.query_one(EndpointTable).show([replace(standing, believed=unwell)])
+        table = screen.read(EndpointTable)
+        assert "unhealthy" in table
+        assert why in table
 
 
 async def test_beliefs_of_a_lab_that_went_away_stay_as_they_were() -> None:

@@ -18,7 +18,8 @@ _UNSEEN = (("  Looking ...", "dim"),)
 
 
 class EndpointTable(PaintedScroll):
-    """A row a worker, and one below it for each thing in which balancer and kernel differ."""
+    """A row a worker, and one below it for each thing in which balancer and kernel differ, and for why it is held back
+    where there is no room for that beside it."""
 
     HELP = (
         "Left what the balancer goes by when it chooses, right what the kernel says of the same worker at the same "
@@ -70,9 +71,12 @@ class EndpointTable(PaintedScroll):
         believed, actual, more = standing.believed, standing.actual, self.glyphs.more
         room = _room(self.scrollable_content_region.width)
         role = "text" if believed.routed else "dim"
+        thought, notes = health(believed), standing.differences
+        if len(thought) >= room[2] and believed.why:
+            thought, notes = thought.partition(":")[0], (f"It {believed.why.rstrip('.')}.", *notes)
         named = (f"{standing.app}/{standing.slot}", str(standing.pid or figures.NONE))
         told = (
-            health(believed),
+            thought,
             f"{believed.in_flight} of {believed.places}",
             figures.milliseconds(believed.ewma_ms),
         )
@@ -86,7 +90,7 @@ class EndpointTable(PaintedScroll):
             (_cells(told, room[2:5], more), role),
             (_cells(seen, room[5:], more), "warn" if standing.differences else role),
         )
-        return [row, *((("  ! ", "bad"), (difference, "warn")) for difference in standing.differences)]
+        return [row, *((("  ! ", "bad"), (note, "warn")) for note in notes)]
 
 
 def _room(width: int) -> Sequence[int]:
