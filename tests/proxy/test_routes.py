@@ -112,6 +112,13 @@ def test_17_a_field_has_the_value_or_with_an_asterisk_any(fields: str, expected:
     assert routes.match(request(fields=fields)) == expected
 
 
+def test_17_all_fields_that_a_route_asks_for_have_to_be_there() -> None:
+    routes = Routes([route("both", headers={"k": "v", "l": "*"})])
+    assert routes.match(request(fields="K: v\r\nL: x\r\n")) == "both"
+    assert routes.match(request(fields="K: v\r\n")) is None
+    assert routes.match(request(fields="K: w\r\nL: x\r\n")) is None
+
+
 def test_17_the_value_of_a_field_is_text_and_no_expression() -> None:
     routes = Routes([route("a", headers={"v": "1.*"})])
     assert routes.match(request(fields="V: 1.2\r\n")) is None
