@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import socket
 
 import msgspec
 import pytest
@@ -260,6 +262,19 @@ async def test_24_a_limit_of_connections_comes_and_goes_while_clients_are_there(
     clients = [await world.client() for _ in range(5)]
     for client in clients:
         assert await client.is_open()
+
+
+async def test_28_whoever_makes_room_was_sent_its_answer_before(world):
+    await world.start(limits=Limits(connections=1))
+    client = await world.client()
+    await client.send(b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await client.response())[0] == 204
+    sock = client.writer.get_extra_info("socket")
+    with socket.socket() as newer:  # both are there in one turn of the gateway's loop
+        newer.connect(world.address)
+        os.write(sock.fileno(), b"OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await client.response())[0] == 204
+        assert await client.ended() is None
 
 
 @pytest.mark.parametrize("limits", [Limits(), Limits(connections=5), Limits(requests=3, pending=2)])

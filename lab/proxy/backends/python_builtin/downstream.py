@@ -262,6 +262,7 @@ class Downstream(asyncio.Protocol, Timed):
         """Close an idle connection in favour of a new one."""
         self._state = _CLOSING
         self._gateway.downstreams.discard(self)
+        self._gateway.outbox.flush()
         self.transport.close()
 
     def drain(self) -> None:
