@@ -378,6 +378,18 @@ async def test_18_a_file_that_is_gone_is_told_and_found_again(world, tmp_path):
     assert "is loaded" in (await told(world, 2)).text
 
 
+async def test_18_a_file_that_waits_in_c_while_it_is_loaded_is_told_and_requests_go_on(world, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("import time\ntime.sleep(9)\n" + LAST)
+    await world.start(selection=str(file))
+    workers = [await world.worker() for _ in range(3)]
+    assert "mine.py: it has not been loaded for 7 s; expected a class Policy" in (await told(world, 1)).text
+    for _ in range(3):
+        assert (await ask(world))[0] == 200
+    assert counts(workers) == [1, 1, 1]
+    assert "mine.py, line 2: it was not loaded in time" in (await told(world, 2)).text
+
+
 WRONG = {
     "raises": ("return 1 / 0", "line 3: choose raised ZeroDivisionError: division by zero; expected one of the"),
     "an error that cannot be told": ("raise type('E', (Exception,), {'__str__': None})", "line 3: choose raised"),

@@ -34,6 +34,9 @@ SLOW = 0.001
 _LOAD_LOOKS = 50
 """How often the watchdog sees a file being loaded before it ends that: after about five seconds."""
 
+_LOADING = 7.0
+"""Seconds after which it is told that a file is still being loaded, in code in C that cannot be ended."""
+
 _LONGEST = 200
 """Characters of an error's text that are told."""
 
@@ -186,7 +189,11 @@ class WrittenPolicy(Generic[C]):
         if text == self._text:
             return
         self._text = text
-        loaded = await _loading(self._file, text)
+        loading = _loading(self._file, text)
+        await asyncio.wait((loading,), timeout=_LOADING)
+        if not loading.done() and text == self._text:
+            self._news(Mistake(f"it has not been loaded for {_LOADING:g} s; expected {_EXPECTED}"))
+        loaded = await loading
         if text != self._text:
             return  # it was edited once more meanwhile, and read again
         if isinstance(loaded, Mistake):
