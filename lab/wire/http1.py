@@ -356,7 +356,7 @@ def _host(value: bytes, before: bytes | None) -> bytes:
 def is_host(value: bytes) -> bool:
     """A name or an address, and a port that there is. Remembered: a gateway hears few, and each again and again."""
     match = _HOST.fullmatch(value)
-    if match is None or int(match[2] or 0) > 65535:
+    if match is None or int(match[2] or 0) > 65535 or b".." in value or value[0] == 0x2E:  # no name has empty labels
         return False
     try:
         return match[1] is None or bool(ipaddress.IPv6Address(match[1].decode()))
