@@ -79,7 +79,8 @@ class Gateway:
     async def _forward(self, data: bytes, cuts: list[int]) -> tuple[bytes, bytes]:
         self._received = b""
         client = await self._world.client()
-        await client.send(*pieces(data + BEHIND, cuts))
+        # It may hang up while there is still something to send: what it answered before that has to be read meanwhile.
+        sending = asyncio.ensure_future(client.send(*pieces(data + BEHIND, cuts)))
         reader, answers = Reader(), b""
         reader.feed(data + BEHIND)
         with contextlib.suppress(ConnectionError):
@@ -90,6 +91,8 @@ class Gateway:
                     answers += piece
                     if not piece:
                         break
+        with contextlib.suppress(ConnectionError):
+            await sending
         client.close()
         await self._world.until(lambda: self._world.proxy.observe().connections == 0)
         for _ in range(3):  # the worker, on the same loop, reads what has been sent to it
