@@ -1,7 +1,9 @@
 """Generated requests, valid or bent near the edges where parsers disagree, and what the gateway takes them for."""
 
+import re
 from itertools import pairwise
 
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from lab.core.model import Limits
@@ -97,6 +99,11 @@ def _message(draw: st.DrawFn) -> bytes:
 BITS = st.sampled_from([bit.encode("latin-1") for bit in (*" \t\r\n\0:,;01_\x0b\xff", "\r\n", "\r\n\r\n")])
 
 
+_OWN_WITH_BODY = re.compile(rb"(?is)OPTIONS (\*|https?://[^/ ]*) .*(Content-Length|Transfer-Encoding)")
+"""What the gateway answers itself it answers at the head: whether anything behind it is read depends on whether its
+body has come by then (point 8), so there is no one answer that would be right."""
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
     """One to three requests, one behind the other, bent in up to three places."""
@@ -104,6 +111,7 @@ def streams(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2, 3]))):
         place = draw(st.integers(0, len(data)))
         data = data[:place] + draw(st.just(b"") | BITS) + data[place + draw(st.integers(0, 2)) :]
+    assume(not _OWN_WITH_BODY.search(data))
     return data
 
 
