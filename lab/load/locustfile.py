@@ -136,6 +136,7 @@ class Reporter:
             errors={str(error.error): error.occurrences for error in stats.errors.values()},
             cpu_s=sum(process["cpu_s"] for process in processes) / len(processes),
             processes=len(processes),
+            interrupted=Curve.over,
         )
 
 

@@ -49,6 +49,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float = 0.0
     """Seconds of processor time that the generator used: the mean of its processes."""
     processes: int = 1
+    interrupted: bool = False
+    """Somebody asked for its end before its time was over."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):

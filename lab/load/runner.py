@@ -121,12 +121,13 @@ class LoadRun:
         return reports
 
     def _ending(self, ended: Event) -> Ending:
+        latest = self._tally.latest
         if ended.exit_code == 0:
-            whole = self._tally.seconds >= self._profile.seconds - 0.5
-            return Ending.FINISHED if whole else Ending.STOPPED
+            early = self._tally.seconds < self._profile.seconds - 0.5
+            return Ending.STOPPED if latest is None or (latest.interrupted and early) else Ending.FINISHED
         if ended.data.get("stopped") or ended.signal == "SIGINT":
             return Ending.STOPPED
-        if self._tally.latest is None:
+        if latest is None:
             remedy = f"What it said is in the lab's logs, below {paths.state()}."
             raise LabError(f"The load generator ended before it sent anything: {ended.text}.", remedy)
         return Ending.DIED
