@@ -1,6 +1,8 @@
 """Point 18: a choice that is ended from outside. Real threads, and interruptions that come as often as they can."""
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,3 +83,25 @@ def test_18_a_choice_that_ends_just_then_is_not_interrupted_afterwards(tmp_path:
     assert ended > 5
     assert chosen > 5
     assert any("did not return" in text for text in told)
+
+
+def test_18_the_last_resort_is_ready_from_the_start_until_nobody_watches_any_more():
+    def seconds() -> float:
+        return signal.getitimer(signal.ITIMER_PROF)[0]
+
+    def threads() -> int:
+        return sum(thread.name == "watchdog" for thread in threading.enumerate())
+
+    before = threads()
+    one, other = Watchdog("one.py", every=0.01), Watchdog("other.py", every=1000.0)
+    other.start()
+    assert seconds() > 0
+    one.start()
+    one.stop()
+    while threads() > before + 1:
+        time.sleep(0.001)
+    assert seconds() > 0, "somebody watches still, who does not look again for long"
+    other.stop()
+    while threads() > before:
+        time.sleep(0.001)
+    assert before or seconds() == 0

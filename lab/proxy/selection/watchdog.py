@@ -46,6 +46,35 @@ class OverdueError(BaseException):
     """Raised in code that did not come back. Not an `Exception`, so that `except Exception` does not keep it."""
 
 
+class _LastResort:
+    """The timer that ends this process. There is one, whoever watches, and it runs while anybody does."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+
+    def take(self) -> None:
+        """Somebody watches from now on."""
+        with self._lock:
+            self._users += 1
+            faulthandler.register(signal.SIGPROF, _STANDARD_ERROR, all_threads=False, chain=True)
+            self.wind_up()
+
+    def wind_up(self) -> None:
+        """It has all its time again."""
+        signal.setitimer(signal.ITIMER_PROF, _LAST)
+
+    def leave(self) -> None:
+        """Whoever took it watches no more."""
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+_last_resort = _LastResort()
+
+
 class Watchdog:
     """Watches one thread: the one that calls `start`, and `call`. Between `start` and `stop` it has one of its own."""
 
@@ -66,6 +95,7 @@ class Watchdog:
     def start(self) -> None:
         """Watch from now on what this thread does."""
         self._thread = threading.get_ident()
+        _last_resort.take()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def stop(self) -> None:
@@ -115,9 +145,8 @@ class Watchdog:
     def _watch(self) -> None:
         seen: object = None
         looks = 0
-        faulthandler.register(signal.SIGPROF, _STANDARD_ERROR, all_threads=False, chain=True)
         while not self._over.wait(self._every):
-            signal.setitimer(signal.ITIMER_PROF, _LAST)
+            _last_resort.wind_up()
             turn = self._turn
             if turn is None or turn is not seen:
                 seen, looks = turn, 0
@@ -125,7 +154,7 @@ class Watchdog:
             looks += 1
             if not looks % self._looks:
                 self._end(turn)
-        signal.setitimer(signal.ITIMER_PROF, 0)  # whoever else looks winds it up again
+        _last_resort.leave()
 
     def _end(self, turn: object) -> None:
         line = self.where()
