@@ -170,7 +170,7 @@ class Recorder:
         told = endpoint.told.get(exchange.status)
         if told is None:
             told = endpoint.told[exchange.status] = explain.relayed(endpoint.hop, endpoint.who, exchange.status)
-        if exchange.queued or exchange.connecting or exchange.attempts:
+        if exchange.queued or exchange.connecting or exchange.retrial is not None:
             return exchange.name + told + b"%.3f%b\r\n" % (taken, _waits(exchange))
         return exchange.name + told + b"%.3f\r\n" % taken
 
