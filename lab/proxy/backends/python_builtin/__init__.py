@@ -24,8 +24,8 @@
     gateway.py      what all of these share
     proxy.py        `PythonBuiltinProxy`, which fulfils the contract with them
 
-Where the time goes (`tests/bench/proxy.py`, keep-alive, 32 clients, two C workers, one core): some 27 us of CPU a
-request, where nginx took 19 and an aiohttp proxy 163 in the same run. 12 to 14 us of it are the kernel's, as they are
+Where the time goes (`tests/bench/proxy.py`, keep-alive, 32 clients, two C workers, one core): some 28 us of CPU a
+request, where nginx took 19 and an aiohttp proxy 183 in the same run. 12 to 14 us of it are the kernel's, as they are
 with nginx: two reads and two writes a request, and one epoll_pwait for fifteen (`strace -c`). uvloop takes about 3. The
 gateway's own Python takes 8.0 us in a loop without sockets. It was 11.7: to know repeated field lines again saved 0.9,
 and so did an expression that knows the simple answer (lab/wire/http1.py); slots without a dictionary beside them 0.5
