@@ -341,7 +341,7 @@ class Exchange(Timed):
                 gateway.wheel.arm(self, due)
         else:
             self.upload.connected(connection)
-        if before is not ACCEPTED and self.downstream.blocked:
+        if self.downstream.blocked:  # since it was accepted: its body was waited for, or it was tried before
             self.hold(True)
 
     def connect_failed(self, problem: Problem, *, refused: bool) -> None:
