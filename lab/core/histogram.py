@@ -22,14 +22,17 @@ def _index(us: int) -> int:
 SIZE = _index(_LIMIT) + 1
 
 
-_SHORT = [_index(us) for us in range(4096)]
+SHORTER = 4096
+"""Microseconds. What is shorter is looked up in `SHORT`."""
+
+SHORT = [_index(us) for us in range(SHORTER)]
 """The places of short durations: to look one up takes half as long as to find it out."""
 
 
 def bucket(seconds: float) -> int:
     """Where a duration is counted. Negative ones count as 0, those over 134 s as 134 s."""
     us = int(seconds * 1e6)
-    return _SHORT[us] if 0 <= us < 4096 else _index(min(max(us, 0), _LIMIT))
+    return SHORT[us] if 0 <= us < SHORTER else _index(min(max(us, 0), _LIMIT))
 
 
 def _middle(index: int) -> float:

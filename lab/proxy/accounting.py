@@ -10,7 +10,7 @@ from enum import StrEnum
 from operator import add
 from typing import Final
 
-from lab.core.histogram import Histogram, bucket
+from lab.core.histogram import SHORT, SHORTER, Histogram, bucket
 from lab.core.snapshot import Totals
 from lab.proxy.manager import Figures
 
@@ -36,27 +36,25 @@ ANSWERED, FAILED, SHED, ABANDONED = Outcome
 
 
 class Counters:
-    """Requests since the start. `accepted == answered + failed + shed + abandoned + in_flight`, always."""
+    """Requests since the start. `accepted == answered + failed + shed + abandoned + in_flight`, always.
 
-    __slots__ = (
-        *("abandoned", "accepted", "answered", "failed", "in_flight", "retries", "shed"),
-        *("tunnel_bytes", "tunnels"),
-    )
+    To accept a request is to add to `accepted`: every request does so in its own place, without a call.
+    """
+
+    __slots__ = ("abandoned", "accepted", "answered", "failed", "retries", "shed", "tunnel_bytes", "tunnels")
 
     def __init__(self) -> None:
-        self.accepted = self.in_flight = self.retries = 0
+        self.accepted = self.retries = 0
         self.answered = self.failed = self.shed = self.abandoned = 0
         self.tunnels = self.tunnel_bytes = 0
 
-    def begin(self) -> int:
-        """A request was accepted. Returns its number, counted from 1."""
-        self.in_flight += 1
-        number = self.accepted = self.accepted + 1
-        return number
+    @property
+    def in_flight(self) -> int:
+        """Requests that have not ended."""
+        return self.accepted - self.answered - self.failed - self.shed - self.abandoned
 
     def end(self, outcome: Outcome) -> None:
-        """It ended."""
-        self.in_flight -= 1
+        """A request ended."""
         if outcome is ANSWERED:
             self.answered += 1
         elif outcome is FAILED:
@@ -236,7 +234,8 @@ class Tally(Latency):
 
 def count(tallies: Sequence[Tally], took: float, status: int, received: int, sent: int) -> None:
     """Count a request that took `took` seconds at every place that it passed, with the bytes of its bodies."""
-    place, kind = bucket(took), status // 100
+    us, kind = int(took * 1e6), status // 100
+    place = SHORT[us] if 0 <= us < SHORTER else bucket(took)
     for tally in tallies:
         total = tally.total
         total.counts[place] += 1

@@ -38,13 +38,13 @@ def failure(error: str, details: str, next_hop: str) -> bytes:
 
 
 def relayed(next_hop: str, worker: str, status: int) -> bytes:
-    """Proxy-Status of a relayed answer, and the beginning of Server-Timing: the milliseconds of the app are missing.
+    """Proxy-Status of a relayed answer, and the beginning of Server-Timing: a format for the milliseconds of the app.
 
     Without `next_hop` the gateway read a file.
     """
     hop = f"; next-hop={quoted(next_hop)}; received-status={status}" if next_hop else ""
-    passed = f"Proxy-Status: cgilab{hop}\r\n"
-    return f"{passed}Server-Timing: app;desc={quoted(worker)};dur=".encode()
+    fields = f"Proxy-Status: cgilab{hop}\r\nServer-Timing: app;desc={quoted(worker)};dur="
+    return fields.replace("%", "%%").encode() + b"%.3f\r\n"
 
 
 def waits(queued: float, connecting: float, tried: float) -> bytes:

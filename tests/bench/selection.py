@@ -47,6 +47,7 @@ class Unsent(Exchange):
 
     def proceed(self, endpoint: EndpointState) -> None:
         self.endpoint = endpoint
+        endpoint.taken()
 
 
 def app_of(number: int, policy: str) -> tuple[Upstream, Unsent]:

@@ -13,7 +13,7 @@ def test_accepted_is_always_the_sum_of_outcomes_and_of_what_is_in_flight(steps):
     counters, window = Counters(), Latency(0.0).recent(1.0)
     for step in steps:
         if step is None or not counters.in_flight:
-            counters.begin()
+            counters.accepted += 1
         else:
             counters.end(step)
         totals = counters.totals(window)

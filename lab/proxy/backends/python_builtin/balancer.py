@@ -47,7 +47,8 @@ class Balancer(Timed):
         self._gateway = gateway
         self._events = events
         self._asked = Asked()
-        self._choices = 0
+        self.choices = 0
+        """How many there were. An endpoint has in `chosen` the number of its last one."""
         self._follow(self._load(spec.selection))
 
     def apply(self, spec: UpstreamSpec) -> None:
@@ -133,13 +134,11 @@ class Balancer(Timed):
         asked.exchange = exchange
         return choose(offered, asked)
 
-    def assign(self, exchange: "Exchange", state: "EndpointState") -> None:
-        """A request goes to `state`, chosen just now or from the queue."""
-        self._choices += 1
-        state.chosen = self._choices
-        if self._on_assigned is not None:
+    def assigned(self, exchange: "Exchange", state: "EndpointState") -> None:
+        """Tell a policy that wants to know that a request goes to `state`, chosen just now or from the queue."""
+        if self.on_assigned is not None:
             self._asked.exchange = exchange
-            self._on_assigned(state, self._asked)
+            self.on_assigned(state, self._asked)
 
     def expired(self) -> None:
         self._weigh()
@@ -167,7 +166,7 @@ class Balancer(Timed):
         self._configure: Callable[[UpstreamSpec], None] | None = getattr(policy, "configure", None)
         self._on_offered: Callable[[EndpointState], None] | None = getattr(policy, "offered", None)
         self._on_withdrawn: Callable[[EndpointState], None] | None = getattr(policy, "withdrawn", None)
-        self._on_assigned: Callable[[EndpointState, Request[EndpointState]], None] | None = getattr(
+        self.on_assigned: Callable[[EndpointState, Request[EndpointState]], None] | None = getattr(
             policy, "assigned", None
         )
         self._home: Callable[[Request[EndpointState]], EndpointState | None] | None = getattr(policy, "home", None)

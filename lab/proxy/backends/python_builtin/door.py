@@ -28,7 +28,7 @@ class Door:
     def watched(self) -> bool:
         """Whether anything is to be looked at."""
         limit = self._upstream.spec.rate_limit
-        return bool(limit.rate or limit.per_client_rate or self._gateway.spec.settings.limits.requests)
+        return bool(limit.rate or limit.per_client_rate or self._gateway.limits.requests)
 
     def apply(self, spec: RateLimit) -> None:
         """Follow the app's settings."""
@@ -38,7 +38,7 @@ class Door:
         """Whether a request may pass; else it has been answered."""
         if exchange.downstream.own:
             return True
-        most = self._gateway.spec.settings.limits.requests
+        most = self._gateway.limits.requests
         if most and sum(counters.in_flight for counters in self._gateway.counters) > most:
             self._refuse(exchange, problems.proxy_busy(most))
             return False

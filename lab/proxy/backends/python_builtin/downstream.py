@@ -64,10 +64,7 @@ class Downstream(asyncio.Protocol, Timed):
     """One client's connection. Its deadline covers idle times, heads and lingering; a request has its own."""
 
     __slots__ = (
-        "_claimed",
         "_claims",
-        "_end",
-        "_ends",
         "_gateway",
         "_head_begun",
         "_introduced",
@@ -81,6 +78,8 @@ class Downstream(asyncio.Protocol, Timed):
         "address",
         "blocked",
         "client",
+        "end",
+        "ends",
         "exchange",
         "own",
         "peer",
@@ -105,6 +104,10 @@ class Downstream(asyncio.Protocol, Timed):
         """There were too many connections when it came: it may ask once, and is told so."""
         self.blocked = False
         """The client does not take what is sent to it."""
+        self.end = b""
+        """The fields that the gateway adds to a request's head for a worker that speaks HTTP, and its empty line ..."""
+        self.ends: RequestFields | None = None
+        """... if the request has these fields; None when that has to be found out. Else, and then, see `end_of`."""
         self.exchange = Exchange(self, gateway)
         self._gateway = gateway
         self._state = _READY
@@ -114,14 +117,9 @@ class Downstream(asyncio.Protocol, Timed):
         """The client says no more than what is unread."""
         self._serving = False
         self._reading = True
-        self._end = b""
         self._section: Section | None = None
         """The field lines of its last request, which the next one nearly always has, too."""
         self._introduced: Introduction | None = None
-        self._ends: RequestFields | None = None
-        """What the last request that was given `_end` had ..."""
-        self._claimed = NO_CLAIMS
-        """... and what was claimed for it."""
         self._claims = NO_CLAIMS
 
     # -- asyncio's side
@@ -133,7 +131,7 @@ class Downstream(asyncio.Protocol, Timed):
         self.own = self.address in self._gateway.own_addresses
         self.exchange.counters = self._gateway.counters[self.own]
         self._gateway.downstreams.add(self)
-        self._arm(self._gateway.spec.settings.timeouts.idle)
+        self._arm(self._gateway.timeouts.idle)
         crowd = self._gateway.crowd
         if crowd is not None and not self.own and not crowd.came(self, len(self._gateway.downstreams)):
             self._refuse(problems.too_crowded(crowd.limit))
@@ -204,19 +202,14 @@ class Downstream(asyncio.Protocol, Timed):
             self._reading = True
             self.transport.resume_reading()
 
-    def end_of(self, request: RequestHead) -> bytes:
-        """The fields that the gateway adds to a request's head for a worker that speaks HTTP, and its empty line.
-
-        They are the same for nearly all requests of a connection.
-        """
-        fields, claims = request.fields, self._claims
-        if fields is not self._ends or claims is not self._claimed:
-            self._ends, self._claimed = fields, claims
-            introduced = Introduction(fields.host, fields.modern, fields.length == CHUNKED, claims)
-            if introduced != self._introduced:
-                self._introduced, gateway = introduced, self._gateway
-                self._end = introduced.fields(self.peer, gateway.proto, gateway.authority, gateway.pseudonym)
-        return self._end
+    def end_of(self, fields: RequestFields) -> bytes:
+        """What is to be `end` for a request with these fields. It is the same for nearly all of a connection's."""
+        self.ends = fields
+        introduced = Introduction(fields.host, fields.modern, fields.length == CHUNKED, self._claims)
+        if introduced != self._introduced:
+            self._introduced, gateway = introduced, self._gateway
+            self.end = introduced.fields(self.peer, gateway.proto, gateway.authority, gateway.pseudonym)
+        return self.end
 
     @property
     def secure(self) -> bool:
@@ -225,12 +218,12 @@ class Downstream(asyncio.Protocol, Timed):
 
     def finished(self, keep: bool, now: float) -> None:
         """The exchange has ended and its answer is written. `keep`: the client may send another request."""
-        if not keep or self._gateway.draining:
+        gateway = self._gateway
+        if not keep or gateway.draining:
             self._close()
             return
         self._state = _READY
-        gateway = self._gateway
-        self.deadline = due = now + gateway.spec.settings.timeouts.idle
+        self.deadline = due = now + gateway.timeouts.idle
         if due < self.looked_at:
             gateway.wheel.arm(self, due)
         if gateway.crowd is not None:
@@ -275,7 +268,7 @@ class Downstream(asyncio.Protocol, Timed):
     def break_off(self) -> None:
         """The time to drain is over: tell who still waits for an answer."""
         if self._state is _BUSY:
-            self.exchange.fail(problems.closing(self._gateway.spec.settings.timeouts.drain))
+            self.exchange.fail(problems.closing(self._gateway.timeouts.drain))
         elif self._state is _READY:
             self.transport.abort()
 
@@ -294,27 +287,27 @@ class Downstream(asyncio.Protocol, Timed):
         self._serving = True
         gateway = self._gateway
         while self._unread and self._state is _READY and not self.blocked:
-            limits = gateway.spec.settings.limits
-            request = repeated(self._unread, self._section, limits) if self._section is not None else None
+            limits, unread, section = gateway.limits, self._unread, self._section
+            request = None if section is None else repeated(unread, section, limits)
             if request is None:
                 try:
-                    request = parse_request(self._unread, limits)
+                    request = parse_request(unread, limits)
                 except BadMessageError as bad:
                     self._refuse(problems.bad_message(bad.status, bad.detail))
                     break
                 if request is None:
                     self._await_head()
                     break
-                self._section = section_of(self._unread, request, limits) if request.fields.keep_alive else None
-            if gateway.trust is not None or self._claims is not NO_CLAIMS:
-                self._hear(self._unread[: request.end])
-            if gateway.crowd is not None and self._is_turned_away(request):
-                break
-            data, self._unread = self._unread[request.end :], b""
+                self._section = section_of(unread, request, limits) if request.fields.keep_alive else None
+            if gateway.wary:
+                self._hear(unread[: request.end])
+                if self._is_turned_away(request):
+                    break
+            self._unread = b""
             self._state = _BUSY
             self._head_begun = False
             self.deadline = NEVER
-            self._unread = self.exchange.begin(request, data)
+            self._unread = self.exchange.begin(request, unread[request.end :])
             if self._silent and self._has_left():
                 self._part()
         self._serving = False
@@ -337,6 +330,7 @@ class Downstream(asyncio.Protocol, Timed):
         """Find out whom the next request is from, if the peer may say so."""
         trust = self._gateway.trust
         self._claims = claims_of(head) if self._gateway.trusts(self.peer) else NO_CLAIMS
+        self.ends = None
         self.client = self.peer if trust is None else trust.client(self.peer, self._claims)
 
     def _is_turned_away(self, request: RequestHead) -> bool:
@@ -360,12 +354,12 @@ class Downstream(asyncio.Protocol, Timed):
             self._part()
         elif not self._head_begun:
             self._head_begun = True
-            self._arm(self._gateway.spec.settings.timeouts.request_head)
+            self._arm(self._gateway.timeouts.request_head)
 
     def _refuse(self, problem: problems.Problem) -> None:
         """Answer what could not become a request."""
         counters = self._gateway.counters[self.own]
-        counters.begin()
+        counters.accepted += 1
         counters.end(problem.outcome)
         if self._gateway.recorder.log is not None:
             self._gateway.recorder.write_refused(self, problem)
@@ -383,7 +377,7 @@ class Downstream(asyncio.Protocol, Timed):
             self._state = _CLOSING
             self._gateway.outbox.flush()
             self.transport.close()
-            self._arm(self._gateway.spec.settings.timeouts.idle)
+            self._arm(self._gateway.timeouts.idle)
 
     def _linger(self) -> None:
         self._state = _LINGERING

@@ -79,7 +79,7 @@ class EndpointState:
         self.hop, self.who = str(endpoint), str(endpoint.worker)
         """Its address and its worker, as people name them."""
         self.told: dict[int, bytes] = {}
-        """How an answer of its worker explains itself, by status."""
+        """How an answer of its worker explains itself, by status: a format for the milliseconds that it took."""
         self.places = endpoint.concurrency
         self.room: float = endpoint.concurrency
         """The most requests that it may be given: its places, or without end where it has a queue of its own."""
@@ -127,28 +127,18 @@ class EndpointState:
         self._idle: list[WorkerConnection] = []
         self._waiting: list[asyncio.Future[None]] = []
 
-    def connection(self) -> WorkerConnection | None:
-        """The connection that was used last, taken out of the pool; None when there is none."""
+    def take(self, exchange: Exchange, now: float) -> WorkerConnection | None:
+        """Give one of its places to an exchange, and the connection that was used last; None when there is none."""
+        self.in_flight = taken = self.in_flight + 1
+        if taken == 1 or taken >= self.room:
+            self._turned(taken)
+        self.open[exchange] = now
         while self._idle:
             connection = self._idle.pop()
             connection.deadline = NEVER  # its idle stay is over: the exchange has deadlines of its own
             if not connection.transport.is_closing():
                 return connection
         return None
-
-    def keep(self, connection: WorkerConnection, now: float) -> None:
-        """Put a connection into the pool, or hang up when there are more of them than places.
-
-        A worker that serves one connection at a time must not be kept waiting on an idle one.
-        """
-        if self.routed and self.kept and len(self._idle) + self.in_flight <= self.places:
-            connection.reused = True
-            self._idle.append(connection)
-            connection.deadline = due = now + self.upstream.spec.timeouts.upstream_idle
-            if due < connection.looked_at:
-                self._gateway.wheel.arm(connection, due)
-        else:
-            connection.discard()
 
     def forget(self, connection: WorkerConnection) -> None:
         """The connection is gone."""
@@ -202,6 +192,36 @@ class EndpointState:
             else:
                 self.peak.at_least(took, now)
 
+    def served(self, exchange: Exchange, connection: WorkerConnection, reusable: bool, now: float) -> None:
+        """A request was answered: its connection is kept for the next one if it is `reusable`, its place released.
+
+        The connection is hung up when there are more of them than places: a worker that serves one at a time must not
+        be kept waiting on an idle one.
+        """
+        connection.exchange = None
+        self.answered += 1
+        self._last, self._last_took = exchange.request, now - self.open.pop(exchange)
+        self.free_since = now
+        if self.peak is not None:
+            self.peak.record(self._last_took - (now - (exchange.first or now)), now)
+        if self.runs_programs:
+            for remark in connection.dialect.remarks():
+                self.tell(remark, connection.pid)
+        full = len(self._idle) + self.in_flight > self.places
+        if reusable and self.routed and self.kept and not (full or connection.blocked):
+            if exchange.downstream.blocked:
+                connection.transport.resume_reading()  # the next client may take its answer
+            connection.reused = True
+            self._idle.append(connection)
+            connection.deadline = due = now + self.upstream.spec.timeouts.upstream_idle
+            if due < connection.looked_at:
+                self._gateway.wheel.arm(connection, due)
+        else:
+            connection.discard()
+        self.in_flight = left = self.in_flight - 1  # as `release` does
+        if not left or self.position < 0 or self.upstream.queue:
+            self._released(left)
+
     def broke(self) -> None:
         """A connection ended with a request at the worker. Perhaps its worker did, too: that is told any moment."""
         now = self._gateway.now()
@@ -229,21 +249,15 @@ class EndpointState:
 
     def taken(self) -> None:
         """One of its places is taken."""
-        self.in_flight += 1
-        if self.in_flight == 1:
-            self.upstream.became_busy(self.eligible)
-        if self.in_flight >= self.room and self.position >= 0:
-            self.upstream.filled(self)
+        self.in_flight = taken = self.in_flight + 1
+        if taken == 1 or taken >= self.room:
+            self._turned(taken)
 
     def release(self) -> None:
         """Give a place back: to whoever waits first, if anybody does."""
-        self.in_flight -= 1
-        if not self.in_flight:
-            self.upstream.became_idle(self.eligible)
-        if self.routed:
-            self.upstream.freed(self)
-        if not self.in_flight:
-            self._tell_drained()
+        self.in_flight = left = self.in_flight - 1
+        if not left or self.position < 0 or self.upstream.queue:
+            self._released(left)
 
     def leave(self) -> None:
         """Be chosen no more; hang up the idle connections, give tunnels their last seconds."""
@@ -329,6 +343,22 @@ class EndpointState:
             await loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
         connection.transport.set_write_buffer_limits(0)  # uvloop sends at once then, and not at the end of its turn
         return connection
+
+    def _turned(self, taken: int) -> None:
+        """The first place was taken, or the last one."""
+        if taken == 1:
+            self.upstream.became_busy(self.eligible)
+        if taken >= self.room and self.position >= 0:
+            self.upstream.filled(self)
+
+    def _released(self, left: int) -> None:
+        """A place was given back that somebody may wait for, or the last one that was taken."""
+        if not left:
+            self.upstream.became_idle(self.eligible)
+        if self.routed:
+            self.upstream.freed(self)
+        if not self.in_flight:
+            self._tell_drained()
 
     def _tell_drained(self) -> None:
         for waiter in self._waiting:

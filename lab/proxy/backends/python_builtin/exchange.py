@@ -130,7 +130,7 @@ class Exchange(Timed):
         self.problem: Problem | None = None
         """What the gateway answered in a worker's place."""
         self.noted = False
-        """It will be remembered, however long it takes."""
+        """It will be remembered, however long it takes and whichever number it has."""
         self.name = b""
         """The field line that tells the worker and the client what it is called, if they are told."""
         self.number = 0
@@ -178,14 +178,16 @@ class Exchange(Timed):
         self.started = clock()
         self.phase = ACCEPTED
         self.request = request
-        self.number = self.counters.begin()
+        counters = self.counters
+        self.number = number = counters.accepted = counters.accepted + 1
         self.latency = None
         if self.noted:
-            self.problem = self.retrial = None
+            self.noted, self.problem, self.retrial = False, None, None
         recorder = gateway.recorder
-        self.noted = not self.number % recorder.sample
         if recorder.explains_all:
-            recorder.baptise(self)
+            self.name = recorder.names[self.downstream.own] % number
+            if request.fields.named:
+                recorder.baptise(self)
         elif self.name:
             self.name = b""
         self.asked = 0.0
@@ -200,8 +202,9 @@ class Exchange(Timed):
         if request.fields.length:
             self.upload = Upload(self, gateway, request.fields.length)
             data = self.upload.begin(data)
-        if self.phase is ACCEPTED:
-            self._route()
+            if self.phase is not ACCEPTED:
+                return data
+        self._route()
         return data
 
     def receive(self, data: bytes) -> bytes:
@@ -302,10 +305,10 @@ class Exchange(Timed):
         """It was given a place at `endpoint`."""
         self.endpoint = endpoint
         clock = self.gateway.now
-        now = self.asked = endpoint.open[self] = clock()
+        now = self.asked = clock()
         if self.phase is QUEUED:
             self.queued += now - self._since
-        connection = endpoint.connection()
+        connection = endpoint.take(self, now)
         if connection is not None:
             self.connected(connection)
         elif (problem := self.upstream.guard.no_connection()) is not None:
@@ -508,23 +511,23 @@ class Exchange(Timed):
         """Find out who answers, now or again."""
         self.script = self.home = None
         self.added = b""
-        gateway = self.gateway
-        if self.request.fields.last:
-            self.answer(*last_hop(self.request))
+        gateway, request = self.gateway, self.request
+        fields, routes = request.fields, gateway.routes
+        if fields.last:
+            self.answer(*last_hop(request))
             return
-        if self.request.fields.relayed and in_a_loop(self.request.lines, gateway.pseudonym):
+        if fields.relayed and in_a_loop(request.lines, gateway.pseudonym):
             self.fail(problems.LOOP)
             return
-        routes = gateway.routes
         match = routes.match
-        route = match(self.request)
+        route = match(request)
         if route is not None:
             self.route = route
             route.destination.admit(self)
-        elif self.request.target == b"*":
+        elif request.target == b"*":
             self.answer(problems.OPTIONS, b"")
         else:
-            self.fail(problems.no_route(routes.prefixes, known=routes.knows(self.request.target)))
+            self.fail(problems.no_route(routes.prefixes, known=routes.knows(request.target)))
 
     def _tries(self) -> Retrial:
         """It failed: from now on it is known what was tried."""
@@ -607,28 +610,37 @@ class Exchange(Timed):
     def _respond(self, answer: Answer) -> None:
         """The final response's head is here: send it on, with what there is of the body."""
         head, payload, download = answer
-        if head.status < 200:
+        status = head.status
+        if status < 200:
             self._interim(head, payload)
             return
         watch = self.upstream.watch
-        if watch is not None and watch.answered(self, head.status) and self._ask_elsewhere(head.status):
+        if watch is not None and watch.answered(self, status) and self._ask_elsewhere(status):
             return
-        gateway, modern = self.gateway, self.request.fields.modern
+        gateway, downstream, fields = self.gateway, self.downstream, self.request.fields
         clock = gateway.now
         now = clock()
-        keep = self._keep = (modern or head.length >= 0) and self._may_keep()
-        chunks = modern and head.length < 0
-        reusable = head.keep_alive and (self.upload is None or self.upload.is_taken(self.connection))
-        self.status = head.status
-        lines, date, added = head.lines, b"" if head.dated else gateway.date.line(now), self.added
-        if self.name:
+        self.status = status
+        modern, chunks, reusable = fields.modern, False, head.keep_alive
+        keep = fields.keep_alive and not (downstream.surplus or gateway.draining)
+        if self.upload is not None:
+            keep, reusable = keep and self.upload.done, reusable and self.upload.is_taken(self.connection)
+        if head.length < 0:  # it ends with a chunk, or with the connection
+            chunks, keep = modern, keep and modern
+        self._keep = keep
+        lines, name, timing, added = head.lines, self.name, b"", self.added
+        date = b"" if head.dated else gateway.date.line(now)
+        if name:
             lines = without(lines, (REQUEST_ID,)) if head.named else lines
-            added = gateway.recorder.explained(self, now) + added
+            timing = gateway.recorder.explained(self, now)
         end = USUAL_END if keep and modern and not chunks else RESPONSE_END[keep, modern, chunks]
         if download is None:
             self.sent = len(payload)
-            gateway.outbox.send(self.downstream.transport, b"".join((lines, date, added, end, payload)))
-            self._complete(reusable, now)
+            gateway.outbox.send(downstream.transport, b"".join((lines, date, name, timing, added, end, payload)))
+            endpoint = self.endpoint  # as `_complete` does
+            self._end(ANSWERED, now, endpoint.latency)
+            endpoint.served(self, self.connection, reusable and self.upload is None, now)
+            downstream.finished(keep, now)
         else:
             self._eventful = True
             self.first = now
@@ -636,7 +648,7 @@ class Exchange(Timed):
             self._endless = head.length == UNTIL_CLOSE
             self._reusable = reusable
             self._download = download
-            self._pass_on(b"".join((lines, date, added, end)), payload)
+            self._pass_on(b"".join((lines, date, name, timing, added, end)), payload)
 
     def _relay(self, data: bytes) -> None:
         try:
@@ -663,25 +675,8 @@ class Exchange(Timed):
         """The whole response has gone to the client. If the request has not all come, nobody wants the rest."""
         endpoint = self.endpoint
         self._end(ANSWERED, now, endpoint.latency)
-        self._leave(reusable, now)
-        endpoint.release()
+        endpoint.served(self, self.connection, reusable and self.upload is None, now)
         self.downstream.finished(self._keep, now)
-
-    def _leave(self, reusable: bool, now: float) -> None:
-        """The worker has answered: part with its connection. Its place is still to be released."""
-        endpoint, connection = self.endpoint, self.connection
-        connection.exchange = None
-        endpoint.answered += 1
-        endpoint.ended(self, now, self.first or now)
-        if endpoint.runs_programs:
-            for remark in connection.dialect.remarks():
-                endpoint.tell(remark, connection.pid)
-        if reusable and not connection.blocked and (self.upload is None or self.upload.done):
-            if self.downstream.blocked:
-                connection.transport.resume_reading()  # the next client may take its answer
-            endpoint.keep(connection, now)
-        else:
-            connection.discard()
 
     def _follow(self, redirect: cgi.LocalRedirect) -> None:
         """Have another path answer in the program's place (RFC 3875 6.2.2)."""
@@ -689,9 +684,8 @@ class Exchange(Timed):
         if (watch := self.upstream.watch) is not None:
             watch.answered(self, 302)
         unread = self.uploading
-        self._leave(reusable=False, now=self.gateway.now())
         self.phase, self.deadline = ACCEPTED, NEVER
-        endpoint.release()
+        endpoint.served(self, self.connection, reusable=False, now=self.gateway.now())
         self._eventful = True
         self._redirects += 1
         if unread:
@@ -752,18 +746,20 @@ class Exchange(Timed):
         """Count how it ended, at the worker that answered, too."""
         self.phase = IDLE
         self.deadline = NEVER
-        self.counters.end(outcome)
-        took, latency = now - self.started, self.latency
+        counters, latency = self.counters, self.latency
+        if outcome is ANSWERED:
+            counters.answered += 1
+        else:
+            counters.end(outcome)
+        took = now - self.started
         if latency is not None and outcome is not ABANDONED:
             tallies = (latency,) if answerer is None else (latency, answerer)
             count(tallies, took, self.status, self.uploaded if self.upload is not None else 0, self.sent)
             if self._eventful:
                 self._count_stages(took, tallies)
         recorder = self.gateway.recorder
-        if self.noted or took >= recorder.patience:
+        if self.noted or not self.number % recorder.stride or took >= recorder.patience:
             recorder.ended(self, outcome, took)
-        if recorder.log is not None and not self.number % recorder.log.sample:
-            recorder.write(self, outcome, took)
         if self.upload is not None:
             self.upload = self.upload.left()
 

@@ -50,6 +50,8 @@ class Gateway:
         self.outbox = Outbox()
         self.date = DateField(clock)
         self.spec = ProxySpec()
+        self.limits = self.spec.settings.limits
+        self.timeouts = self.spec.settings.timeouts
         self.routes: Routes[Branch] = Routes()
         self.pseudonym = b"cgilab-%b" % secrets.token_hex(4).encode()
         """How requests name it in Via. No other lab has the same name, so it knows its own requests again."""
@@ -66,6 +68,8 @@ class Gateway:
         self.downstreams: set[Downstream] = set()
         self.crowd: Crowd | None = None
         """Who is idle; None while there may be any number of connections."""
+        self.wary = False
+        """It matters who asks: somebody is believed, or was, or the number of connections is limited."""
         self.pending = 0
         """Requests that wait for a place."""
         self.shed: dict[str, Counter[str]] = {}
@@ -83,7 +87,8 @@ class Gateway:
         if spec.settings.trusted != self.spec.settings.trusted:
             self.trust = Trust(spec.settings.trusted) if spec.settings.trusted else None
         self.spec = spec
-        most = spec.settings.limits.connections
+        self.limits, self.timeouts = spec.settings.limits, spec.settings.timeouts
+        most = self.limits.connections
         if self.crowd is None and most:
             self.crowd = Crowd(most)
             for downstream in self.downstreams:
@@ -92,6 +97,7 @@ class Gateway:
             self.crowd.limit = most
         elif self.crowd is not None:
             self.crowd = None
+        self.wary = self.wary or self.trust is not None or self.crowd is not None
 
     def refused(self, problem: problems.Problem, app: str = "") -> None:
         """Count what a limit refuses to `app`. `problem` may be another one: then nothing is counted."""

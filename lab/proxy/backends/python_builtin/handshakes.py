@@ -62,7 +62,7 @@ class Handshakes:
         """A client has connected. Where there are too many, whoever has been at it for longest has to go."""
         gateway = self.gateway
         self._under_way[entrance] = None
-        gateway.wheel.arm(entrance, gateway.now() + gateway.spec.settings.timeouts.request_head)
+        gateway.wheel.arm(entrance, gateway.now() + gateway.timeouts.request_head)
         if (crowd := gateway.crowd) is not None:
             surplus = len(self._under_way) + len(gateway.downstreams) - crowd.limit - SURPLUS
             if surplus > 0:

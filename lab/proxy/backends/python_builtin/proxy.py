@@ -231,7 +231,7 @@ class PythonBuiltinProxy:
             downstream.drain()
         if self._gateway.downstreams:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gateway.deserted.wait(), self._gateway.spec.settings.timeouts.drain)
+                await asyncio.wait_for(self._gateway.deserted.wait(), self._gateway.timeouts.drain)
         for downstream in list(self._gateway.downstreams):
             downstream.break_off()
         await asyncio.sleep(0)  # what they are told is sent meanwhile

@@ -59,12 +59,14 @@ class Recorder:
         """A request that takes at least so many seconds is slow."""
         self.sample = _NEVER
         """One of so many requests is remembered, whatever becomes of it."""
+        self.stride = _NEVER
+        """Requests whose number this divides are to be told of when they end: they may be of a sample."""
         self.explains_problems = True
         """Answers of the gateway's own that tell of a problem say what happened."""
         self.explains_all = False
         """So does every other answer, and workers are told what a request is called."""
         self.traces = Traces()
-        self._names = tuple(_named(self.traces.pattern(own)) for own in (False, True))
+        self.names = tuple(_named(self.traces.pattern(own)) for own in (False, True))
         """For everybody's requests and the lab's own, the field without the number."""
         self._clock, self._now = clock, clock.monotonic
         self._events = events
@@ -78,12 +80,12 @@ class Recorder:
         self.explains_problems = settings.explain is not Explain.OFF
         self.explains_all = settings.explain is Explain.ALL
         self._follow_log(settings)
+        self.stride = math.gcd(settings.trace_sample, 0 if self.log is None else self.log.sample) or _NEVER
 
-    def write(self, exchange: "Exchange", outcome: Outcome, took: float) -> None:
+    def _write(self, exchange: "Exchange", log: AccessLog, outcome: Outcome, took: float) -> None:
         """Have a line in the access log for a request that has ended."""
-        assert self.log is not None
         request = exchange.request
-        self.log.add(
+        log.add(
             Entry(
                 ended=exchange.started + took,
                 identity=exchange.identity,
@@ -108,6 +110,10 @@ class Recorder:
                 worker=exchange.endpoint.who if exchange.asked or exchange.tried else "",
             )
         )
+
+    def noted(self, exchange: "Exchange", took: float) -> bool:
+        """Whether `ended` was told of a request which took so long."""
+        return exchange.noted or not exchange.number % self.stride or took >= self.patience
 
     def write_refused(self, downstream: "Downstream", problem: Problem) -> None:
         """The same for what could not become a request: nothing is known of it but who sent it."""
@@ -149,12 +155,10 @@ class Recorder:
         self._events.emit(EventKind.NOTE, text)
 
     def baptise(self, exchange: "Exchange") -> None:
-        """Give a request the field line that says what it is called, in place of one that the client made up."""
-        exchange.name = self._names[exchange.downstream.own] % exchange.number
-        if exchange.request.fields.named:
-            exchange.name = _named(self.identity(exchange))
-            lines = without(exchange.request.lines, (explain.REQUEST_ID,))
-            exchange.request = msgspec.structs.replace(exchange.request, lines=lines)
+        """Give a request that its client has named the field line which says what it is called here."""
+        exchange.name = _named(self.identity(exchange))
+        lines = without(exchange.request.lines, (explain.REQUEST_ID,))
+        exchange.request = msgspec.structs.replace(exchange.request, lines=lines)
 
     def identity(self, exchange: "Exchange") -> str:
         """What a request is called: as a trusted client calls it, or by its number."""
@@ -165,14 +169,14 @@ class Recorder:
         return self.traces.identity(exchange.number, exchange.downstream.own)
 
     def explained(self, exchange: "Exchange", now: float) -> bytes:
-        """The fields of a worker's answer that say what happened until now."""
-        endpoint, taken = exchange.endpoint, (now - exchange.asked) * 1000
-        told = endpoint.told.get(exchange.status)
+        """The fields of a worker's answer that say what happened until now, but for its name."""
+        endpoint, status, taken = exchange.endpoint, exchange.status, (now - exchange.asked) * 1000
+        told = endpoint.told.get(status)
         if told is None:
-            told = endpoint.told[exchange.status] = explain.relayed(endpoint.hop, endpoint.who, exchange.status)
+            told = endpoint.told[status] = explain.relayed(endpoint.hop, endpoint.who, status)
         if exchange.queued or exchange.connecting or exchange.retrial is not None:
-            return exchange.name + told + b"%.3f%b\r\n" % (taken, _waits(exchange))
-        return exchange.name + told + b"%.3f\r\n" % taken
+            return (told % taken)[:-2] + _waits(exchange) + b"\r\n"
+        return told % taken
 
     def explained_problem(self, exchange: "Exchange", problem: Problem) -> bytes:
         """The fields that say what happened to a request that the gateway answers itself."""
@@ -182,7 +186,9 @@ class Recorder:
         return _named(exchange.identity) + problem.proxy_status(hop) + timing
 
     def ended(self, exchange: "Exchange", outcome: Outcome, took: float) -> None:
-        """A request ended that is slow, failed, was retried or is of the sample."""
+        """A request ended that is slow, failed, was retried or may be of a sample."""
+        if self.log is not None and not exchange.number % self.log.sample:
+            self._write(exchange, self.log, outcome, took)
         reasons = self._reasons(exchange, outcome, took)
         now = exchange.started + took
         if reasons and self.traces.wanted(reasons, now):

@@ -71,7 +71,7 @@ class Upload:
     def begin(self, data: bytes) -> bytes:
         """`data` came right behind the request's head. Returns what of it does not belong to the request."""
         length = self._exchange.request.fields.length
-        limit = self._gateway.spec.settings.limits.body
+        limit = self._gateway.limits.body
         if length > limit:
             self._exchange.fail(problems.body_too_large(limit))
             return b""
@@ -79,7 +79,7 @@ class Upload:
 
     def receive(self, data: bytes) -> bytes:
         """More of it. Returns what lies behind its end."""
-        exchange, limit = self._exchange, self._gateway.spec.settings.limits.body
+        exchange, limit = self._exchange, self._gateway.limits.body
         try:
             payload = self._body.feed(data)
         except BadMessageError as bad:
@@ -107,7 +107,7 @@ class Upload:
 
     def collect(self) -> None:
         """Wait for the end of a body in chunks, within a bound; then it has a length, and its turn comes."""
-        exchange, limit = self._exchange, self._gateway.spec.settings.limits.cgi_buffer
+        exchange, limit = self._exchange, self._gateway.limits.cgi_buffer
         if len(self.held) > limit:
             exchange.fail(problems.length_required(limit))
         elif self.done:

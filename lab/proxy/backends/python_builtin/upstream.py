@@ -42,7 +42,8 @@ class Upstream:
         self._gateway = gateway
         self._events = events
         self._balancer = Balancer(spec, gateway, events)
-        self._queue: OrderedDict[Exchange, None] = OrderedDict()
+        self.queue: OrderedDict[Exchange, None] = OrderedDict()
+        """Requests that wait for a place, longest first: to be read."""
         self._longest = 0
         self._active = self._most_active = 0
         self._idle = 0
@@ -53,11 +54,8 @@ class Upstream:
         self._standing_since = 0.0
         """When the queue ceased to be empty."""
         self._own_door = Door(self, gateway)
-        self.door: Door | None = None
-        """What a request has to pass first; None for nothing."""
-        self._watch_door()
         self.guard = Guard(self, gateway, events)
-        self._guard()
+        self._watch()
 
     def apply(self, spec: UpstreamSpec) -> None:
         """Follow a new spec. Requests that wait go on waiting, unless the app has become unavailable."""
@@ -65,13 +63,12 @@ class Upstream:
         self._total = spec.timeouts.total
         self._sheds = spec.shedding.target > 0
         self._own_door.apply(spec.rate_limit)
-        self._watch_door()
         self._balancer.apply(spec)
         if spec.queue is not before.queue:
             for state in self.routed:
                 self._count_places(state)
         self.guard.apply(spec)
-        self._guard()
+        self._watch()
         if spec.unavailable is not None:
             self.close(problems.unavailable(spec.app, spec.unavailable))
 
@@ -120,7 +117,7 @@ class Upstream:
 
     def close(self, problem: problems.Problem) -> None:
         """Answer everybody who waits with `problem`."""
-        for exchange in list(self._queue):
+        for exchange in list(self.queue):
             exchange.fail(problem)
 
     def add(self, state: EndpointState) -> None:
@@ -163,15 +160,14 @@ class Upstream:
     def admit(self, exchange: Exchange) -> None:
         """Send a request to an endpoint, or let it wait, or shed it."""
         first = exchange.latency is None
-        if first:
-            # A site's door is passed before the disk is asked (files.py).
-            if self.door is not None and self.spec.site is None and not self.door.admit(exchange):
-                return
-            self.claim(exchange)
-            if self._gate is not None and not self._gate.admit(exchange):
-                return
-        if self.spec.unavailable is not None:
-            exchange.fail(problems.unavailable(self.spec.app, self.spec.unavailable))
+        if first:  # it is claimed, in place
+            exchange.upstream = self
+            branch = exchange.route
+            branch.accepted += 1
+            exchange.latency = branch.tallies[exchange.downstream.own]
+            if self._total:
+                exchange.limit_time(self._total)
+        if self._asks and not self._lets_in(exchange, first):
             return
         if first and exchange.upload is not None and exchange.upload.gather(self.spec.request_buffer):
             return
@@ -185,20 +181,20 @@ class Upstream:
 
     def wait(self, exchange: Exchange) -> None:
         """Let a request wait for a place, or shed it when too many wait."""
-        if len(self._queue) >= self.spec.queue_length:
+        if len(self.queue) >= self.spec.queue_length:
             self._tell_full()
             exchange.fail(problems.queue_full(self.spec.app, self.spec.queue_length))
             return
-        most = self._gateway.spec.settings.limits.pending
+        most = self._gateway.limits.pending
         if most and self._gateway.pending >= most:
             exchange.fail(problems.too_many_wait(most))
             return
         now = self._gateway.now()
-        if not self._queue:
+        if not self.queue:
             self._standing_since = now
-        self._queue[exchange] = None
+        self.queue[exchange] = None
         self._gateway.pending += 1
-        self._longest = max(self._longest, len(self._queue))
+        self._longest = max(self._longest, len(self.queue))
         exchange.wait(now, self._patience(now))
 
     def script(self, base: str, target: bytes) -> cgi.Script:
@@ -226,8 +222,8 @@ class Upstream:
         A request that could not connect to it waits for another endpoint: it would only fail once more. And so does one
         that belongs to another.
         """
-        while self._queue and state.in_flight < state.room:
-            first = next(iter(self._queue))
+        while self.queue and state.in_flight < state.room:
+            first = next(iter(self.queue))
             exchange = self._first_for(state) if first.retrial is not None or first.home is not None else first
             if exchange is None:
                 return False
@@ -240,12 +236,12 @@ class Upstream:
 
     def _first_for(self, state: EndpointState) -> Exchange | None:
         """Who waits longest of those that may be given to `state`."""
-        fitting = (one for one in self._queue if state not in one.tried and (one.home is None or one.home is state))
+        fitting = (one for one in self.queue if state not in one.tried and (one.home is None or one.home is state))
         return next(fitting, None)
 
     def freed(self, state: EndpointState) -> None:
         """A routed endpoint has a place again: it goes to who waits first, else it is offered to those who come."""
-        if self._queue:
+        if self.queue:
             self.serve(state)
         if state.position < 0 and state.routed and state.in_flight < state.room:
             self._balancer.offer(state)
@@ -267,8 +263,8 @@ class Upstream:
 
     def withdraw(self, exchange: Exchange) -> None:
         """A request waits no longer. Does nothing for one that was withdrawn already."""
-        if exchange in self._queue:
-            del self._queue[exchange]
+        if exchange in self.queue:
+            del self.queue[exchange]
             self._gateway.pending -= 1
             self._full = False
 
@@ -313,7 +309,7 @@ class Upstream:
         return UpstreamView(
             app=self.spec.app,
             accepted=self.accepted,
-            queue=len(self._queue),
+            queue=len(self.queue),
             max_queue=self._longest,
             max_active=self._most_active,
             rps=recent.rps,
@@ -342,18 +338,31 @@ class Upstream:
             return self.spec.timeouts.queue
         return shedding.target if now - self._standing_since > shedding.interval else shedding.interval
 
-    def _watch_door(self) -> None:
-        self.door = self._own_door if self._own_door.watched else None
-
-    def _guard(self) -> None:
-        """Ask and tell the guard only what it has to know: what is off is None, and costs a look at it."""
+    def _watch(self) -> None:
+        """Ask and tell only who has to know: what is off is None. All that may refuse a request costs one look."""
         guard = self.guard
+        self.door = self._own_door if self._own_door.watched else None
+        """What a request has to pass first; None for nothing."""
         self._gate = guard if guard.gates else None
         self.watch = guard if guard.watches else None
+        self._asks = self._gate is not None or self.door is not None or self.spec.unavailable is not None
+
+    def _lets_in(self, exchange: Exchange, first: bool) -> bool:
+        """Whether a request may have a worker; else it has been answered. `first`: it is here for the first time."""
+        if first:
+            # A site's door is passed before the disk is asked (files.py).
+            if self.door is not None and self.spec.site is None and not self.door.admit(exchange):
+                return False
+            if self._gate is not None and not self._gate.admit(exchange):
+                return False
+        if self.spec.unavailable is not None:
+            exchange.fail(problems.unavailable(self.spec.app, self.spec.unavailable))
+            return False
+        return True
 
     def _forsake(self, state: EndpointState) -> None:
         """Whoever waits for this endpoint alone waits for any from now on: it takes no requests."""
-        homeless = [waiting for waiting in self._queue if waiting.home is state]
+        homeless = [waiting for waiting in self.queue if waiting.home is state]
         for exchange in homeless:
             exchange.home = None
         if homeless:
@@ -374,8 +383,10 @@ class Upstream:
         """Give a request a place. False when it is not ready for one: it has been answered, or waits for its body."""
         if state.runs_programs and not exchange.prepare():
             return False
-        self._balancer.assign(exchange, state)
-        state.taken()
+        balancer = self._balancer
+        state.chosen = balancer.choices = balancer.choices + 1
+        if balancer.on_assigned is not None:
+            balancer.assigned(exchange, state)
         exchange.proceed(state)
         return True
 

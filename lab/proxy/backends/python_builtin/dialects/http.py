@@ -31,22 +31,22 @@ class HttpDialect:
         return bool(self._held)
 
     def request(self, exchange: "Exchange") -> bytes:
-        request = exchange.request
-        self._held = b""
+        request, upload, downstream = exchange.request, exchange.upload, exchange.downstream
+        fields, lines, strip = request.fields, request.lines, exchange.route.strip
         self._to_head = request.method == b"HEAD"
-        self._chunked = request.fields.length == CHUNKED
-        upload = exchange.upload
-        body = b"" if upload is None else upload.held
-        if self._chunked and upload is not None:
-            body = chunk(body) + (LAST_CHUNK + upload.trailers + b"\r\n" if upload.done else b"")
-        lines, strip = request.lines, exchange.route.strip
         if strip:
             lines = with_target(request, replaced(request.target, strip, b""))
-        if request.fields.upgrade:
+        if fields.upgrade:
             lines += tunnel.switch(tunnel.offered(request, exchange.upstream.spec.upgrades))
         if exchange.until < NEVER:
             lines += exchange.time_left()
-        return lines + exchange.name + exchange.downstream.end_of(request) + body
+        head = lines + exchange.name + (downstream.end if downstream.ends is fields else downstream.end_of(fields))
+        self._chunked = upload is not None and fields.length == CHUNKED
+        if upload is None:
+            return head
+        if not self._chunked:
+            return head + upload.held
+        return head + chunk(upload.held) + (LAST_CHUNK + upload.trailers + b"\r\n" if upload.done else b"")
 
     def upload(self, payload: bytes, body: Body) -> bytes:
         if not self._chunked:
