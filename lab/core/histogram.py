@@ -5,6 +5,7 @@ its middle is at most 1.6 % away from any value in it. Recording is one addition
 """
 
 from itertools import accumulate
+from math import floor
 from operator import add, sub
 from typing import Self
 
@@ -31,7 +32,7 @@ SHORT = [_index(us) for us in range(SHORTER)]
 
 def bucket(seconds: float) -> int:
     """Where a duration is counted. Negative ones count as 0, those over 134 s as 134 s."""
-    us = int(seconds * 1e6)
+    us = floor(seconds * 1e6)  # without the call of a type that `int` is
     return SHORT[us] if 0 <= us < SHORTER else _index(min(max(us, 0), _LIMIT))
 
 

@@ -7,6 +7,7 @@ at every instant. Nothing here allocates while a request passes: integers are ad
 from collections import deque
 from collections.abc import Sequence
 from enum import StrEnum
+from math import floor
 from operator import add
 from typing import Final
 
@@ -234,7 +235,7 @@ class Tally(Latency):
 
 def count(tallies: Sequence[Tally], took: float, status: int, received: int, sent: int) -> None:
     """Count a request that took `took` seconds at every place that it passed, with the bytes of its bodies."""
-    us, kind = int(took * 1e6), status // 100
+    us, kind = floor(took * 1e6), status // 100
     place = SHORT[us] if 0 <= us < SHORTER else bucket(took)
     for tally in tallies:
         total = tally.total

@@ -2,12 +2,12 @@
 
     tests/bench/proxy.py [--json] [--seconds 4] [--rounds 5] [--on]
 
-Rounds are interleaved, so that what else the machine does hits everybody, and compared within each. The proxy has
-core 0; wrk and the workers have core 1. CPU is that of the proxy's process alone, from /proc. nginx runs one worker
-process with keep-alive upstreams and no access log. The built-in proxy runs with all it has: strict parsing, queue,
-accounting, timeouts. With `--on` it runs a second time beside itself, with everything on by which it explains itself:
-X-Request-Id, Proxy-Status and Server-Timing on every answer, and of a hundred requests the trace of one and a line of
-JSON.
+Rounds are interleaved, so that what else the machine does hits everybody, and compared within each: in a round all take
+turns of one second, in a new order each time, for a machine may be slow for seconds on end. The proxy has core 0; wrk
+and the workers have core 1. CPU is that of the proxy's process alone, from /proc. nginx runs one worker process with
+keep-alive upstreams and no access log. The built-in proxy runs with all it has: strict parsing, queue, accounting,
+timeouts. With `--on` it runs a second time beside itself, with everything on by which it explains itself: X-Request-Id,
+Proxy-Status and Server-Timing on every answer, and of a hundred requests the trace of one and a line of JSON.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -98,8 +99,8 @@ def contenders(folder: Path, workers: list[int], on: bool) -> dict[str, tuple[li
     return found
 
 
-def measure(pid: int, port: int, seconds: float) -> dict[str, float]:
-    """One round of wrk against one proxy."""
+def measure(pid: int, port: int, seconds: int) -> dict[str, float]:
+    """One run of wrk against one proxy. wrk knows whole seconds only."""
     before = cpu_seconds(pid)
     command = [
         "taskset",
@@ -108,7 +109,7 @@ def measure(pid: int, port: int, seconds: float) -> dict[str, float]:
         "wrk",
         "-t1",
         "-c32",
-        f"-d{seconds:g}s",
+        f"-d{seconds}s",
         "--latency",
         f"http://127.0.0.1:{port}{PATH}",
     ]
@@ -126,7 +127,23 @@ def measure(pid: int, port: int, seconds: float) -> dict[str, float]:
     }
 
 
-def compare(seconds: float, rounds: int, on: bool) -> dict[str, list[dict[str, float]]]:
+def round_of(proxies: dict[str, tuple[int, int]], seconds: int) -> dict[str, dict[str, float]]:
+    """So many seconds of each: the means of its turns, a request's CPU weighed by how many there were."""
+    turns: dict[str, list[dict[str, float]]] = {proxy: [] for proxy in proxies}
+    for _ in range(seconds):
+        for proxy in random.sample(sorted(proxies), len(proxies)):
+            turns[proxy].append(measure(*proxies[proxy], 1))
+    return {
+        proxy: {
+            "rps": statistics.fmean(turn["rps"] for turn in its),
+            "cpu_us": statistics.fmean([turn["cpu_us"] for turn in its], [turn["rps"] for turn in its]),
+            "p99_ms": statistics.fmean(turn["p99_ms"] for turn in its),
+        }
+        for proxy, its in turns.items()
+    }
+
+
+def compare(seconds: int, rounds: int, on: bool) -> dict[str, list[dict[str, float]]]:
     """Every proxy's rounds, interleaved."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -142,8 +159,8 @@ def compare(seconds: float, rounds: int, on: bool) -> dict[str, list[dict[str, f
         for pid, port in proxies.values():
             measure(pid, port, 1)
         for _ in range(rounds):
-            for proxy, (pid, port) in proxies.items():
-                results[proxy].append(measure(pid, port, seconds))
+            for proxy, measured in round_of(proxies, seconds).items():
+                results[proxy].append(measured)
         return results
 
 
@@ -191,7 +208,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Compare the built-in proxy with nginx and an aiohttp proxy.")
     parser.add_argument("--json", action="store_true", help="one JSON document")
-    parser.add_argument("--seconds", type=float, default=4, help="length of a round")
+    parser.add_argument("--seconds", type=int, default=4, help="of each proxy in a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--on", action="store_true", help="also with everything on by which it explains itself")
     given = parser.parse_args()

@@ -29,9 +29,11 @@ class RoundRobin(Generic[C]):
         del self._line[endpoint]
 
     def choose(self, endpoints: Sequence[C], request: Request[C]) -> C:
-        if len(endpoints) == len(self._line):
-            first = next(iter(self._line))
-        else:  # it has been to the others
-            first = next(one for one in self._line if one in endpoints)
-        self._line.move_to_end(first)
+        line = self._line
+        first = next(iter(line)) if len(endpoints) == len(line) else self._first_of(endpoints)
+        line.move_to_end(first)
         return first
+
+    def _first_of(self, endpoints: Sequence[C]) -> C:
+        """Who stands first of these: the request has been to the others."""
+        return next(one for one in self._line if one in endpoints)

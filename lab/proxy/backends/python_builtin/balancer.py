@@ -125,9 +125,7 @@ class Balancer(Timed):
                 exchange.home = home
                 return home if home.position >= 0 else None
             exchange.home = None
-        offered = self.offered
-        if exchange.retrial is not None:
-            offered = [state for state in offered if state not in exchange.tried]
+        offered = self.offered if exchange.retrial is None else self._untried(exchange)
         if len(offered) < 2:
             return offered[0] if offered else None
         asked, choose = self._asked, self._choose
@@ -142,6 +140,9 @@ class Balancer(Timed):
 
     def expired(self) -> None:
         self._weigh()
+
+    def _untried(self, exchange: "Exchange") -> "list[EndpointState]":
+        return [state for state in self.offered if state not in exchange.tried]
 
     def _load(self, name: str) -> "SelectionPolicy[EndpointState]":
         if not is_file(name):

@@ -329,8 +329,9 @@ class Downstream(asyncio.Protocol, Timed):
     def _hear(self, head: bytes) -> None:
         """Find out whom the next request is from, if the peer may say so."""
         trust = self._gateway.trust
-        self._claims = claims_of(head) if self._gateway.trusts(self.peer) else NO_CLAIMS
-        self.ends = None
+        claims = claims_of(head) if self._gateway.trusts(self.peer) else NO_CLAIMS
+        if claims is not self._claims:
+            self._claims, self.ends = claims, None
         self.client = self.peer if trust is None else trust.client(self.peer, self._claims)
 
     def _is_turned_away(self, request: RequestHead) -> bool:

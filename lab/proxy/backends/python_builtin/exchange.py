@@ -531,6 +531,7 @@ class Exchange(Timed):
 
     def _tries(self) -> Retrial:
         """It failed: from now on it is known what was tried."""
+        self._eventful = True
         if self.retrial is None:
             self.retrial = Retrial(self)
         return self.retrial
@@ -541,6 +542,7 @@ class Exchange(Timed):
         if not retrial.grants():
             return False
         self.retrial = retrial
+        self._eventful = True
         retrial.again(why, self.gateway.now())
         return True
 
@@ -632,7 +634,8 @@ class Exchange(Timed):
         date = b"" if head.dated else gateway.date.line(now)
         if name:
             lines = without(lines, (REQUEST_ID,)) if head.named else lines
-            timing = gateway.recorder.explained(self, now)
+            told = b"" if self._eventful else self.endpoint.told.get(status, b"")
+            timing = told % ((now - self.asked) * 1000) if told else gateway.recorder.explained(self, now)
         end = USUAL_END if keep and modern and not chunks else RESPONSE_END[keep, modern, chunks]
         if download is None:
             self.sent = len(payload)

@@ -103,6 +103,7 @@ class SiteRoute:
         connection = WorkerConnection(self._files, HttpDialect())
         transport = FileTransport(connection, opened, self._disk)
         connection.connection_made(transport)
+        self._files.taken()
         self._files.open[exchange] = self._gateway.now()
         exchange.endpoint = self._files
         exchange.connected(connection)
@@ -116,7 +117,10 @@ class _Files(EndpointState):
         super().__init__(endpoint, upstream, gateway)
         self.hop, self.who = "", "the disk"
 
-    def release(self) -> None:
+    def _turned(self, taken: int) -> None:
+        pass
+
+    def _released(self, left: int) -> None:
         pass
 
 

@@ -54,12 +54,12 @@ class HttpDialect:
         return chunk(payload) + (LAST_CHUNK + body.trailers + b"\r\n" if body.done else b"")
 
     def answer(self, data: bytes) -> Answer | None:
-        data = self._held + data if self._held else data
+        if self._held:
+            data, self._held = self._held + data, b""
         head = parse_response(data, self._to_head)
         if head is None:
             self._held = data
             return None
-        self._held = b""
         rest = data[head.end :]
         if len(rest) == head.length or head.status < 200:
             return head, rest, None
