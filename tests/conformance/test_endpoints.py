@@ -51,6 +51,26 @@ async def test_one_request_after_the_other_finds_the_endpoint_idle(world, gate):
     assert world.starved == []
 
 
+async def test_a_place_beside_one_that_stays_taken_is_given_to_who_waits_and_then_to_who_comes(world, gate):
+    first, second = await post(world), await post(world)
+    for _ in range(2):
+        await gate.arrived.acquire()
+    third = await post(world)
+    await world.until(lambda: world.proxy.observe().upstreams[0].queue == 1)
+    gate.go.release()
+    assert (await first.response())[0] == 200
+    await gate.arrived.acquire()
+    assert gate.at_once == 2, "who waited has the place, beside the second"
+    gate.go.release()
+    assert (await second.response())[0] == 200
+    await post(world)
+    await gate.arrived.acquire()
+    assert gate.at_once == 2, "so has who came, beside the third"
+    for _ in range(2):
+        gate.go.release()
+    assert (await third.response())[0] == 200
+
+
 async def test_a_request_that_was_refused_by_an_idle_endpoint_is_not_told_afterwards(world, gate):
     first = await post(world)
     await gate.arrived.acquire()

@@ -220,7 +220,10 @@ async def test_24_with_all_connections_busy_a_new_one_is_told_503_but_the_lab_st
     status, head, body = await asking.response()
     assert (status, body) == (200, b"well")
     assert b"Connection: close\r\n" in head
-    assert world.proxy.observe().shed == {"connections": 1}
+    asking = await world.client()
+    await asking.send(b"GET /pool-status-of-mine HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await asking.response())[0] == 503
+    assert world.proxy.observe().shed == {"connections": 2}
     for client in busy:
         gate.go.release()
         assert (await client.response())[0] == 200

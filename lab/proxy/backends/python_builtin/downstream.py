@@ -34,8 +34,9 @@ _UNREAD_LIMIT: Final = 64 * 1024
 _LINGER: Final = 2.0
 """Seconds. A connection closed with unread bytes is reset by the kernel, and the reset may overtake our last answer."""
 
-_ALWAYS: Final = (OPERATORS.encode() + b"/", POOL_STATUS.encode())
-"""Beginnings of paths at which the lab tells how it is, however much there is to do."""
+_OPERATORS: Final = OPERATORS.encode() + b"/"
+_POOL_STATUS: Final = POOL_STATUS.encode()
+"""Here the lab tells how it is, however much there is to do."""
 
 _NOBODY: Final = ("", 0)
 """The address of a client that hung up before it was looked at."""
@@ -340,7 +341,8 @@ class Downstream(asyncio.Protocol, Timed):
         if crowd is None:
             return False
         crowd.left(self)
-        if not self.surplus or request.target.partition(b"?")[0].startswith(_ALWAYS):
+        path = request.target.partition(b"?")[0]
+        if not self.surplus or path == _POOL_STATUS or path.startswith(_OPERATORS):
             return False
         self._refuse(problems.too_crowded(crowd.limit))
         return True

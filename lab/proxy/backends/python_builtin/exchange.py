@@ -624,7 +624,7 @@ class Exchange(Timed):
         now = clock()
         self.status = status
         modern, chunks, reusable = fields.modern, False, head.keep_alive
-        keep = fields.keep_alive and not (downstream.surplus or gateway.draining)
+        keep = fields.keep_alive and not gateway.draining
         if self.upload is not None:
             keep, reusable = keep and self.upload.done, reusable and self.upload.is_taken(self.connection)
         if head.length < 0:  # it ends with a chunk, or with the connection
