@@ -52,6 +52,8 @@ class Version:
         sys.path[:0] = [str(self.root), str(self.root / "tests" / "bench")]
         process = importlib.import_module("gateway_process")
         core, manager = (importlib.import_module(f"lab.{name}") for name in ("core.model", "proxy.manager"))
+        if not Path(manager.__file__).is_relative_to(self.root / "lab"):
+            raise SystemExit(f"{self.root} has no lab/: expected a folder of the project, such as a git worktree.")
         clock = process.SystemClock()
         self.proxy = process.PythonBuiltinProxy(clock, process.EventRing(clock), logs=logs)
         upstream = manager.UpstreamSpec(app="search", route="/")
