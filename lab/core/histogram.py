@@ -32,7 +32,7 @@ SHORT = [_index(us) for us in range(SHORTER)]
 
 def bucket(seconds: float) -> int:
     """Where a duration is counted. Negative ones count as 0, those over 134 s as 134 s."""
-    us = floor(seconds * 1e6)  # without the call of a type that `int` is
+    us = floor(seconds * 1e6)  # `int` takes longer: it is a type, which makes a tuple of what it is given
     return SHORT[us] if 0 <= us < SHORTER else _index(min(max(us, 0), _LIMIT))
 
 

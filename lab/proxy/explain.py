@@ -39,7 +39,7 @@ def failure(error: str, details: str, next_hop: str) -> bytes:
 
 
 def relayed(next_hop: str, worker: str, status: int) -> bytes:
-    """Proxy-Status of a relayed answer, and the beginning of Server-Timing: a format for the milliseconds of the app.
+    """Proxy-Status and Server-Timing of a relayed answer: a format for the milliseconds of the app.
 
     Without `next_hop` the gateway read a file.
     """

@@ -32,6 +32,8 @@ IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"
 _RESPONSE_HEAD_LIMIT = 64 * 1024
 _LONGEST_SECTION = 2048
 """Bytes of field lines that are remembered of a client."""
+_LONGEST_READ = 16 * 1024
+"""Bytes. To know the head of more again would copy what lies behind it, which costs more than to parse it."""
 _LARGEST_BODY = (1 << 63) - 1
 _MOST_HOPS = 9
 """Digits of Max-Forwards."""
@@ -254,6 +256,8 @@ def section_of(data: bytes, head: RequestHead, limits: Limits) -> Section | None
 
 def repeated(data: bytes, known: Section, limits: Limits) -> RequestHead | None:
     """The head at the beginning of `data`, if its fields are those of `known`. It is what `parse_request` says, too."""
+    if len(data) > _LONGEST_READ:
+        return None
     asked, _, rest = data.partition(_VERSION)
     if rest != known.raw and not rest.startswith(known.raw):  # nearly all come alone
         return None

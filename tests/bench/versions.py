@@ -77,16 +77,15 @@ class Version:
             if not transport.is_closing():
                 transport.pause_reading() if held else transport.resume_reading()
 
-    async def turn(self) -> None:
-        """Serve for a moment, and note what that cost."""
+    async def turn(self) -> float | None:
+        """Serve for a moment. Returns what a request cost; None where there was none."""
         self.hold(False)
         await asyncio.sleep(SETTLING)
         began, before = time.thread_time(), self.accepted
         await asyncio.sleep(TURN)
         spent, requests = time.thread_time() - began, self.accepted - before
         self.hold(True)
-        if requests:
-            self.costs.append(spent / requests * 1e6)
+        return spent / requests * 1e6 if requests else None
 
 
 async def compare(roots: list[Path], workers: list[int], seconds: float, on: bool, logs: Path) -> list[Version]:
@@ -106,15 +105,17 @@ async def compare(roots: list[Path], workers: list[int], seconds: float, on: boo
             version.hold(True)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            for version in versions:
-                await version.turn()
+            costs = [await version.turn() for version in versions]
+            for version, cost in zip(versions, costs, strict=True):
+                if None not in costs:
+                    version.costs.append(cost)
     return versions
 
 
 def summary(versions: list[Version]) -> dict[str, Any]:
     """Medians, and how the second version differs from the first in the turns that were neighbours."""
     before, after = (version.costs for version in versions)
-    pairs = list(zip(before, after, strict=False))
+    pairs = list(zip(before, after, strict=True))
     differences = [late - early for early, late in pairs]
     return {
         "cpu_us": [round(statistics.median(version.costs), 2) for version in versions],

@@ -5,11 +5,12 @@ import json
 import os
 import re
 import socket
+import time
 
 import msgspec
 import pytest
 
-from lab.core.model import Limits, RateLimit, RouteSpec, Shedding, SiteSpec, Timeouts
+from lab.core.model import Limits, Queue, RateLimit, RouteSpec, Shedding, SiteSpec, Timeouts
 from lab.proxy.manager import Page, UpstreamSpec
 from tests.conformance.conftest import GET, OK, Gate, World
 
@@ -220,9 +221,10 @@ async def test_24_with_all_connections_busy_a_new_one_is_told_503_but_the_lab_st
     status, head, body = await asking.response()
     assert (status, body) == (200, b"well")
     assert b"Connection: close\r\n" in head
-    asking = await world.client()
-    await asking.send(b"GET /pool-status-of-mine HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert (await asking.response())[0] == 503
+    for target, expected in ((b"/pool-status/", 200), (b"/-/readyz", 200), (b"/pool-status-of-mine", 503)):
+        asking = await world.client()
+        await asking.send(b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n" % target)
+        assert (await asking.response())[0] == expected
     assert world.proxy.observe().shed == {"connections": 2}
     for client in busy:
         gate.go.release()
@@ -265,6 +267,45 @@ async def test_24_a_limit_of_connections_comes_and_goes_while_clients_are_there(
     clients = [await world.client() for _ in range(5)]
     for client in clients:
         assert await client.is_open()
+
+
+async def test_24_a_client_that_came_beyond_the_limit_is_parted_with_though_the_limit_is_gone(world):
+    await world.start(limits=Limits(connections=1))
+    gate = Gate()
+    await world.worker(handler=gate)
+    busy = await world.client()
+    await busy.send(GET)
+    await gate.arrived.acquire()
+    beyond = await world.client()
+    await world.until(lambda: world.proxy.observe().connections == 2)
+    await limit(world)
+    await beyond.send(GET)
+    await gate.arrived.acquire()
+    for _ in range(2):
+        gate.go.release()
+    status, head, _ = await beyond.response()
+    assert status == 200
+    assert b"Connection: close\r\n" in head, "there may be a limit again, and it would count as beyond that one"
+
+
+async def test_24_who_is_let_in_while_an_app_becomes_unavailable_is_told_so(world):
+    await world.start(shedding=Shedding(target=0.001, interval=0.001))
+    gate = Gate()
+    await world.worker(handler=gate, concurrency=1)
+    busy = await world.client()
+    await busy.send(GET)
+    await gate.arrived.acquire()
+    client = await world.client()
+    await client.send(GET + GET)
+    await world.until(lambda: world.proxy.observe().upstreams[0].queue == 1)
+    late = time.monotonic() + 0.005
+    while time.monotonic() < late:  # nothing may notice before the settings do that the first one has waited too long
+        pass
+    (upstream,) = world.spec.upstreams
+    upstream = msgspec.structs.replace(upstream, queue=Queue.WORKER, unavailable="gone")
+    await world.proxy.apply(msgspec.structs.replace(world.spec, upstreams=(upstream,)))
+    assert [(await client.response())[0] for _ in range(2)] == [503, 503]
+    assert gate.at_once == 1
 
 
 async def test_28_whoever_makes_room_was_sent_its_answer_before(world):

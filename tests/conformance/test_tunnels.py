@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from lab.core.events import EventKind
-from lab.core.model import Timeouts
+from lab.core.model import AccessLogForm, Timeouts
 from lab.core.trace import Tunnelled, Why
-from tests.conformance.conftest import PATIENCE
+from tests.conformance.conftest import GET, PATIENCE, read_request
 
 ASK = b"GET /chat HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\nX: y\r\n\r\n"
@@ -315,6 +315,24 @@ async def test_15_29_a_tunnel_of_a_request_that_is_traced_anyway_is_told_there(w
     (trace,) = world.proxy.traces()
     assert trace.kept == (Why.SAMPLED,)
     assert trace.tunnel.seconds is not None
+
+
+async def test_15_29_a_tunnel_is_not_told_in_the_trace_of_another_request_of_the_same_name(world, tmp_path):
+    async def handler(reader, writer):
+        while request := await read_request(reader):
+            writer.write(SWITCH if b"pgrade" in request else b"HTTP/1.1 200 OK\r\nbroken\r\n\r\n")
+
+    await world.start()
+    logs = {"access_log": AccessLogForm.JSON, "access_log_file": str(tmp_path / "log")}
+    settings = msgspec.structs.replace(world.spec.settings, trusted=("127.0.0.0/8",), **logs)
+    await world.proxy.apply(msgspec.structs.replace(world.spec, settings=settings))
+    await world.worker(handler=handler)
+    for request, status in ((GET, 502), (ASK, 101)):
+        client = await world.client()
+        await client.send(request.replace(b"\r\n\r\n", b"\r\nX-Request-Id: theirs\r\n\r\n"))
+        assert (await client.response())[0] == status
+    await world.until(lambda: world.proxy.observe().totals.tunnels == 1)
+    assert {trace.status: trace.tunnel for trace in world.proxy.traces("theirs")} == {502: None, 101: Tunnelled()}
 
 
 def dying(writer):

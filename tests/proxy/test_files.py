@@ -2,15 +2,17 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from lab.core.clock import SystemClock
 from lab.core.events import EventRing
-from lab.core.model import ListenerSpec, SiteSpec, Timeouts
+from lab.core.model import Explain, ListenerSpec, ProxySettings, SiteSpec, Timeouts
 from lab.proxy.backends.python_builtin import PythonBuiltinProxy
 from lab.proxy.manager import ProxySpec, UpstreamSpec
 
@@ -65,6 +67,14 @@ async def test_a_file_is_answered_without_any_worker(served: Served) -> None:
     answer = await served.client.get("/a.txt")
     assert (answer.status_code, answer.content) == (200, b"hello")
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+async def test_a_long_file_tells_how_long_the_disk_took(served: Served) -> None:
+    await served.proxy.apply(msgspec.structs.replace(spec(served.root), settings=ProxySettings(explain=Explain.ALL)))
+    answer = await served.client.get("/long.bin")
+    taken = re.fullmatch(r'app;desc="the disk";dur=([\d.]+)', answer.headers["server-timing"])
+    assert taken is not None
+    assert float(taken[1]) < 60_000
 
 
 async def test_an_empty_file_is_an_answer(served: Served) -> None:

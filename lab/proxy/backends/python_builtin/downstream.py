@@ -34,9 +34,8 @@ _UNREAD_LIMIT: Final = 64 * 1024
 _LINGER: Final = 2.0
 """Seconds. A connection closed with unread bytes is reset by the kernel, and the reset may overtake our last answer."""
 
-_OPERATORS: Final = OPERATORS.encode() + b"/"
-_POOL_STATUS: Final = POOL_STATUS.encode()
-"""Here the lab tells how it is, however much there is to do."""
+_ALWAYS: Final = (OPERATORS.encode() + b"/", POOL_STATUS.encode() + b"/")
+"""Below these paths the lab tells how it is, however much there is to do."""
 
 _NOBODY: Final = ("", 0)
 """The address of a client that hung up before it was looked at."""
@@ -80,7 +79,7 @@ class Downstream(asyncio.Protocol, Timed):
         "blocked",
         "client",
         "end",
-        "ends",
+        "end_for",
         "exchange",
         "own",
         "peer",
@@ -106,9 +105,9 @@ class Downstream(asyncio.Protocol, Timed):
         self.blocked = False
         """The client does not take what is sent to it."""
         self.end = b""
-        """The fields that the gateway adds to a request's head for a worker that speaks HTTP, and its empty line ..."""
-        self.ends: RequestFields | None = None
-        """... if the request has these fields; None when that has to be found out. Else, and then, see `end_of`."""
+        """What a head ends with for a worker that speaks HTTP: the gateway's fields, and the empty line ..."""
+        self.end_for: RequestFields | None = None
+        """... of a request with these fields. For others, and while it is None, ask `end_of`."""
         self.exchange = Exchange(self, gateway)
         self._gateway = gateway
         self._state = _READY
@@ -205,7 +204,7 @@ class Downstream(asyncio.Protocol, Timed):
 
     def end_of(self, fields: RequestFields) -> bytes:
         """What is to be `end` for a request with these fields. It is the same for nearly all of a connection's."""
-        self.ends = fields
+        self.end_for = fields
         introduced = Introduction(fields.host, fields.modern, fields.length == CHUNKED, self._claims)
         if introduced != self._introduced:
             self._introduced, gateway = introduced, self._gateway
@@ -332,7 +331,7 @@ class Downstream(asyncio.Protocol, Timed):
         trust = self._gateway.trust
         claims = claims_of(head) if self._gateway.trusts(self.peer) else NO_CLAIMS
         if claims is not self._claims:
-            self._claims, self.ends = claims, None
+            self._claims, self.end_for = claims, None
         self.client = self.peer if trust is None else trust.client(self.peer, self._claims)
 
     def _is_turned_away(self, request: RequestHead) -> bool:
@@ -342,7 +341,7 @@ class Downstream(asyncio.Protocol, Timed):
             return False
         crowd.left(self)
         path = request.target.partition(b"?")[0]
-        if not self.surplus or path == _POOL_STATUS or path.startswith(_OPERATORS):
+        if not self.surplus or (path + b"/").startswith(_ALWAYS):
             return False
         self._refuse(problems.too_crowded(crowd.limit))
         return True

@@ -207,8 +207,8 @@ class EndpointState:
         if self.runs_programs:
             for remark in connection.dialect.remarks():
                 self.tell(remark, connection.pid)
-        full = len(self._idle) + self.in_flight > self.places
-        if reusable and self.routed and self.kept and not (full or connection.blocked):
+        usable = reusable and self.routed and self.kept and not connection.blocked
+        if usable and len(self._idle) + self.in_flight <= self.places:
             if exchange.downstream.blocked:
                 connection.transport.resume_reading()  # the next client may take its answer
             connection.reused = True
@@ -248,13 +248,13 @@ class EndpointState:
         return True
 
     def taken(self) -> None:
-        """One of its places is taken."""
+        """One of its places is taken. `take` does the same in its place."""
         self.in_flight = taken = self.in_flight + 1
         if taken == 1 or taken >= self.room:
             self._turned(taken)
 
     def release(self) -> None:
-        """Give a place back: to whoever waits first, if anybody does."""
+        """Give a place back: to whoever waits first, if anybody does. `served` does the same in its place."""
         self.in_flight = left = self.in_flight - 1
         if not left or self.position < 0 or self.upstream.queue:
             self._released(left)

@@ -624,7 +624,7 @@ class Exchange(Timed):
         now = clock()
         self.status = status
         modern, chunks, reusable = fields.modern, False, head.keep_alive
-        keep = fields.keep_alive and not gateway.draining
+        keep = fields.keep_alive and not (downstream.surplus or gateway.draining)
         if self.upload is not None:
             keep, reusable = keep and self.upload.done, reusable and self.upload.is_taken(self.connection)
         if head.length < 0:  # it ends with a chunk, or with the connection
@@ -675,7 +675,10 @@ class Exchange(Timed):
             self.arm_transfer()
 
     def _complete(self, reusable: bool, now: float) -> None:
-        """The whole response has gone to the client. If the request has not all come, nobody wants the rest."""
+        """The whole response has gone to the client. If the request has not all come, nobody wants the rest.
+
+        An answer that came whole does this in its place, in `_respond`.
+        """
         endpoint = self.endpoint
         self._end(ANSWERED, now, endpoint.latency)
         endpoint.served(self, self.connection, reusable and self.upload is None, now)
@@ -773,6 +776,7 @@ class Exchange(Timed):
             tally.stages(self.queued, self.connecting, first, took)
 
     def _may_keep(self) -> bool:
+        """Whether the client may send another request after an answer of the gateway's own; see `_respond`, too."""
         if not self.request.fields.keep_alive or (self.upload is not None and not self.upload.done):
             return False
         return not (self.gateway.draining or self.downstream.surplus)

@@ -104,7 +104,7 @@ class SiteRoute:
         transport = FileTransport(connection, opened, self._disk)
         connection.connection_made(transport)
         self._files.taken()
-        self._files.open[exchange] = self._gateway.now()
+        self._files.open[exchange] = exchange.asked = self._gateway.now()
         exchange.endpoint = self._files
         exchange.connected(connection)
         transport.begin()

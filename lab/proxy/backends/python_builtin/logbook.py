@@ -33,7 +33,7 @@ class Logbook:
         """A request has opened a tunnel. Returns its trace; None where too many came in one second."""
         now, traces = self._now(), self._recorder.traces
         took = now - exchange.started
-        kept = traces.read(exchange.identity, limit=1) if self._recorder.noted(exchange, took) else ()
+        kept = traces.read(exchange.identity, limit=1) if self._recorder.remembers(exchange, took) else ()
         if kept:
             trace = replace(kept[0], tunnel=Tunnelled())
             traces.amend(kept[0], trace)

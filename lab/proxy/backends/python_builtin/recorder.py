@@ -1,7 +1,7 @@
 """What is remembered of a request when it has ended: its trace, a line in the slow log, one in the access log.
 
 While a request passes, its exchange only keeps times and numbers that it needs anyway. Words are made of them here, and
-only for requests that somebody will ask about; of all others the hot path knows after two comparisons that they are
+only for requests that somebody will ask about; of all others the hot path knows after three comparisons that they are
 none.
 """
 
@@ -111,9 +111,9 @@ class Recorder:
             )
         )
 
-    def noted(self, exchange: "Exchange", took: float) -> bool:
-        """Whether `ended` was told of a request which took so long."""
-        return exchange.noted or not exchange.number % self.stride or took >= self.patience
+    def remembers(self, exchange: "Exchange", took: float) -> bool:
+        """Whether there is a reason to keep the trace of a request which took so long."""
+        return exchange.noted or took >= self.patience or not exchange.number % self.sample
 
     def write_refused(self, downstream: "Downstream", problem: Problem) -> None:
         """The same for what could not become a request: nothing is known of it but who sent it."""
@@ -175,7 +175,7 @@ class Recorder:
         if told is None:
             told = endpoint.told[status] = explain.relayed(endpoint.hop, endpoint.who, status)
         if exchange.queued or exchange.connecting or exchange.retrial is not None:
-            return (told % taken)[:-2] + _waits(exchange) + b"\r\n"
+            return (told % taken).removesuffix(b"\r\n") + _waits(exchange) + b"\r\n"
         return told % taken
 
     def explained_problem(self, exchange: "Exchange", problem: Problem) -> bytes:
@@ -189,6 +189,8 @@ class Recorder:
         """A request ended that is slow, failed, was retried or may be of a sample."""
         if self.log is not None and not exchange.number % self.log.sample:
             self._write(exchange, self.log, outcome, took)
+        if not self.remembers(exchange, took):
+            return
         reasons = self._reasons(exchange, outcome, took)
         now = exchange.started + took
         if reasons and self.traces.wanted(reasons, now):

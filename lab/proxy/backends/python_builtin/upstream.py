@@ -55,7 +55,7 @@ class Upstream:
         """When the queue ceased to be empty."""
         self._own_door = Door(self, gateway)
         self.guard = Guard(self, gateway, events)
-        self._watch()
+        self._settle()
 
     def apply(self, spec: UpstreamSpec) -> None:
         """Follow a new spec. Requests that wait go on waiting, unless the app has become unavailable."""
@@ -63,12 +63,13 @@ class Upstream:
         self._total = spec.timeouts.total
         self._sheds = spec.shedding.target > 0
         self._own_door.apply(spec.rate_limit)
+        self._settle()  # for who is let in by what follows, and once more when the guard has followed, too
         self._balancer.apply(spec)
         if spec.queue is not before.queue:
             for state in self.routed:
                 self._count_places(state)
         self.guard.apply(spec)
-        self._watch()
+        self._settle()
         if spec.unavailable is not None:
             self.close(problems.unavailable(spec.app, spec.unavailable))
 
@@ -149,7 +150,7 @@ class Upstream:
                 self._balancer.warm(state)
 
     def claim(self, exchange: Exchange) -> None:
-        """Count a request as one of this app's, whoever answers it."""
+        """Count a request as one of this app's, whoever answers it. Where workers do, `admit` has done so."""
         exchange.upstream = self
         branch = exchange.route
         branch.accepted += 1
@@ -167,7 +168,7 @@ class Upstream:
             exchange.latency = branch.tallies[exchange.downstream.own]
             if self._total:
                 exchange.limit_time(self._total)
-        if self._asks and not self._lets_in(exchange, first):
+        if self._checks and not self._lets_in(exchange, first):
             return
         if first and exchange.upload is not None and exchange.upload.gather(self.spec.request_buffer):
             return
@@ -338,14 +339,14 @@ class Upstream:
             return self.spec.timeouts.queue
         return shedding.target if now - self._standing_since > shedding.interval else shedding.interval
 
-    def _watch(self) -> None:
-        """Ask and tell only who has to know: what is off is None. All that may refuse a request costs one look."""
+    def _settle(self) -> None:
+        """Find out who has to be asked and told: what is off is None. All that may refuse a request costs one look."""
         guard = self.guard
         self.door = self._own_door if self._own_door.watched else None
         """What a request has to pass first; None for nothing."""
         self._gate = guard if guard.gates else None
         self.watch = guard if guard.watches else None
-        self._asks = self._gate is not None or self.door is not None or self.spec.unavailable is not None
+        self._checks = self._gate is not None or self.door is not None or self.spec.unavailable is not None
 
     def _lets_in(self, exchange: Exchange, first: bool) -> bool:
         """Whether a request may have a worker; else it has been answered. `first`: it is here for the first time."""

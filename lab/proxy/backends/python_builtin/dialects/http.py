@@ -40,7 +40,7 @@ class HttpDialect:
             lines += tunnel.switch(tunnel.offered(request, exchange.upstream.spec.upgrades))
         if exchange.until < NEVER:
             lines += exchange.time_left()
-        head = lines + exchange.name + (downstream.end if downstream.ends is fields else downstream.end_of(fields))
+        head = lines + exchange.name + (downstream.end if downstream.end_for is fields else downstream.end_of(fields))
         self._chunked = upload is not None and fields.length == CHUNKED
         if upload is None:
             return head
