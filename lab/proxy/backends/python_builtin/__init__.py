@@ -24,8 +24,8 @@
     gateway.py      what all of these share
     proxy.py        `PythonBuiltinProxy`, which fulfils the contract with them
 
-Where the time goes (`tests/bench/proxy.py`, keep-alive, 32 clients, two C workers, one core): some 23 us of CPU a
-request, where nginx took 17.5 and an aiohttp proxy 155 in the same run; 25 us with everything on that explains. 12 to
+Where the time goes (`tests/bench/proxy.py`, keep-alive, 32 clients, two C workers, one core): some 25 us of CPU a
+request, where nginx took 18 and an aiohttp proxy 174 in the same run; 28 us with everything on that explains. 12 to
 14 us of it are the kernel's, as they are with nginx: two reads and two writes a request, and one epoll_pwait for ten
 (`strace -c`). uvloop takes about 2: a read and a write by `recv` and `os.write` are no cheaper. The gateway's own
 Python takes 6.7 us in a loop without sockets. It was 11.7. To know repeated field lines again saved 1.2, and an
