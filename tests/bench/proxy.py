@@ -80,6 +80,17 @@ def running(core: int, argv: list[str], port: int) -> Iterator[int]:
         process.wait()
 
 
+@contextlib.contextmanager
+def two_workers(folder: Path) -> Iterator[list[int]]:
+    """The ports of two C workers, which share core 1; their program is built in `folder`."""
+    subprocess.run(["cc", "-O2", "-o", folder / "search", SEARCH], check=True)
+    ports = [free_port() for _ in range(2)]
+    with contextlib.ExitStack() as stack:
+        for port in ports:
+            stack.enter_context(running(1, [str(folder / "search"), str(port)], port))
+        yield ports
+
+
 def contenders(folder: Path, workers: list[int], on: bool) -> dict[str, tuple[list[str], int]]:
     """What is compared: name, command and port."""
     ports = [str(port) for port in workers]
@@ -147,10 +158,7 @@ def compare(seconds: int, rounds: int, on: bool) -> dict[str, list[dict[str, flo
     """Every proxy's rounds, interleaved."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        subprocess.run(["cc", "-O2", "-o", folder / "search", SEARCH], check=True)
-        workers = [free_port() for _ in range(2)]
-        for port in workers:
-            stack.enter_context(running(1, [str(folder / "search"), str(port)], port))
+        workers = stack.enter_context(two_workers(folder))
         proxies = {
             proxy: (stack.enter_context(running(0, argv, port)), port)
             for proxy, (argv, port) in contenders(folder, workers, on).items()

@@ -102,7 +102,7 @@ def cost_of_choices(rounds: int, number: int) -> dict[str, dict[str, float]]:
     return document
 
 
-def cost_of_requests(rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+def cost_of_requests(rounds: int, seconds: int) -> dict[str, dict[str, float]]:
     """CPU microseconds of the proxy's process a request, by policy and number of endpoints, rounds interleaved."""
     gateway = Path(__file__).parent / "gateway_process.py"
     document = {}
@@ -138,7 +138,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--choices", type=int, default=20_000, help="in a round")
     parser.add_argument("--traffic", action="store_true", help="whole requests, by wrk, with 10 and 200 endpoints")
-    parser.add_argument("--seconds", type=float, default=3, help="length of a round of traffic")
+    parser.add_argument("--seconds", type=int, default=3, help="length of a round of traffic")
     given = parser.parse_args()
     if given.traffic:
         document = cost_of_requests(given.rounds, given.seconds)

@@ -26,7 +26,7 @@ from typing import Any
 import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent))
-from proxy import PATH, SEARCH, pinned, running
+from proxy import PATH, pinned, two_workers
 
 from lab.pool.sockdiag import free_port
 
@@ -135,14 +135,9 @@ def main() -> None:
     parser.add_argument("roots", type=Path, nargs=2, help="folders of the project, such as git worktrees")
     given = parser.parse_args()
     roots = [root.resolve() for root in given.roots]
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        folder = Path(name)
-        subprocess.run(["cc", "-O2", "-o", folder / "search", SEARCH], check=True)
-        workers = [free_port() for _ in range(2)]
-        for port in workers:
-            stack.enter_context(running(1, [str(folder / "search"), str(port)], port))
+    with tempfile.TemporaryDirectory() as name, two_workers(Path(name)) as workers:
         os.sched_setaffinity(0, {0})
-        versions = uvloop.run(compare(roots, workers, given.seconds, given.on, folder))
+        versions = uvloop.run(compare(roots, workers, given.seconds, given.on, Path(name)))
     document = summary(versions)
     if given.json:
         print(json.dumps(document))
